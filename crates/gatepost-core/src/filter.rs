@@ -1,0 +1,156 @@
+//! Filters: CEL over `type`, `subject`, `data` and `attributes` (SETTLED, Events and types).
+//!
+//! A filter comes from a tenant and runs on the publish path, so nothing about it is trusted: its
+//! source is measured before it is parsed (`scan`), its tree is judged before it is kept
+//! (`check`), and its run-time cost is bounded before it is evaluated (`cost`). What would cost
+//! too much on a given event is an error of that evaluation, never a slow publish.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, LazyLock};
+
+use cel::common::ast::SourceInfo;
+use cel::{Context, Env, IdedExpr, Value};
+
+use crate::matching::MatchFacts;
+use crate::webhook::bounds;
+
+mod check;
+mod cost;
+mod facts;
+mod scan;
+
+pub use facts::Facts;
+
+/// The standard functions and macros, without optional values: one set for all filters.
+static ENV: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(Env::stdlib().with_optional_support(false)));
+
+/// Why a text is not a filter.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}{}", position(*.line, *.column))]
+pub struct FilterError {
+    /// What is wrong, and where it helps what to write instead.
+    pub message: String,
+    /// The line, from 1, when known.
+    pub line: Option<u32>,
+    /// The column, from 1, when known.
+    pub column: Option<u32>,
+}
+
+fn position(line: Option<u32>, column: Option<u32>) -> String {
+    match (line, column) {
+        (Some(line), Some(column)) => format!(" (line {line}, column {column})"),
+        _ => String::new(),
+    }
+}
+
+impl FilterError {
+    fn new(message: impl Into<String>) -> Self {
+        FilterError { message: message.into(), line: None, column: None }
+    }
+
+    /// An error at a byte offset of `source`.
+    fn at(source: &str, offset: usize, message: impl Into<String>) -> Self {
+        let before = source.get(..offset).unwrap_or(source);
+        let line = before.matches('\n').count() + 1;
+        let column = before.rsplit('\n').next().unwrap_or("").chars().count() + 1;
+        FilterError { message: message.into(), line: u32::try_from(line).ok(), column: u32::try_from(column).ok() }
+    }
+}
+
+/// What a filter says about an event.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FilterResult {
+    /// It is wanted.
+    True,
+    /// It is not.
+    False,
+    /// No answer (a missing member, no Boolean, too costly): not wanted, and said so in the trace.
+    Error,
+}
+
+/// A compiled filter.
+#[derive(Clone, Debug)]
+pub struct Filter {
+    expression: Arc<IdedExpr>,
+    /// Up to so many bytes of event, any evaluation is cheap enough and is not estimated first.
+    cheap_up_to: usize,
+}
+
+impl Filter {
+    /// Compiles a filter, within [`bounds::FILTER_MAX`] bytes.
+    ///
+    /// # Errors
+    /// Says what is wrong, and where.
+    pub fn compile(source: &str) -> Result<Self, FilterError> {
+        if source.trim().is_empty() {
+            return Err(FilterError::new("is empty; leave filter out to take every event of these types"));
+        }
+        if source.len() > bounds::FILTER_MAX {
+            let max = bounds::FILTER_MAX;
+            return Err(FilterError::new(format!("is {} bytes long; at most {max} are allowed", source.len())));
+        }
+        scan::measure(source)?;
+        let (expression, info) = parse(source)?;
+        check::judge(&expression, &Source { text: source, info: &info })?;
+        let cheap_up_to = cost::cheap_up_to(&expression).ok_or_else(|| {
+            FilterError::new(
+                "would take too long even on a small event; use fewer or simpler comprehensions and patterns",
+            )
+        })?;
+        Ok(Filter { expression: Arc::new(expression), cheap_up_to })
+    }
+
+    /// Evaluates the filter on one event.
+    pub fn evaluate(&self, facts: &MatchFacts<'_>) -> FilterResult {
+        self.evaluate_shared(&Facts::new(facts))
+    }
+
+    /// Evaluates the filter on an event whose JSON is parsed at most once for all filters.
+    pub fn evaluate_shared(&self, facts: &Facts<'_>) -> FilterResult {
+        if facts.size() > self.cheap_up_to && !cost::affordable(&self.expression, facts) {
+            return FilterResult::Error;
+        }
+        let mut context = Context::with_env(Arc::clone(&ENV));
+        context.set_variable_resolver(facts);
+        // The interpreter is not ours. Should it panic on some event, that event does not match;
+        // it must not take the publisher's request with it. Nothing of ours is changed in there.
+        match catch_unwind(AssertUnwindSafe(|| Value::resolve(&self.expression, &context))) {
+            Ok(Ok(Value::Bool(true))) => FilterResult::True,
+            Ok(Ok(Value::Bool(false))) => FilterResult::False,
+            _ => FilterResult::Error,
+        }
+    }
+}
+
+/// A source text with what the parser knows about its nodes.
+struct Source<'a> {
+    text: &'a str,
+    info: &'a SourceInfo,
+}
+
+impl Source<'_> {
+    fn error(&self, node: u64, message: impl Into<String>) -> FilterError {
+        match self.info.offset_for(node) {
+            Some((start, _)) => FilterError::at(self.text, start as usize, message),
+            None => FilterError::new(message),
+        }
+    }
+}
+
+fn parse(source: &str) -> Result<(IdedExpr, SourceInfo), FilterError> {
+    let parser = ENV.parser().max_recursion_depth(scan::DEPTH_MAX as u16).error_recovery_limit(1);
+    // As in `evaluate_shared`: the parser meets hostile text.
+    let parsed = catch_unwind(AssertUnwindSafe(|| parser.parse_with_source_info(source)))
+        .map_err(|_| FilterError::new("cannot be parsed"))?;
+    parsed.map_err(|errors| match errors.errors.into_iter().next() {
+        Some(first) => FilterError {
+            message: format!("is not valid CEL: {}", first.msg),
+            line: u32::try_from(first.pos.0).ok().filter(|line| *line > 0),
+            column: u32::try_from(first.pos.1).ok().map(|column| column + 1),
+        },
+        None => FilterError::new("is not valid CEL"),
+    })
+}
+
+#[cfg(test)]
+mod tests;

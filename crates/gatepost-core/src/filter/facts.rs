@@ -1,0 +1,178 @@
+//! An event as a filter sees it.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::OnceLock;
+
+use cel::common::types::{CelBool, CelDouble, CelInt, CelList, CelMap, CelMapKey, CelNull, CelString, CelUInt};
+use cel::common::value::{CowVal, Val};
+use cel::context::VariableResolver;
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+
+use crate::event::Subject;
+use crate::matching::MatchFacts;
+
+type Boxed = Box<dyn Val>;
+
+/// JSON as CEL values.
+struct Converted {
+    value: Boxed,
+    /// The most members any array or object in it has.
+    longest: usize,
+}
+
+/// One event's facts, its JSON converted when a filter first mentions it and then kept for the
+/// other filters.
+pub struct Facts<'a> {
+    given: MatchFacts<'a>,
+    event_type: OnceLock<Boxed>,
+    subject: OnceLock<Boxed>,
+    data: OnceLock<Option<Converted>>,
+    attributes: OnceLock<Option<Converted>>,
+}
+
+impl<'a> Facts<'a> {
+    /// Facts about one event. Nothing is parsed yet.
+    pub fn new(given: &MatchFacts<'a>) -> Self {
+        Facts {
+            given: *given,
+            event_type: OnceLock::new(),
+            subject: OnceLock::new(),
+            data: OnceLock::new(),
+            attributes: OnceLock::new(),
+        }
+    }
+
+    /// Bytes of everything a filter can look at.
+    pub(super) fn size(&self) -> usize {
+        let subject = self.given.subject.map_or(0, |s| s.id.len() + s.kind.as_deref().map_or(0, str::len));
+        let attributes = self.given.attributes.map_or(2, <[u8]>::len);
+        self.given.data.len() + attributes + subject + self.given.event_type.as_str().len() + 32
+    }
+
+    /// The most members any array or object has that a filter can look at. Converts the JSON.
+    pub(super) fn longest(&self) -> usize {
+        let of = |part: &Option<Converted>| part.as_ref().map_or(0, |c| c.longest);
+        of(self.data()).max(of(self.attributes())).max(2)
+    }
+
+    fn data(&self) -> &Option<Converted> {
+        self.data.get_or_init(|| convert(self.given.data))
+    }
+
+    fn attributes(&self) -> &Option<Converted> {
+        self.attributes.get_or_init(|| convert(self.given.attributes.unwrap_or(b"{}")))
+    }
+}
+
+impl fmt::Debug for Facts<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Facts({})", self.given.event_type)
+    }
+}
+
+impl VariableResolver for Facts<'_> {
+    /// JSON that cannot be converted (too deep, numbers no double holds) is as if undeclared: an
+    /// evaluation that needs it fails, one that does not goes on.
+    fn resolve<'b>(&'b self, variable: &str) -> Option<CowVal<'b, 'b>> {
+        let value = match variable {
+            "type" => self.event_type.get_or_init(|| text(self.given.event_type.as_str())),
+            "subject" => self.subject.get_or_init(|| subject(self.given.subject)),
+            "data" => &self.data().as_ref()?.value,
+            "attributes" => &self.attributes().as_ref()?.value,
+            _ => return None,
+        };
+        Some(CowVal::Borrowed(value.as_ref()))
+    }
+}
+
+fn text(text: &str) -> Boxed {
+    Box::new(CelString::from(text.to_owned()))
+}
+
+fn subject(subject: Option<&Subject>) -> Boxed {
+    let Some(subject) = subject else { return Box::new(CelNull) };
+    let mut members: HashMap<CelMapKey<'static>, Boxed> = HashMap::with_capacity(2);
+    if let Some(kind) = &subject.kind {
+        members.insert(CelMapKey::from("type"), text(kind));
+    }
+    members.insert(CelMapKey::from("id"), text(&subject.id));
+    Box::new(CelMap::from(members))
+}
+
+/// `None` for what is not JSON within the parser's limits (128 levels).
+fn convert(json: &[u8]) -> Option<Converted> {
+    let mut longest = 0;
+    let mut parser = serde_json::Deserializer::from_slice(json);
+    let value = ToVal { longest: &mut longest }.deserialize(&mut parser).ok()?;
+    parser.end().ok()?;
+    Some(Converted { value, longest })
+}
+
+/// Builds CEL values straight from the parser: integers become `int` (`uint` or `double` where they
+/// do not fit), other numbers `double`.
+struct ToVal<'l> {
+    longest: &'l mut usize,
+}
+
+impl<'de> DeserializeSeed<'de> for ToVal<'_> {
+    type Value = Boxed;
+
+    fn deserialize<D: Deserializer<'de>>(self, d: D) -> Result<Boxed, D::Error> {
+        d.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for ToVal<'_> {
+    type Value = Boxed;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_unit<E>(self) -> Result<Boxed, E> {
+        Ok(Box::new(CelNull))
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Boxed, E> {
+        Ok(Box::new(CelBool::from(value)))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Boxed, E> {
+        Ok(Box::new(CelInt::from(value)))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Boxed, E> {
+        Ok(match i64::try_from(value) {
+            Ok(value) => Box::new(CelInt::from(value)),
+            Err(_) => Box::new(CelUInt::from(value)),
+        })
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Boxed, E> {
+        Ok(Box::new(CelDouble::from(value)))
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Boxed, E> {
+        Ok(text(value))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Boxed, A::Error> {
+        let mut list: Vec<Boxed> = Vec::new();
+        while let Some(item) = items.next_element_seed(ToVal { longest: &mut *self.longest })? {
+            list.push(item);
+        }
+        *self.longest = (*self.longest).max(list.len());
+        Ok(Box::new(CelList::from(list)))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Boxed, A::Error> {
+        let mut map: HashMap<CelMapKey<'static>, Boxed> = HashMap::new();
+        while let Some(name) = members.next_key::<String>()? {
+            let value = members.next_value_seed(ToVal { longest: &mut *self.longest })?;
+            map.insert(CelMapKey::from(name), value);
+        }
+        *self.longest = (*self.longest).max(map.len());
+        Ok(Box::new(CelMap::from(map)))
+    }
+}

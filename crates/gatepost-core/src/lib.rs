@@ -1,0 +1,35 @@
+//! # gatepost-core: names and rules
+//!
+//! Everything Gatepost *knows*, nothing it *does*. Typed ids, events, webhooks, deliveries and
+//! attempts; which webhooks an event matches; how a body is rendered and signed; what an answer
+//! means and when the next attempt is due.
+//!
+//! Contract: every public function is a function of its arguments. Time and randomness come in
+//! as parameters ([`Clock`], [`Entropy`]); there is no runtime, no socket, no file and no SQL in
+//! this crate. Decisions leave as values, so a test is a table.
+//!
+//! The rules follow `DESIGN` section 4; where a rule comes from an outside standard, the item's
+//! documentation names it.
+
+pub mod catalogue;
+pub mod clock;
+pub mod cloudevents;
+pub mod delivery;
+pub mod event;
+pub mod filter;
+pub mod hashing;
+pub mod ids;
+pub mod matching;
+pub mod pattern;
+pub mod profiles;
+pub mod retry;
+pub mod seal;
+pub mod secret;
+pub mod signing;
+pub mod tenant;
+pub mod time;
+pub mod webhook;
+
+pub use clock::{Clock, Entropy};
+pub use ids::*;
+pub use time::Timestamp;

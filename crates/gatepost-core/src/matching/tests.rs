@@ -1,0 +1,189 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::Timestamp;
+
+fn config(events: &[&str], filter: Option<&str>, enabled: bool) -> WebhookConfig {
+    WebhookConfig {
+        name: "w".into(),
+        description: None,
+        url: "https://example.com/".into(),
+        events: events.iter().map(|e| (*e).to_owned()).collect(),
+        filter: filter.map(str::to_owned),
+        profile: "standard".into(),
+        header_names: Vec::new(),
+        retry: None,
+        timeout_ms: None,
+        max_in_flight: None,
+        enabled,
+    }
+}
+
+fn webhook(key: i64, revision: u32, config: WebhookConfig) -> Webhook {
+    Webhook {
+        key: WebhookKey(key),
+        tenant: crate::TenantKey(1),
+        id: WebhookId::from_bytes((key as u128).to_be_bytes()),
+        revision,
+        config,
+        sealed_secrets: Vec::new(),
+        disabled_reason: None,
+        paused_until: None,
+        last_test: None,
+        created_at: Timestamp::EPOCH,
+        updated_at: Timestamp::EPOCH,
+        deleted_at: None,
+    }
+}
+
+fn subscription(key: i64, events: &[&str], filter: Option<&str>, enabled: bool) -> Arc<Subscription> {
+    Arc::new(Subscription::compile(&webhook(key, 1, config(events, filter, enabled))).unwrap())
+}
+
+fn find(registry: &TenantRegistry, event_type: &str, data: &str) -> Vec<i64> {
+    let event_type: EventType = event_type.parse().unwrap();
+    let facts = MatchFacts { event_type: &event_type, subject: None, data: data.as_bytes(), attributes: None };
+    registry.matching(&facts).into_iter().map(|(key, _)| key.0).collect()
+}
+
+#[test]
+fn each_webhook_once_by_ascending_key() {
+    let registry = TenantRegistry::new(
+        3,
+        [
+            subscription(9, &["user.created", "user.*", "*", "all"], None, true),
+            subscription(2, &["*"], None, true),
+            subscription(5, &["user.role.*"], None, true),
+            subscription(7, &["user.created"], Some("data.n > 1"), true),
+            subscription(4, &["user.created"], None, false),
+            subscription(1, &["gatepost.*"], None, true),
+        ],
+    );
+    assert_eq!(registry.version(), 3);
+    assert_eq!(registry.len(), 6);
+    assert_eq!(find(&registry, "user.created", r#"{"n":2}"#), [2, 7, 9]);
+    assert_eq!(find(&registry, "user.created", r#"{"n":1}"#), [2, 9]);
+    assert_eq!(find(&registry, "user.created", "{}"), [2, 9]);
+    assert_eq!(find(&registry, "user.role.assigned", "{}"), [2, 5, 9]);
+    assert_eq!(find(&registry, "group.created", "{}"), [2, 9]);
+    assert_eq!(find(&registry, "gatepost.webhook.created", "{}"), [1]);
+}
+
+#[test]
+fn a_deleted_webhook_takes_nothing() {
+    let mut deleted = webhook(1, 4, config(&["*"], None, true));
+    deleted.deleted_at = Some(Timestamp::EPOCH);
+    assert!(!Subscription::compile(&deleted).unwrap().enabled);
+}
+
+#[test]
+fn bad_subscriptions_say_which_part() {
+    let bad = Subscription::compile(&webhook(1, 1, config(&["a.*", "us*"], None, true))).unwrap_err();
+    assert!(matches!(bad, BadSubscription::Patterns(list) if list[0].0 == 1));
+    let bad = Subscription::compile(&webhook(1, 1, config(&["*"], Some("1 +"), true))).unwrap_err();
+    assert!(matches!(bad, BadSubscription::Filter(_)));
+}
+
+#[test]
+fn p4_a_changed_registry_shares_what_it_did_not_touch_and_leaves_the_old_one_alone() {
+    let old = TenantRegistry::new(
+        1,
+        [subscription(1, &["user.created"], None, true), subscription(2, &["group.*"], None, true)],
+    );
+    let new = old.with(2, subscription(3, &["user.created"], None, true));
+    assert_eq!((find(&old, "user.created", "1"), find(&new, "user.created", "1")), (vec![1], vec![1, 3]));
+    assert_eq!((old.version(), new.version()), (1, 2));
+    assert!(Arc::ptr_eq(&old.below, &new.below) && Arc::ptr_eq(&old.all, &new.all));
+    let moved = new.with(3, subscription(1, &["group.created"], None, true));
+    assert_eq!(find(&moved, "user.created", "1"), [3]);
+    assert_eq!(find(&moved, "group.created", "1"), [1, 2]);
+    let off = moved.with(4, subscription(2, &["group.*"], None, false));
+    assert_eq!(find(&off, "group.created", "1"), [1]);
+    assert_eq!(off.len(), 3);
+    let gone = off.without(5, WebhookKey(1)).without(6, WebhookKey(99));
+    assert_eq!(find(&gone, "group.created", "1"), Vec::<i64>::new());
+    assert_eq!((gone.version(), gone.len()), (6, 2));
+    assert!(gone.get(WebhookKey(1)).is_none());
+}
+
+#[test]
+fn an_event_costs_what_it_finds_not_what_there_is() {
+    let many = (0..20_000).map(|i| subscription(i, &[&format!("family{i}.created"), &format!("f{i}.*")], None, true));
+    let registry = TenantRegistry::new(1, many);
+    let event_type: EventType = "family7.created".parse().unwrap();
+    assert_eq!(registry.pattern_hits(&event_type).len(), 1);
+    let event_type: EventType = "other.created".parse().unwrap();
+    assert_eq!(registry.pattern_hits(&event_type).len(), 0);
+}
+
+#[test]
+fn reasons_of_the_matching_trace() {
+    let event_type: EventType = "user.created".parse().unwrap();
+    let facts = MatchFacts { event_type: &event_type, subject: None, data: b"{\"n\":1}", attributes: None };
+    let cases = [
+        (None, MatchReason::CreatedLater, "created_later"),
+        (Some(config(&["*"], None, false)), MatchReason::Disabled, "disabled"),
+        (Some(config(&["group.*"], Some("1 +"), true)), MatchReason::NoPattern, "no_pattern"),
+        (Some(config(&["user.*"], None, true)), MatchReason::Matched, "matched"),
+        (Some(config(&["user.*"], Some("data.n == 1"), true)), MatchReason::Matched, "matched"),
+        (Some(config(&["user.*"], Some("data.n == 2"), true)), MatchReason::FilterFalse, "filter_false"),
+        (Some(config(&["user.*"], Some("data.x == 2"), true)), MatchReason::FilterError, "filter_error"),
+    ];
+    for (config, reason, text) in cases {
+        assert_eq!(explain(config.as_ref(), &facts), reason);
+        assert_eq!(reason.as_str(), text);
+    }
+}
+
+/// Patterns and types from a small alphabet, so that they often meet.
+fn any_patterns() -> impl Strategy<Value = Vec<String>> {
+    proptest::collection::vec("(\\*|all|[ab](\\.[ab]){0,2}(\\.\\*)?|gatepost\\.\\*|gatepost\\.a)", 1..4)
+}
+
+proptest! {
+    #[test]
+    fn the_index_agrees_with_asking_every_webhook(
+        webhooks in proptest::collection::vec((any_patterns(), any::<bool>(), any::<bool>()), 0..8),
+        changes in proptest::collection::vec((0i64..8, any_patterns(), any::<bool>(), any::<bool>()), 0..6),
+        name in "([ab](\\.[ab]){0,3}|gatepost(\\.a)?)",
+        n in 0..3,
+    ) {
+        let make = |key: i64, events: &[String], filtered: bool, enabled: bool| {
+            let events: Vec<_> = events.iter().map(String::as_str).collect();
+            config(&events, filtered.then_some("data.n == 1"), enabled).pipe(|c| (key, c))
+        };
+        let mut configs: BTreeMap<i64, WebhookConfig> =
+            webhooks.iter().enumerate().map(|(i, (events, f, e))| make(i as i64, events, *f, *e)).collect();
+        let compile = |(key, config): (&i64, &WebhookConfig)| {
+            Arc::new(Subscription::compile(&webhook(*key, 1, config.clone())).unwrap())
+        };
+        let mut registry = TenantRegistry::new(1, configs.iter().map(compile));
+        for (step, (key, events, f, e)) in changes.iter().enumerate() {
+            let version = step as u64 + 2;
+            if events.len() == 3 {
+                configs.remove(key);
+                registry = registry.without(version, WebhookKey(*key));
+            } else {
+                let (key, config) = make(*key, events, *f, *e);
+                registry = registry.with(version, compile((&key, &config)));
+                configs.insert(key, config);
+            }
+        }
+        let data = format!("{{\"n\":{n}}}");
+        let event_type: EventType = name.parse().unwrap();
+        let facts = MatchFacts { event_type: &event_type, subject: None, data: data.as_bytes(), attributes: None };
+        let expected: Vec<_> = configs
+            .iter()
+            .filter(|(_, config)| explain(Some(config), &facts) == MatchReason::Matched)
+            .map(|(key, _)| *key)
+            .collect();
+        prop_assert_eq!(find(&registry, &name, &data), expected);
+    }
+}
+
+trait Pipe: Sized {
+    fn pipe<T>(self, f: impl FnOnce(Self) -> T) -> T {
+        f(self)
+    }
+}
+impl<T> Pipe for T {}
