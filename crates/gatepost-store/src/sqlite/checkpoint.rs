@@ -1,0 +1,138 @@
+//! Keeping the write-ahead log short without stalling commits.
+//!
+//! SQLite's own automatic checkpoint runs inside a commit and makes it wait for the copying and for
+//! a flush of the database file. Here the copying is done by a thread of its own beside the writer
+//! (`PASSIVE` waits for nobody); the writer then copies the little that came in meanwhile, which
+//! lets its next commit start the log from the beginning. Readers in old snapshots can prevent that;
+//! past a hard bound the writer insists (`RESTART`), for a moment.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use rusqlite::Connection;
+
+/// Sizes of the log, in pages of 4 KiB.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sizes {
+    /// At which it is copied.
+    pub(super) soft: u32,
+    /// At which the writer insists on starting it anew.
+    pub(super) hard: u32,
+}
+
+impl Default for Sizes {
+    /// 4 MiB and 64 MiB (ADR 0001).
+    fn default() -> Self {
+        Sizes { soft: 1_024, hard: 16_384 }
+    }
+}
+
+/// How long the writer may wait for readers when it insists.
+const INSIST: Duration = Duration::from_millis(250);
+
+/// What writer and checkpointer know of the log.
+pub(super) struct Wal {
+    sizes: Sizes,
+    pages: AtomicU32,
+    next_copy: AtomicU32,
+    next_insist: AtomicU32,
+    /// The thread has copied; the writer should copy the rest.
+    tail: AtomicBool,
+    state: Mutex<Asked>,
+    wake: Condvar,
+    #[cfg(any(test, feature = "testing"))]
+    pub(super) faults: super::faults::Faults,
+}
+
+#[derive(Default)]
+struct Asked {
+    copy: bool,
+    closed: bool,
+}
+
+impl Wal {
+    pub(super) fn new(sizes: Sizes) -> Self {
+        Wal {
+            sizes,
+            pages: AtomicU32::new(0),
+            next_copy: AtomicU32::new(sizes.soft),
+            next_insist: AtomicU32::new(sizes.hard),
+            tail: AtomicBool::new(false),
+            state: Mutex::new(Asked::default()),
+            wake: Condvar::new(),
+            #[cfg(any(test, feature = "testing"))]
+            faults: super::faults::Faults::default(),
+        }
+    }
+
+    /// A commit left the log with this many pages.
+    pub(super) fn grown_to(&self, pages: u32) {
+        if pages < self.pages.swap(pages, Ordering::Relaxed) {
+            // It began anew.
+            self.next_copy.store(self.sizes.soft, Ordering::Relaxed);
+            self.next_insist.store(self.sizes.hard, Ordering::Relaxed);
+        }
+    }
+
+    /// Pages in the log.
+    #[cfg(test)]
+    pub(super) fn pages(&self) -> u32 {
+        self.pages.load(Ordering::Relaxed)
+    }
+
+    /// The writer's part, between two groups.
+    pub(super) fn after_commit(&self, conn: &Connection) {
+        let pages = self.pages.load(Ordering::Relaxed);
+        if self.tail.swap(false, Ordering::Relaxed) {
+            checkpoint(conn, "PASSIVE");
+        }
+        if pages >= self.next_insist.load(Ordering::Relaxed) {
+            self.next_insist.store(pages.saturating_add(self.sizes.hard / 4), Ordering::Relaxed);
+            insist(conn);
+        } else if pages >= self.next_copy.load(Ordering::Relaxed) {
+            self.next_copy.store(pages.saturating_add(self.sizes.soft / 2), Ordering::Relaxed);
+            self.state.lock().unwrap_or_else(PoisonError::into_inner).copy = true;
+            self.wake.notify_one();
+        }
+    }
+
+    /// The thread's part: copies when asked, until closed.
+    pub(super) fn serve(&self, conn: &Connection) {
+        loop {
+            let mut asked = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            while !asked.copy && !asked.closed {
+                asked = self.wake.wait(asked).unwrap_or_else(PoisonError::into_inner);
+            }
+            if asked.closed {
+                return;
+            }
+            asked.copy = false;
+            drop(asked);
+            checkpoint(conn, "PASSIVE");
+            self.tail.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Ends [`Wal::serve`].
+    pub(super) fn close(&self) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).closed = true;
+        self.wake.notify_all();
+    }
+}
+
+/// Failing is no harm: the log stays as it is and the next try comes.
+fn checkpoint(conn: &Connection, mode: &str) {
+    let done = conn.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |_| Ok(()));
+    if let Err(error) = done {
+        tracing::warn!(%error, mode, "the write-ahead log could not be copied");
+    }
+}
+
+fn insist(conn: &Connection) {
+    let waits = |limit| conn.busy_timeout(limit).is_ok();
+    if waits(INSIST) {
+        checkpoint(conn, "RESTART");
+        waits(super::schema::BUSY);
+    }
+}

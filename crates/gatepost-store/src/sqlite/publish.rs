@@ -1,0 +1,210 @@
+//! Accepting events.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use gatepost_core::event::Event;
+use gatepost_core::{DeliverySeq, EventId, EventSeq, TenantKey, Timestamp};
+use rusqlite::{Connection, OptionalExtension};
+
+use super::error::{DbError, DbResult};
+use super::row::{AS_GIVEN, event_by_seq, is_live, rank, time, version_number};
+use super::tenants::registry_version;
+use super::writer::Tx;
+use crate::{Accepted, Due, NewEvent, Publish, PublishOutcome};
+
+/// What an event of the call turns out to be.
+enum Fate {
+    New,
+    /// Accepted before.
+    Known(Found),
+    /// The same as an earlier one of this call.
+    Repeats(usize),
+}
+
+/// An event found by its public id.
+struct Found {
+    seq: EventSeq,
+    fingerprint: [u8; 16],
+    delivery_count: u32,
+}
+
+pub(super) fn publish(tx: &mut Tx<'_>, publish: Publish) -> DbResult<PublishOutcome> {
+    let Some(version) = registry_version(tx.conn, publish.tenant)? else { return Ok(PublishOutcome::NoTenant) };
+    if version != publish.registry_version {
+        return Ok(PublishOutcome::StaleRegistry(version));
+    }
+    let fates = match fates(tx.conn, publish.tenant, &publish.events)? {
+        Ok(fates) => fates,
+        Err(index) => return Ok(PublishOutcome::Conflict { index }),
+    };
+    let mut accepted: Vec<Accepted> = Vec::with_capacity(publish.events.len());
+    for (new, fate) in publish.events.into_iter().zip(fates) {
+        let one = match fate {
+            Fate::New => insert(tx, publish.tenant, version, publish.now, new)?,
+            Fate::Known(found) => {
+                let event = event_by_seq(tx.conn, found.seq)?.ok_or_else(|| DbError::corrupt("event", "gone"))?;
+                duplicate(Arc::new(event), found.delivery_count)
+            }
+            // `fates` refers to earlier events only.
+            Fate::Repeats(earlier) => duplicate(Arc::clone(&accepted[earlier].event), accepted[earlier].delivery_count),
+        };
+        accepted.push(one);
+    }
+    Ok(PublishOutcome::Accepted(accepted))
+}
+
+fn duplicate(event: Arc<Event>, delivery_count: u32) -> Accepted {
+    Accepted { event, delivery_count, duplicate: true, deliveries: Vec::new() }
+}
+
+/// What each event is, before anything is written; the index of the first conflict otherwise.
+fn fates(conn: &Connection, tenant: TenantKey, events: &[NewEvent]) -> DbResult<Result<Vec<Fate>, usize>> {
+    let mut here: HashMap<&EventId, usize> = HashMap::new();
+    let mut fates = Vec::with_capacity(events.len());
+    for (index, new) in events.iter().enumerate() {
+        let Some(id) = &new.caller_id else {
+            fates.push(Fate::New);
+            continue;
+        };
+        let (fate, fingerprint) = if let Some(&earlier) = here.get(id) {
+            (Fate::Repeats(earlier), events[earlier].fingerprint)
+        } else if let Some(found) = find(conn, tenant, id)? {
+            let fingerprint = found.fingerprint;
+            (Fate::Known(found), fingerprint)
+        } else {
+            here.insert(id, index);
+            (Fate::New, new.fingerprint)
+        };
+        if fingerprint != new.fingerprint {
+            return Ok(Err(index));
+        }
+        fates.push(fate);
+    }
+    Ok(Ok(fates))
+}
+
+/// The event of `tenant` with this public id: a caller's, or one of our own making.
+fn find(conn: &Connection, tenant: TenantKey, id: &EventId) -> DbResult<Option<Found>> {
+    let by_caller = conn
+        .prepare_cached("SELECT seq, fingerprint, delivery_count FROM events WHERE tenant = ?1 AND ext_id = ?2")?
+        .query_row((tenant.0, id.as_str()), |row| {
+            Ok(Found { seq: EventSeq(row.get(0)?), fingerprint: row.get(1)?, delivery_count: row.get(2)? })
+        })
+        .optional()?;
+    let (None, Some(seq)) = (&by_caller, id.as_numbered()) else { return Ok(by_caller) };
+    let by_number = conn
+        .prepare_cached(
+            "SELECT accepted_at, fingerprint, delivery_count FROM events
+             WHERE seq = ?1 AND tenant = ?2 AND ext_id IS NULL",
+        )?
+        .query_row((seq.0, tenant.0), |row| {
+            let found = Found { seq, fingerprint: row.get(1)?, delivery_count: row.get(2)? };
+            Ok((time(row.get(0)?), found))
+        })
+        .optional()?;
+    Ok(by_number.filter(|(at, _)| EventId::numbered(*at, seq) == *id).map(|(_, found)| found))
+}
+
+/// The number of the event of `tenant` with this public id.
+pub(super) fn event_seq(conn: &Connection, tenant: TenantKey, id: &EventId) -> DbResult<Option<EventSeq>> {
+    if !is_live(conn, tenant)? {
+        return Ok(None);
+    }
+    Ok(find(conn, tenant, id)?.map(|found| found.seq))
+}
+
+pub(super) fn event(conn: &Connection, tenant: TenantKey, id: &EventId) -> DbResult<Option<Event>> {
+    match event_seq(conn, tenant, id)? {
+        Some(seq) => event_by_seq(conn, seq),
+        None => Ok(None),
+    }
+}
+
+fn insert(tx: &mut Tx<'_>, tenant: TenantKey, version: u64, now: Timestamp, new: NewEvent) -> DbResult<Accepted> {
+    if new.undeclared {
+        note_type(tx, new.event_type.as_str(), now)?;
+    }
+    let seq = EventSeq(tx.numbers.event);
+    tx.numbers.event += 1;
+    let first_delivery = tx.numbers.delivery;
+    let delivery_count = u32::try_from(new.matches.len()).map_err(|e| DbError::corrupt("matches", e))?;
+    tx.numbers.delivery += i64::from(delivery_count);
+    tx.conn
+        .prepare_cached(
+            "INSERT INTO events(seq, tenant, ext_id, fingerprint, type, subject_type, subject_id, ts, accepted_at,
+                 urgency, registry_version, first_delivery, delivery_count, format, attributes, data)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
+        )?
+        .execute((
+            seq.0,
+            tenant.0,
+            new.caller_id.as_ref().map(EventId::as_str),
+            new.fingerprint,
+            new.event_type.as_str(),
+            new.subject.as_ref().and_then(|s| s.kind.as_deref()),
+            new.subject.as_ref().map(|s| s.id.as_str()),
+            new.timestamp.as_micros(),
+            now.as_micros(),
+            rank(new.urgency),
+            version_number(version),
+            first_delivery,
+            delivery_count,
+            AS_GIVEN,
+            new.attributes.as_deref(),
+            &*new.data,
+        ))?;
+    let event = Arc::new(Event {
+        seq,
+        tenant,
+        id: new.caller_id.unwrap_or_else(|| EventId::numbered(now, seq)),
+        event_type: new.event_type,
+        timestamp: new.timestamp,
+        accepted_at: now,
+        subject: new.subject,
+        urgency: new.urgency,
+        attributes: new.attributes,
+        data: new.data,
+        registry_version: version,
+    });
+    let mut add = tx.conn.prepare_cached(
+        "INSERT INTO deliveries(seq, tenant, webhook, event_seq, revision, state, urgency, due, attempts, budget_start,
+             manual, generation, created_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, 0, ?6, ?7, 0, 0, 0, 0, ?7)",
+    )?;
+    let mut deliveries = Vec::with_capacity(new.matches.len());
+    for (number, (webhook, revision)) in (first_delivery..).zip(new.matches) {
+        add.execute((number, tenant.0, webhook.0, seq.0, revision, rank(event.urgency), now.as_micros()))?;
+        deliveries.push(Due {
+            seq: DeliverySeq(number),
+            created_at: now,
+            tenant,
+            webhook,
+            revision,
+            event: Arc::clone(&event),
+            due: now,
+            urgency: event.urgency,
+            attempts: 0,
+            budget_start: 0,
+            manual: false,
+            generation: 0,
+            body: None,
+        });
+    }
+    Ok(Accepted { event, delivery_count, duplicate: false, deliveries })
+}
+
+/// Lists a type that is not declared, once.
+fn note_type(tx: &mut Tx<'_>, name: &str, now: Timestamp) -> DbResult<()> {
+    if tx.known_types.contains(name) {
+        return Ok(());
+    }
+    tx.conn
+        .prepare_cached(
+            "INSERT INTO event_types(name, definition, seen, created_at, updated_at) VALUES (?1, NULL, 1, ?2, ?2)
+             ON CONFLICT(name) DO UPDATE SET seen = 1 WHERE seen = 0",
+        )?
+        .execute((name, now.as_micros()))?;
+    tx.known_types.insert(name.into());
+    Ok(())
+}

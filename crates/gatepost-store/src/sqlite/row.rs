@@ -1,0 +1,239 @@
+//! How domain values are kept in columns, and read back.
+
+use bytes::Bytes;
+use gatepost_core::delivery::{AttemptRecord, DeliveryState, Reason};
+use gatepost_core::event::{Event, Subject, Urgency};
+use gatepost_core::webhook::{Webhook, WebhookConfig};
+use gatepost_core::{EventId, EventSeq, TenantKey, Timestamp, WebhookId, WebhookKey};
+use rusqlite::{Connection, Row};
+
+use super::error::{DbError, DbResult};
+
+/// `format` of payloads kept as given. Other numbers are for compression or encryption to come.
+pub(super) const AS_GIVEN: i64 = 0;
+/// First byte of an attempt's record.
+const ATTEMPT_VERSION: u8 = 1;
+
+// Column lists are macros, so that `concat!` makes whole statements of them at compile time.
+
+/// Columns of an event, in the order [`event`] reads them, of a table named `e`.
+macro_rules! event_columns {
+    () => {
+        "e.seq, e.tenant, e.ext_id, e.type, e.subject_type, e.subject_id, e.ts, e.accepted_at, \
+         e.urgency, e.registry_version, e.format, e.attributes, e.data"
+    };
+}
+pub(super) use event_columns;
+
+/// Reads an event from column `at` on.
+pub(super) fn event(row: &Row<'_>, at: usize) -> DbResult<Event> {
+    let seq = EventSeq(row.get(at)?);
+    let accepted_at = time(row.get(at + 7)?);
+    let format: i64 = row.get(at + 10)?;
+    if format != AS_GIVEN {
+        return Err(DbError::corrupt("event", format!("payload format {format}")));
+    }
+    Ok(Event {
+        seq,
+        tenant: TenantKey(row.get(at + 1)?),
+        id: event_id(row, at + 2, accepted_at, seq)?,
+        event_type: text(row, at + 3)?.parse().map_err(|e| DbError::corrupt("event type", e))?,
+        timestamp: time(row.get(at + 6)?),
+        accepted_at,
+        subject: subject(row, at + 4)?,
+        urgency: urgency(row.get(at + 8)?)?,
+        attributes: row.get_ref(at + 11)?.as_blob_or_null().map_err(from_sql)?.map(Bytes::copy_from_slice),
+        data: Bytes::copy_from_slice(row.get_ref(at + 12)?.as_blob().map_err(from_sql)?),
+        registry_version: version(row.get(at + 9)?)?,
+    })
+}
+
+/// The public id of an event: the caller's in column `at`, else ours.
+pub(super) fn event_id(row: &Row<'_>, at: usize, accepted_at: Timestamp, seq: EventSeq) -> DbResult<EventId> {
+    match row.get_ref(at)?.as_str_or_null().map_err(from_sql)? {
+        Some(text) => text.parse().map_err(|e| DbError::corrupt("event id", e)),
+        None => Ok(EventId::numbered(accepted_at, seq)),
+    }
+}
+
+/// A subject: its type in column `at`, its id in the next.
+pub(super) fn subject(row: &Row<'_>, at: usize) -> DbResult<Option<Subject>> {
+    let Some(id) = row.get(at + 1)? else { return Ok(None) };
+    Ok(Some(Subject { kind: row.get(at)?, id }))
+}
+
+/// Columns of a webhook, in the order [`webhook`] reads them, of a table named `w`.
+macro_rules! webhook_columns {
+    () => {
+        "w.key, w.tenant, w.id, w.revision, w.config, w.sealed_secrets, w.disabled_reason, \
+         w.paused_until, w.last_test, w.created_at, w.updated_at, w.deleted_at"
+    };
+}
+pub(super) use webhook_columns;
+
+/// Reads a webhook.
+pub(super) fn webhook(row: &Row<'_>) -> DbResult<Webhook> {
+    Ok(Webhook {
+        key: WebhookKey(row.get(0)?),
+        tenant: TenantKey(row.get(1)?),
+        id: webhook_id(row, 2)?,
+        revision: row.get(3)?,
+        config: config(text(row, 4)?)?,
+        sealed_secrets: row.get(5)?,
+        disabled_reason: row.get(6)?,
+        paused_until: row.get::<_, Option<i64>>(7)?.map(time),
+        last_test: row
+            .get_ref(8)?
+            .as_blob_or_null()
+            .map_err(from_sql)?
+            .map(attempt)
+            .transpose()?
+            .map(|kept| kept.record),
+        created_at: time(row.get(9)?),
+        updated_at: time(row.get(10)?),
+        deleted_at: row.get::<_, Option<i64>>(11)?.map(time),
+    })
+}
+
+/// A webhook's id in column `at`.
+pub(super) fn webhook_id(row: &Row<'_>, at: usize) -> DbResult<WebhookId> {
+    Ok(WebhookId::from_bytes(row.get(at)?))
+}
+
+/// What was registered.
+pub(super) fn config(text: &str) -> DbResult<WebhookConfig> {
+    serde_json::from_str(text).map_err(|e| DbError::corrupt("webhook", e))
+}
+
+/// What was registered, as kept.
+pub(super) fn config_text(config: &WebhookConfig) -> DbResult<String> {
+    serde_json::to_string(config).map_err(|e| DbError::corrupt("webhook", e))
+}
+
+/// A moment.
+pub(super) fn time(micros: i64) -> Timestamp {
+    Timestamp::from_micros(micros)
+}
+
+/// An urgency.
+pub(super) fn urgency(rank: i64) -> DbResult<Urgency> {
+    usize::try_from(rank).ok().and_then(Urgency::from_rank).ok_or_else(|| DbError::corrupt("urgency", rank))
+}
+
+/// A registry version.
+pub(super) fn version(value: i64) -> DbResult<u64> {
+    u64::try_from(value).map_err(|e| DbError::corrupt("registry version", e))
+}
+
+/// A registry version, as kept. Versions are counted up from 0 one by one.
+pub(super) fn version_number(version: u64) -> i64 {
+    i64::try_from(version).unwrap_or(i64::MAX)
+}
+
+/// A delivery's state.
+pub(super) fn state(number: i64) -> DbResult<DeliveryState> {
+    let index = usize::try_from(number).ok();
+    index.and_then(|i| DeliveryState::ALL.get(i).copied()).ok_or_else(|| DbError::corrupt("state", number))
+}
+
+/// A delivery's state, as kept.
+pub(super) fn state_number(state: DeliveryState) -> i64 {
+    state as i64
+}
+
+/// Why a delivery is in its state.
+pub(super) fn reason(number: Option<i64>) -> DbResult<Option<Reason>> {
+    let Some(number) = number else { return Ok(None) };
+    let index = usize::try_from(number).ok();
+    index.and_then(|i| Reason::ALL.get(i).copied()).map(Some).ok_or_else(|| DbError::corrupt("reason", number))
+}
+
+/// Why a delivery is in its state, as kept.
+pub(super) fn reason_number(reason: Reason) -> i64 {
+    reason as i64
+}
+
+/// An attempt as kept.
+#[derive(Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub(super) struct KeptAttempt {
+    /// The delivery's generation when the attempt was handed out.
+    pub(super) generation: u32,
+    /// The number the engine gave it; the record's own is the one it was kept under.
+    pub(super) given: u32,
+    /// The attempt.
+    pub(super) record: AttemptRecord,
+}
+
+/// Reads an attempt.
+pub(super) fn attempt(bytes: &[u8]) -> DbResult<KeptAttempt> {
+    match bytes.split_first() {
+        Some((&ATTEMPT_VERSION, rest)) => postcard::from_bytes(rest).map_err(|e| DbError::corrupt("attempt", e)),
+        _ => Err(DbError::corrupt("attempt", "unknown version")),
+    }
+}
+
+/// An attempt as bytes: what [`KeptAttempt`] has, without copying the record.
+pub(super) fn attempt_bytes(generation: u32, given: u32, record: &AttemptRecord) -> DbResult<Vec<u8>> {
+    let head = vec![ATTEMPT_VERSION];
+    postcard::to_extend(&(generation, given, record), head).map_err(|e| DbError::corrupt("attempt", e))
+}
+
+/// A limit or a count, as SQLite takes it.
+pub(super) fn count(value: usize) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+/// An urgency, as kept.
+pub(super) fn rank(urgency: Urgency) -> i64 {
+    // Three values.
+    urgency.rank() as i64
+}
+
+/// A text column without copying it.
+pub(super) fn text<'a>(row: &'a Row<'_>, at: usize) -> DbResult<&'a str> {
+    row.get_ref(at)?.as_str().map_err(from_sql)
+}
+
+fn from_sql(error: rusqlite::types::FromSqlError) -> DbError {
+    DbError::corrupt("column", error)
+}
+
+/// Whether the tenant exists (is not deleted).
+pub(super) fn is_live(conn: &Connection, tenant: TenantKey) -> rusqlite::Result<bool> {
+    conn.prepare_cached("SELECT 1 FROM tenants WHERE key = ?1 AND deleted_at IS NULL")?.exists([tenant.0])
+}
+
+/// An event by number, whoever's.
+pub(super) fn event_by_seq(conn: &Connection, seq: EventSeq) -> DbResult<Option<Event>> {
+    let mut found = conn.prepare_cached(concat!("SELECT ", event_columns!(), " FROM events e WHERE e.seq = ?1"))?;
+    let mut rows = found.query([seq.0])?;
+    rows.next()?.map(|row| event(row, 0)).transpose()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The numbers kept are positions in `ALL`: reordering an enum must not go unnoticed.
+    #[test]
+    fn numbers_of_states_and_reasons_are_positions() {
+        for (index, one) in DeliveryState::ALL.into_iter().enumerate() {
+            assert_eq!(state_number(one), index as i64);
+            assert_eq!(state(index as i64).unwrap(), one);
+        }
+        for (index, one) in Reason::ALL.into_iter().enumerate() {
+            assert_eq!(reason_number(one), index as i64);
+            assert_eq!(reason(Some(index as i64)).unwrap(), Some(one));
+        }
+        let words: Vec<&str> = DeliveryState::ALL.iter().map(|s| s.as_str()).collect();
+        assert_eq!(words, ["pending", "held", "delivered", "failed", "cancelled"]);
+    }
+
+    #[test]
+    fn unknown_records_are_damage() {
+        for bytes in [&[][..], &[9, 1, 2], &[ATTEMPT_VERSION, 0xff]] {
+            assert!(matches!(attempt(bytes), Err(DbError::Corrupt(_))));
+        }
+        assert!(state(5).is_err() && reason(Some(10)).is_err() && urgency(3).is_err() && version(-1).is_err());
+    }
+}

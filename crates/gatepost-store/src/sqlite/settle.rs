@@ -1,0 +1,194 @@
+//! Recording what attempts came to.
+
+use gatepost_core::delivery::{AttemptRecord, DeliveryState, Reason};
+use gatepost_core::{DeliverySeq, Timestamp};
+use rusqlite::{Connection, OptionalExtension};
+
+use super::deliveries::attempts;
+use super::error::DbResult;
+use super::row::{attempt_bytes, reason_number, state, state_number, time};
+use super::writer::Tx;
+use crate::{Next, Settled, Settlement};
+
+/// Bytes up to which a first attempt is folded into its delivery's row. Longer ones would make the
+/// row wide that every list reads (ADR 0001, Consequences).
+const FOLDED: usize = 512;
+
+pub(super) fn settle(tx: &Tx<'_>, settlements: &[Settlement]) -> DbResult<Vec<Settled>> {
+    settlements.iter().map(|settlement| one(tx.conn, settlement)).collect()
+}
+
+fn one(conn: &Connection, settlement: &Settlement) -> DbResult<Settled> {
+    if !expected(conn, settlement)? {
+        return unexpected(conn, settlement);
+    }
+    keep_beside(conn, settlement)?;
+    Ok(Settled::Recorded)
+}
+
+/// What a settlement makes of its delivery: state, reason, and the due time if it changes.
+fn outcome(next: &Next) -> (i64, Option<i64>, Option<i64>) {
+    match next {
+        Next::Delivered => (state_number(DeliveryState::Delivered), None, None),
+        Next::Retry(due) => (state_number(DeliveryState::Pending), None, Some(due.as_micros())),
+        Next::End(state, reason) => (state_number(*state), Some(reason_number(*reason)), None),
+    }
+}
+
+/// The case of every day in one statement: the delivery is as it was handed out. Otherwise nothing
+/// is changed and the answer is no.
+fn expected(conn: &Connection, settlement: &Settlement) -> DbResult<bool> {
+    let attempt = &settlement.attempt;
+    let Some(before) = attempt.number.checked_sub(1) else { return Ok(false) };
+    let record = attempt_bytes(settlement.generation, attempt.number, attempt)?;
+    let folded = before == 0 && record.len() <= FOLDED;
+    let (state, reason, due) = outcome(&settlement.next);
+    let changed = conn
+        .prepare_cached(
+            "UPDATE deliveries SET state = ?6, reason = ?7, due = coalesce(?8, due), attempts = ?5 + 1,
+                 first_attempt = coalesce(?9, first_attempt), updated_at = ?10
+             WHERE seq = ?1 AND tenant = ?2 AND webhook = ?3 AND generation = ?4 AND attempts = ?5 AND state = 0
+               AND EXISTS (SELECT 1 FROM webhooks w JOIN tenants t ON t.key = w.tenant
+                           WHERE w.key = ?3 AND w.deleted_at IS NULL AND t.deleted_at IS NULL)",
+        )?
+        .execute((
+            settlement.seq.0,
+            settlement.tenant.0,
+            settlement.webhook.0,
+            settlement.generation,
+            before,
+            state,
+            reason,
+            due,
+            folded.then_some(record.as_slice()),
+            attempt.ended_at().as_micros(),
+        ))?;
+    if changed == 1 && !folded {
+        add_attempt(conn, settlement.seq, attempt.number, &record)?;
+    }
+    Ok(changed == 1)
+}
+
+fn add_attempt(conn: &Connection, seq: DeliverySeq, number: u32, record: &[u8]) -> DbResult<()> {
+    conn.prepare_cached("INSERT INTO attempts(delivery_seq, number, record) VALUES (?1, ?2, ?3)")?
+        .execute((seq.0, number, record))?;
+    Ok(())
+}
+
+/// The body (the first one sent stays, P3) and the webhook's pause.
+fn keep_beside(conn: &Connection, settlement: &Settlement) -> DbResult<()> {
+    if let Some(body) = &settlement.freeze {
+        conn.prepare_cached("INSERT INTO bodies(delivery_seq, body) VALUES (?1, ?2) ON CONFLICT DO NOTHING")?
+            .execute((settlement.seq.0, &**body))?;
+    }
+    if let Some(until) = settlement.pause_until {
+        conn.prepare_cached("UPDATE webhooks SET paused_until = max(coalesce(paused_until, ?2), ?2) WHERE key = ?1")?
+            .execute((settlement.webhook.0, until.as_micros()))?;
+    }
+    Ok(())
+}
+
+/// A delivery as it stands when it is not as handed out.
+struct Present {
+    state: DeliveryState,
+    generation: u32,
+    attempts: u32,
+    webhook_deleted_at: Option<Timestamp>,
+}
+
+fn present(conn: &Connection, settlement: &Settlement) -> DbResult<Option<Present>> {
+    let found: Option<(i64, u32, u32, Option<i64>)> = conn
+        .prepare_cached(
+            "SELECT d.state, d.generation, d.attempts, w.deleted_at
+             FROM deliveries d JOIN webhooks w ON w.key = d.webhook JOIN tenants t ON t.key = d.tenant
+             WHERE d.seq = ?1 AND d.tenant = ?2 AND d.webhook = ?3 AND t.deleted_at IS NULL",
+        )?
+        .query_row((settlement.seq.0, settlement.tenant.0, settlement.webhook.0), |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+        })
+        .optional()?;
+    let Some((number, generation, attempts, deleted_at)) = found else { return Ok(None) };
+    Ok(Some(Present { state: state(number)?, generation, attempts, webhook_deleted_at: deleted_at.map(time) }))
+}
+
+/// The delivery has moved on, or this settlement was recorded before.
+fn unexpected(conn: &Connection, settlement: &Settlement) -> DbResult<Settled> {
+    // Gone with its tenant: nothing is left to keep an attempt with.
+    let Some(present) = present(conn, settlement)? else { return Ok(Settled::Superseded) };
+    let same_turn = present.generation == settlement.generation;
+    if was_recorded(conn, settlement)? {
+        return Ok(if same_turn { Settled::Recorded } else { Settled::Superseded });
+    }
+    let number = present.attempts + 1;
+    keep_attempt(conn, settlement, number)?;
+    keep_beside(conn, settlement)?;
+    let open = present.state == DeliveryState::Pending;
+    let ended = settlement.attempt.ended_at();
+    match present.webhook_deleted_at {
+        Some(deleted_at) if open => {
+            let reason = reason_number(Reason::WebhookDeleted);
+            let at = ended.max(deleted_at);
+            end_attempt(
+                conn,
+                settlement.seq,
+                number,
+                (state_number(DeliveryState::Cancelled), Some(reason), None),
+                at,
+            )?;
+            conn.prepare_cached("UPDATE deliveries SET generation = generation + 1 WHERE seq = ?1")?
+                .execute([settlement.seq.0])?;
+            Ok(Settled::Superseded)
+        }
+        // Its number was taken by an attempt of an earlier turn that came in late.
+        None if open && same_turn => {
+            end_attempt(conn, settlement.seq, number, outcome(&settlement.next), ended)?;
+            Ok(Settled::Recorded)
+        }
+        _ => {
+            // Not of the present budget: it must not use it up.
+            conn.prepare_cached(
+                "UPDATE deliveries SET attempts = ?2, budget_start = budget_start + 1,
+                     updated_at = max(coalesce(updated_at, created_at), ?3) WHERE seq = ?1",
+            )?
+            .execute((settlement.seq.0, number, ended.as_micros()))?;
+            Ok(Settled::Superseded)
+        }
+    }
+}
+
+/// Whether this very attempt is kept already: of this turn, with this number, begun at that moment.
+fn was_recorded(conn: &Connection, settlement: &Settlement) -> DbResult<bool> {
+    let attempt = &settlement.attempt;
+    Ok(attempts(conn, settlement.seq)?.iter().any(|kept| {
+        kept.generation == settlement.generation
+            && kept.given == attempt.number
+            && kept.record.started_at == attempt.started_at
+    }))
+}
+
+/// Keeps the attempt as number `number`, which is free.
+fn keep_attempt(conn: &Connection, settlement: &Settlement, number: u32) -> DbResult<()> {
+    let given = settlement.attempt.number;
+    let record = attempt_bytes(settlement.generation, given, &AttemptRecord { number, ..settlement.attempt.clone() })?;
+    if number > 1 || record.len() > FOLDED {
+        return add_attempt(conn, settlement.seq, number, &record);
+    }
+    conn.prepare_cached("UPDATE deliveries SET first_attempt = ?2 WHERE seq = ?1")?
+        .execute((settlement.seq.0, record))?;
+    Ok(())
+}
+
+fn end_attempt(
+    conn: &Connection,
+    seq: DeliverySeq,
+    attempts: u32,
+    (state, reason, due): (i64, Option<i64>, Option<i64>),
+    at: Timestamp,
+) -> DbResult<()> {
+    conn.prepare_cached(
+        "UPDATE deliveries SET state = ?2, reason = ?3, due = coalesce(?4, due), attempts = ?5, updated_at = ?6
+         WHERE seq = ?1",
+    )?
+    .execute((seq.0, state, reason, due, attempts, at.as_micros()))?;
+    Ok(())
+}

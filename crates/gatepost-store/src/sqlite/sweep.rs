@@ -1,0 +1,126 @@
+//! Work nobody waits for, in steps small enough not to hold up commits.
+
+use gatepost_core::delivery::{DeliveryState, Reason};
+use rusqlite::{Connection, OptionalExtension};
+
+use super::error::DbResult;
+use super::row::{count, reason_number, state_number};
+use super::writer::{Tx, note_numbers};
+use crate::SweepProgress;
+
+pub(super) fn sweep(tx: &Tx<'_>, max_rows: usize) -> DbResult<SweepProgress> {
+    let max_rows = max_rows.max(1);
+    // Tenants first: what is removed need not be cancelled.
+    let mut rows = deleted_tenant(tx, max_rows)?;
+    if rows < max_rows {
+        rows += deleted_webhook(tx.conn, max_rows - rows)?;
+    }
+    Ok(SweepProgress { rows, more: more(tx.conn)? })
+}
+
+fn more(conn: &Connection) -> DbResult<bool> {
+    Ok(conn
+        .prepare_cached(
+            "SELECT 1 FROM webhooks INDEXED BY webhooks_unswept WHERE deleted_at IS NOT NULL AND swept = 0
+             UNION ALL SELECT 1 FROM tenants INDEXED BY tenants_deleted WHERE deleted_at IS NOT NULL",
+        )?
+        .exists([])?)
+}
+
+/// Writes down what deleting a webhook meant for its waiting deliveries; they read the same before.
+fn deleted_webhook(conn: &Connection, max_rows: usize) -> DbResult<usize> {
+    let mut done = 0;
+    while done < max_rows {
+        let next: Option<(i64, i64)> = conn
+            .prepare_cached(
+                "SELECT key, deleted_at FROM webhooks INDEXED BY webhooks_unswept
+                 WHERE deleted_at IS NOT NULL AND swept = 0 ORDER BY key LIMIT 1",
+            )?
+            .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()?;
+        let Some((webhook, deleted_at)) = next else { break };
+        let wanted = max_rows - done;
+        let cancelled = conn
+            .prepare_cached(
+                "UPDATE deliveries SET state = ?2, reason = ?3, generation = generation + 1,
+                     updated_at = max(coalesce(updated_at, created_at), ?4)
+                 WHERE seq IN (SELECT seq FROM deliveries INDEXED BY deliveries_due
+                               WHERE webhook = ?1 AND state = 0 LIMIT ?5)",
+            )?
+            .execute((
+                webhook,
+                state_number(DeliveryState::Cancelled),
+                reason_number(Reason::WebhookDeleted),
+                deleted_at,
+                count(wanted),
+            ))?;
+        done += cancelled;
+        if cancelled < wanted {
+            conn.prepare_cached("UPDATE webhooks SET swept = 1 WHERE key = ?1")?.execute([webhook])?;
+            done += 1;
+        }
+    }
+    Ok(done)
+}
+
+/// Removes rows of one deleted tenant: deliveries, then events, then webhooks, then itself.
+fn deleted_tenant(tx: &Tx<'_>, max_rows: usize) -> DbResult<usize> {
+    let conn = tx.conn;
+    let next: Option<i64> = conn
+        .prepare_cached(
+            "SELECT key FROM tenants INDEXED BY tenants_deleted WHERE deleted_at IS NOT NULL ORDER BY key LIMIT 1",
+        )?
+        .query_row([], |row| row.get(0))
+        .optional()?;
+    let Some(tenant) = next else { return Ok(0) };
+    note_numbers(tx)?;
+    let deliveries = numbers(
+        conn,
+        "SELECT seq FROM deliveries INDEXED BY deliveries_by_tenant WHERE tenant = ?1 LIMIT ?2",
+        tenant,
+        max_rows,
+    )?;
+    for seq in &deliveries {
+        for sql in [
+            "DELETE FROM attempts WHERE delivery_seq = ?1",
+            "DELETE FROM bodies WHERE delivery_seq = ?1",
+            "DELETE FROM deliveries WHERE seq = ?1",
+        ] {
+            conn.prepare_cached(sql)?.execute([seq])?;
+        }
+    }
+    let mut done = deliveries.len();
+    let events = numbers(
+        conn,
+        "SELECT seq FROM events INDEXED BY events_by_tenant WHERE tenant = ?1 LIMIT ?2",
+        tenant,
+        max_rows - done,
+    )?;
+    for seq in &events {
+        conn.prepare_cached("DELETE FROM delivery_links WHERE event_seq = ?1")?.execute([seq])?;
+        conn.prepare_cached("DELETE FROM events WHERE seq = ?1")?.execute([seq])?;
+    }
+    done += events.len();
+    let webhooks = numbers(
+        conn,
+        "SELECT key FROM webhooks INDEXED BY webhooks_by_tenant WHERE tenant = ?1 LIMIT ?2",
+        tenant,
+        max_rows - done,
+    )?;
+    for key in &webhooks {
+        conn.prepare_cached("DELETE FROM webhook_revisions WHERE webhook = ?1")?.execute([key])?;
+        conn.prepare_cached("DELETE FROM webhooks WHERE key = ?1")?.execute([key])?;
+    }
+    done += webhooks.len();
+    if done < max_rows {
+        conn.prepare_cached("DELETE FROM tenants WHERE key = ?1")?.execute([tenant])?;
+        done += 1;
+    }
+    Ok(done)
+}
+
+fn numbers(conn: &Connection, sql: &str, tenant: i64, limit: usize) -> DbResult<Vec<i64>> {
+    let mut found = conn.prepare_cached(sql)?;
+    let rows = found.query_map((tenant, count(limit)), |row| row.get(0))?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}

@@ -1,0 +1,32 @@
+//! What is particular to SQLite; the rest is in `conformance`.
+
+mod durability;
+mod paging;
+
+mod inline {
+    use std::sync::Arc;
+
+    use crate::{SqliteStore, Store};
+
+    fn open() -> (Arc<dyn Store>, ()) {
+        (Arc::new(SqliteStore::open_inline().unwrap()), ())
+    }
+
+    crate::conformance_tests!(open);
+}
+
+mod threads {
+    use std::sync::Arc;
+
+    use tempfile::TempDir;
+
+    use crate::sqlite::Options;
+    use crate::{SqliteStore, Store};
+
+    fn open() -> (Arc<dyn Store>, TempDir) {
+        let folder = tempfile::tempdir().unwrap();
+        (Arc::new(SqliteStore::open(folder.path(), Options::default()).unwrap()), folder)
+    }
+
+    crate::conformance_tests!(open);
+}
