@@ -1,0 +1,89 @@
+//! Certificates, good and bad.
+
+use std::sync::Arc;
+
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose, date_time_ymd};
+use rustls::ServerConfig;
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+
+/// What certificate a receiver shows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Cert {
+    /// For its names, signed by the test CA.
+    Good,
+    /// For its names, but of years ago.
+    Expired,
+    /// For its names, but of years to come.
+    NotYetValid,
+    /// Valid, for another name.
+    WrongName,
+    /// Signed by itself.
+    SelfSigned,
+}
+
+/// A certificate authority made for one test.
+pub struct TestCa {
+    pem: String,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Default for TestCa {
+    fn default() -> Self {
+        TestCa::new()
+    }
+}
+
+impl TestCa {
+    /// A new authority with a key of its own.
+    pub fn new() -> Self {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, "Gatepost test CA");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
+        let key = new_key();
+        let certificate = params.self_signed(&key).expect("the parameters are sound");
+        TestCa { pem: certificate.pem(), issuer: Issuer::new(params, key) }
+    }
+
+    /// Its certificate in PEM: the content of `GATEPOST_EXTRA_CA`.
+    pub fn pem(&self) -> &str {
+        &self.pem
+    }
+
+    /// The TLS configuration of a server that shows such a certificate for `names` (DNS names or
+    /// addresses), offering HTTP/2 if `h2`.
+    pub fn server_config(&self, cert: Cert, names: &[&str], h2: bool) -> Arc<ServerConfig> {
+        let names: Vec<String> = match cert {
+            Cert::WrongName => vec!["somebody.else.test".to_owned()],
+            _ => names.iter().map(|n| (*n).to_owned()).collect(),
+        };
+        let mut params = CertificateParams::new(names).expect("the names are DNS names or addresses");
+        (params.not_before, params.not_after) = match cert {
+            Cert::Expired => (date_time_ymd(2010, 1, 1), date_time_ymd(2011, 1, 1)),
+            Cert::NotYetValid => (date_time_ymd(4000, 1, 1), date_time_ymd(4001, 1, 1)),
+            _ => (date_time_ymd(2020, 1, 1), date_time_ymd(4000, 1, 1)),
+        };
+        let key = new_key();
+        let certificate = match cert {
+            Cert::SelfSigned => params.self_signed(&key),
+            _ => params.signed_by(&key, &self.issuer),
+        }
+        .expect("the parameters are sound");
+        let chain = vec![CertificateDer::from(certificate)];
+        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("the provider has the default versions")
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .expect("the key is the certificate's");
+        let h2 = h2.then(|| b"h2".to_vec());
+        config.alpn_protocols = h2.into_iter().chain([b"http/1.1".to_vec()]).collect();
+        Arc::new(config)
+    }
+}
+
+fn new_key() -> KeyPair {
+    KeyPair::generate().expect("the system gives randomness")
+}

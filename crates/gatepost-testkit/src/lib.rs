@@ -1,0 +1,22 @@
+//! # gatepost-testkit: the world around Gatepost, scripted
+//!
+//! For tests only. [`Receiver`] is a real HTTP server on loopback that behaves as badly as it is
+//! told to and remembers everything it was sent, in what order and on which connection.
+//! [`TestCa`] makes certificates, good and bad. [`ManualClock`] and [`SeededEntropy`] stand for time
+//! and chance. [`ClosedPort`] and [`Blackhole`] are addresses where nobody answers.
+//!
+//! Nothing here waits by sleeping: a test waits for something to have happened
+//! ([`Receiver::wait_for`]) and holds something back until it says so ([`Gate`]).
+
+mod ca;
+mod nowhere;
+mod receiver;
+mod script;
+mod serve;
+mod time;
+
+pub use ca::{Cert, TestCa};
+pub use nowhere::{Blackhole, ClosedPort};
+pub use receiver::{Received, Receiver, ReceiverBuilder};
+pub use script::{Answer, Gate, Script};
+pub use time::{ManualClock, SeededEntropy};
