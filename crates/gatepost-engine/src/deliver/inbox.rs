@@ -1,0 +1,120 @@
+//! What operations tell the lane: handed over in batches, so that one wake-up serves many.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use gatepost_core::tenant::Tenant;
+use gatepost_core::webhook::Webhook;
+use gatepost_core::{DeliverySeq, TenantId, TenantKey, Timestamp, WebhookKey};
+use gatepost_store::Due;
+use tokio::sync::Notify;
+
+/// One thing the lane should know.
+pub(crate) enum Command {
+    /// Deliveries just committed, or reopened.
+    Offer(Vec<Due>),
+    /// A delivery is no longer owed.
+    Cancelled {
+        /// To whom it was owed.
+        webhook: WebhookKey,
+        /// Which.
+        seq: DeliverySeq,
+    },
+    /// A webhook was changed or deleted.
+    WebhookChanged {
+        /// As it is now.
+        webhook: Arc<Webhook>,
+        /// It was disabled and now is not.
+        reopened: bool,
+    },
+    /// A tenant's settings were changed.
+    TenantChanged(Tenant),
+    /// A tenant was deleted.
+    TenantDeleted(TenantKey),
+    /// Deliveries may have been made or reopened, and nobody knows which: look what the store holds.
+    LookForOwed,
+    /// A tenant or its webhooks may have been changed, and nobody knows how: look what the store holds.
+    InDoubt(TenantId),
+    /// Start nothing more, finish what is under way.
+    Drain,
+}
+
+/// Deliveries that may wait here with their payloads. Past this only the fact that the store holds
+/// them is handed over, so that a burst of publishing cannot fill memory (P10).
+const OFFERS_MAX: usize = 16_384;
+
+/// Everything said since the lane last listened.
+#[derive(Default)]
+pub(crate) struct Said {
+    pub(crate) commands: Vec<Command>,
+    pub(crate) stored: HashMap<(WebhookKey, usize), (TenantKey, Timestamp)>,
+    offers: usize,
+}
+
+/// See [`Inbox::unless_resolved`].
+#[must_use = "a doubt that is dropped at once is told at once"]
+pub(crate) struct Doubt<'a> {
+    inbox: &'a Inbox,
+    command: Option<Command>,
+}
+
+impl Doubt<'_> {
+    /// The lane knows all there is to know.
+    pub(crate) fn resolved(mut self) {
+        self.command = None;
+    }
+}
+
+impl Drop for Doubt<'_> {
+    fn drop(&mut self) {
+        if let Some(command) = self.command.take() {
+            self.inbox.send(command);
+        }
+    }
+}
+
+/// The lane's letter box.
+#[derive(Default)]
+pub(crate) struct Inbox {
+    said: Mutex<Said>,
+    notify: Notify,
+}
+
+impl Inbox {
+    /// Tells the lane something. Never waits.
+    pub(crate) fn send(&self, command: Command) {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        match command {
+            Command::Offer(dues) if said.offers + dues.len() > OFFERS_MAX => {
+                for due in dues {
+                    let entry = said.stored.entry((due.webhook, due.urgency.rank()));
+                    let (_, earliest) = entry.or_insert((due.tenant, due.due));
+                    *earliest = (*earliest).min(due.due);
+                }
+            }
+            Command::Offer(dues) => {
+                said.offers += dues.len();
+                said.commands.push(Command::Offer(dues));
+            }
+            other => said.commands.push(other),
+        }
+        drop(said);
+        self.notify.notify_one();
+    }
+
+    /// Says `command` unless told that there is no need: for changes whose answer may be lost (the
+    /// store fails after the commit) or never awaited (the caller goes away in between).
+    pub(crate) fn unless_resolved(&self, command: Command) -> Doubt<'_> {
+        Doubt { inbox: self, command: Some(command) }
+    }
+
+    /// Takes everything said so far.
+    pub(crate) fn take(&self) -> Said {
+        std::mem::take(&mut *self.said.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Waits until something is said (or was, since the last wait).
+    pub(crate) async fn listen(&self) {
+        self.notify.notified().await;
+    }
+}

@@ -1,0 +1,571 @@
+//! The lane: the loop that delivers.
+//!
+//! [`Lane::turn`] does everything that can be done at one moment without waiting and leaves the
+//! waiting in `work`; [`Lane::run`] is the thin loop around it. The simulation drives the same two
+//! steps with a manual clock.
+
+use std::collections::{BTreeMap, HashMap};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use futures_util::FutureExt;
+use gatepost_core::delivery::{AttemptRecord, DeliveryState, Outcome, Trigger};
+use gatepost_core::event::Urgency;
+use gatepost_core::retry::{self, AttemptFacts, Verdict};
+use gatepost_core::tenant::Tenant;
+use gatepost_core::webhook::Webhook;
+use gatepost_core::{TenantId, TenantKey, Timestamp, WebhookKey};
+use gatepost_store::{Due, DuePage, DueQuery, Next, Owed, Settled, Settlement, Store, StoreError};
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::inbox::{Command, Inbox};
+use super::route::Route;
+use super::queue::SLOW;
+use super::scheduler::{Feedback, Limits, READ_AGAIN_AFTER, Scheduler, Terms};
+use super::sender::{Made, Sender, attempt};
+use crate::metrics::Metrics;
+use crate::vault::Vault;
+
+/// Outcomes recorded in one transaction.
+const SETTLE_MAX: usize = 512;
+/// After our own fault (no descriptors, our resolver down) a delivery rests this long.
+const LOCAL_FAULT_REST: Duration = Duration::from_secs(1);
+/// Routes kept of webhooks that have nothing to do.
+const ROUTES_KEPT: usize = 8_192;
+/// Webhooks read at once while looking for what is owed after a start.
+const OWED_PAGE: usize = 1_000;
+
+/// How often the store is asked what it holds, whatever memory thinks: the safety net.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
+
+/// A change to a webhook that an answer calls for.
+pub(crate) enum Effect {
+    /// 410 under a policy that says so: disable the webhook.
+    Gone {
+        /// Which.
+        webhook: Arc<Webhook>,
+    },
+}
+
+enum Done {
+    Sent { due: Due, route: Arc<Route>, made: Made },
+    Settled { batch: Vec<Unsettled>, answer: Result<Vec<Settled>, StoreError> },
+    Refilled { query: DueQuery, answer: Result<DuePage, StoreError> },
+    Loaded { key: WebhookKey, answer: Result<Option<(Webhook, Tenant)>, StoreError> },
+    Owed { after: Option<WebhookKey>, answer: Result<Vec<Owed>, StoreError> },
+}
+
+struct Unsettled {
+    settlement: Settlement,
+    due: Due,
+    effect: Option<Effect>,
+}
+
+enum Slot {
+    /// Being read; `dirty` when the webhook changed meanwhile.
+    Loading { dirty: bool },
+    Ready { route: Arc<Route>, paused_until: Option<Timestamp> },
+}
+
+/// What a lane is made of.
+pub(crate) struct LaneParts {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) sender: Sender,
+    pub(crate) vault: Vault,
+    pub(crate) inbox: Arc<Inbox>,
+    pub(crate) effects: UnboundedSender<Effect>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) limits: Limits,
+}
+
+/// See the module.
+pub(crate) struct Lane {
+    parts: LaneParts,
+    scheduler: Scheduler,
+    slots: HashMap<WebhookKey, Slot>,
+    work: FuturesUnordered<Pin<Box<dyn Future<Output = Done> + Send>>>,
+    to_settle: Vec<Unsettled>,
+    settling: bool,
+    settle_at: Option<Timestamp>,
+    reload: BTreeMap<WebhookKey, Timestamp>,
+    look_again: Option<(Timestamp, Option<WebhookKey>)>,
+    draining: bool,
+}
+
+impl Lane {
+    /// A lane that first looks for everything the store says is owed.
+    pub(crate) fn new(parts: LaneParts) -> Self {
+        let mut lane = Lane {
+            scheduler: Scheduler::new(parts.limits),
+            slots: HashMap::new(),
+            work: FuturesUnordered::new(),
+            to_settle: Vec::new(),
+            settling: false,
+            settle_at: None,
+            reload: BTreeMap::new(),
+            look_again: None,
+            draining: false,
+            parts,
+        };
+        lane.look_for_owed(None);
+        lane
+    }
+
+    /// Delivers until told to drain, then finishes what is under way.
+    pub(crate) async fn run(mut self) {
+        let inbox = Arc::clone(&self.parts.inbox);
+        loop {
+            let now = self.parts.sender.clock.now();
+            self.turn(now);
+            if self.is_drained() {
+                return;
+            }
+            let wait = self.next_wake().map(|at| at.since(now));
+            tokio::select! {
+                biased;
+                Some(done) = self.work.next(), if !self.work.is_empty() => self.take_in(done),
+                () = inbox.listen() => {}
+                () = sleep(wait) => {}
+            }
+            self.take_in_ready();
+        }
+    }
+
+    /// Everything that can be done at `now` without waiting.
+    pub(crate) fn turn(&mut self, now: Timestamp) {
+        self.listen(now);
+        self.scheduler.advance(now);
+        self.try_again(now);
+        for key in self.scheduler.take_strangers() {
+            self.meet(key, now);
+        }
+        for query in self.scheduler.wanted_refills(now) {
+            self.read(query);
+        }
+        if !self.draining {
+            while let Some(due) = self.scheduler.pick(now) {
+                self.send(due, now);
+            }
+        }
+        self.settle(now);
+        self.parts.metrics.lane(self.scheduler.in_flight(), self.scheduler.heads(), self.scheduler.webhooks());
+    }
+
+    /// Takes in whatever is done already, without waiting.
+    pub(crate) fn take_in_ready(&mut self) {
+        while let Some(Some(done)) = self.work.next().now_or_never() {
+            self.take_in(done);
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn scheduler(&self) -> &Scheduler {
+        &self.scheduler
+    }
+
+    #[cfg(test)]
+    pub(crate) fn scheduler_mut(&mut self) -> &mut Scheduler {
+        &mut self.scheduler
+    }
+
+    /// When [`Lane::turn`] has something to do next, as far as time alone decides.
+    pub(crate) fn next_wake(&self) -> Option<Timestamp> {
+        let times = [
+            self.scheduler.next_wake(),
+            self.settle_at,
+            self.reload.values().min().copied(),
+            self.look_again.map(|(at, _)| at),
+        ];
+        times.into_iter().flatten().min()
+    }
+
+    fn is_drained(&self) -> bool {
+        self.draining && self.scheduler.in_flight() == 0 && self.to_settle.is_empty() && !self.settling
+    }
+
+    fn listen(&mut self, now: Timestamp) {
+        let said = self.parts.inbox.take();
+        for command in said.commands {
+            match command {
+                Command::Offer(dues) => {
+                    for due in dues {
+                        self.scheduler.offer(due, now);
+                    }
+                }
+                Command::Cancelled { webhook, seq } => self.scheduler.cancel(webhook, seq),
+                Command::WebhookChanged { webhook, reopened } => self.webhook_changed(webhook, reopened, now),
+                Command::TenantChanged(tenant) => self.tenant_changed(tenant),
+                Command::TenantDeleted(tenant) => {
+                    let gone: Vec<_> = self.routes_of(tenant).map(|(key, _)| key).collect();
+                    for key in gone {
+                        self.scheduler.remove(key);
+                        self.slots.remove(&key);
+                    }
+                }
+                Command::LookForOwed => self.look_at(now.saturating_add(READ_AGAIN_AFTER), None),
+                Command::InDoubt(tenant) => self.in_doubt(&tenant, now),
+                Command::Drain => self.draining = true,
+            }
+        }
+        for ((webhook, rank), (tenant, due)) in said.stored {
+            self.scheduler.stored(tenant, webhook, rank, due, now);
+        }
+    }
+
+    /// Reads a tenant's webhooks again, and what they are owed.
+    fn in_doubt(&mut self, tenant: &TenantId, now: Timestamp) {
+        let at = now.saturating_add(READ_AGAIN_AFTER);
+        self.look_at(at, None);
+        for (key, slot) in &mut self.slots {
+            match slot {
+                Slot::Ready { route, .. } if route.tenant.id == *tenant => {
+                    self.reload.entry(*key).or_insert(at);
+                }
+                Slot::Ready { .. } => {}
+                Slot::Loading { dirty } => *dirty = true,
+            }
+        }
+    }
+
+    fn routes_of(&self, tenant: TenantKey) -> impl Iterator<Item = (WebhookKey, &Arc<Route>)> {
+        self.slots.iter().filter_map(move |(key, slot)| match slot {
+            Slot::Ready { route, .. } if route.tenant.key == tenant => Some((*key, route)),
+            _ => None,
+        })
+    }
+
+    fn webhook_changed(&mut self, webhook: Arc<Webhook>, reopened: bool, now: Timestamp) {
+        let (key, tenant) = (webhook.key, webhook.tenant);
+        match self.slots.get_mut(&key) {
+            Some(Slot::Ready { route, paused_until }) => {
+                let fresh = Arc::new(Route::build(&self.parts.vault, webhook, Arc::clone(&route.tenant)));
+                let mut terms = fresh.terms();
+                // A change of the registration does not end a pause the receiver asked for.
+                terms.paused_until = *paused_until;
+                *route = fresh;
+                self.scheduler.set_terms(tenant, key, terms, reopened, now);
+                return;
+            }
+            Some(Slot::Loading { dirty }) => *dirty = true,
+            None => {}
+        }
+        if reopened {
+            // Nothing is known of it here: what was held waits in the store.
+            for rank in 0..Urgency::ALL.len() {
+                self.scheduler.stored(tenant, key, rank, Timestamp::EPOCH, now);
+            }
+        }
+    }
+
+    fn tenant_changed(&mut self, tenant: Tenant) {
+        let tenant = Arc::new(tenant);
+        for slot in self.slots.values_mut() {
+            if let Slot::Ready { route, .. } = slot
+                && route.tenant.key == tenant.key
+            {
+                let webhook = Arc::clone(&route.webhook);
+                *route = Arc::new(Route::build(&self.parts.vault, webhook, Arc::clone(&tenant)));
+            }
+        }
+    }
+
+    fn try_again(&mut self, now: Timestamp) {
+        let due: Vec<_> = self.reload.extract_if(.., |_, at| *at <= now).collect();
+        for (key, _) in due {
+            self.load(key);
+        }
+        if let Some((_, after)) = self.look_again.take_if(|(at, _)| *at <= now) {
+            self.look_for_owed(after);
+        }
+    }
+
+    /// Finds out the terms of a webhook the scheduler has met.
+    fn meet(&mut self, key: WebhookKey, now: Timestamp) {
+        match self.slots.get(&key) {
+            Some(Slot::Ready { route, paused_until }) => {
+                let mut terms = route.terms();
+                terms.paused_until = *paused_until;
+                let tenant = route.tenant.key;
+                self.scheduler.set_terms(tenant, key, terms, false, now);
+            }
+            Some(Slot::Loading { .. }) => {}
+            None => {
+                self.make_room();
+                self.load(key);
+            }
+        }
+    }
+
+    fn make_room(&mut self) {
+        if self.slots.len() >= ROUTES_KEPT + self.scheduler.webhooks() {
+            let scheduler = &self.scheduler;
+            self.slots.retain(|key, _| scheduler.has(*key));
+        }
+    }
+
+    /// Reads a webhook; what is known of it serves meanwhile.
+    fn load(&mut self, key: WebhookKey) {
+        if !matches!(self.slots.get(&key), Some(Slot::Ready { .. })) {
+            self.slots.insert(key, Slot::Loading { dirty: false });
+        }
+        let store = Arc::clone(&self.parts.store);
+        self.work.push(Box::pin(async move {
+            let answer = async {
+                let Some(webhook) = store.webhook_by_key(key).await? else { return Ok(None) };
+                let tenant = store.tenant_by_key(webhook.tenant).await?;
+                Ok(tenant.map(|tenant| (webhook, tenant)))
+            };
+            Done::Loaded { key, answer: answer.await }
+        }));
+    }
+
+    fn look_for_owed(&mut self, after: Option<WebhookKey>) {
+        let store = Arc::clone(&self.parts.store);
+        self.work.push(Box::pin(async move {
+            let answer = store.owed(after, OWED_PAGE).await;
+            Done::Owed { after, answer }
+        }));
+    }
+
+    fn look_at(&mut self, at: Timestamp, after: Option<WebhookKey>) {
+        // Two looks are made in one: from the earlier webhook on, at the earlier time.
+        self.look_again = match self.look_again {
+            Some((set, from)) => Some((set.min(at), from.min(after))),
+            None => Some((at, after)),
+        };
+    }
+
+    fn read(&mut self, query: DueQuery) {
+        let store = Arc::clone(&self.parts.store);
+        self.work.push(Box::pin(async move {
+            let answer = store.due(query.clone()).await;
+            Done::Refilled { query, answer }
+        }));
+    }
+
+    fn send(&mut self, due: Due, now: Timestamp) {
+        let Some(Slot::Ready { route, .. }) = self.slots.get(&due.webhook) else {
+            // Cannot be: only webhooks with terms are picked. Its delivery stays in the store.
+            self.scheduler.ended(due.tenant, due.webhook, Feedback::Nothing, now);
+            let again = Some(now.saturating_add(LOCAL_FAULT_REST));
+            self.scheduler.settled(due.tenant, due.webhook, due.urgency, due.seq, again, now);
+            return;
+        };
+        let route = Arc::clone(route);
+        let sender = self.parts.sender.clone();
+        self.work.push(Box::pin(async move {
+            let by_hand = due.manual && due.attempts == due.budget_start;
+            let trigger = if by_hand { Trigger::Manual } else { Trigger::Scheduled };
+            let made = attempt(&sender, &route, &due, trigger).await;
+            Done::Sent { due, route, made }
+        }));
+    }
+
+    fn take_in(&mut self, done: Done) {
+        let now = self.parts.sender.clock.now();
+        match done {
+            Done::Sent { due, route, made } => self.sent(due, &route, made, now),
+            Done::Settled { batch, answer } => self.settled(batch, answer, now),
+            Done::Refilled { query, answer } => {
+                let page = answer.map_err(|error| self.store_failed("due", &error)).ok();
+                self.scheduler.refilled(&query, page, now.saturating_add(READ_AGAIN_AFTER), now);
+            }
+            Done::Loaded { key, answer } => self.loaded(key, answer, now),
+            Done::Owed { after, answer } => match answer {
+                Ok(page) => {
+                    for owed in &page {
+                        self.scheduler.owed(owed, now);
+                    }
+                    match page.last() {
+                        Some(last) if page.len() == OWED_PAGE => self.look_for_owed(Some(last.webhook)),
+                        _ => self.look_at(now.saturating_add(LOOK_EVERY), None),
+                    }
+                }
+                Err(error) => {
+                    self.store_failed("owed", &error);
+                    self.look_at(now.saturating_add(READ_AGAIN_AFTER), after);
+                }
+            },
+        }
+    }
+
+    fn loaded(
+        &mut self,
+        key: WebhookKey,
+        answer: Result<Option<(Webhook, Tenant)>, StoreError>,
+        now: Timestamp,
+    ) {
+        if matches!(self.slots.get(&key), Some(Slot::Loading { dirty: true })) {
+            return self.load(key);
+        }
+        match answer {
+            Ok(Some((webhook, tenant))) => {
+                let (mut webhook, mut tenant) = (Arc::new(webhook), Arc::new(tenant));
+                let (mut reopened, mut pause) = (false, webhook.paused_until);
+                if let Some(Slot::Ready { route, paused_until }) = self.slots.get(&key) {
+                    // Told of a change meanwhile that this read has not seen.
+                    if route.webhook.revision > webhook.revision {
+                        webhook = Arc::clone(&route.webhook);
+                    }
+                    if route.tenant.updated_at > tenant.updated_at {
+                        tenant = Arc::clone(&route.tenant);
+                    }
+                    reopened = !route.terms().open;
+                    pause = pause.max(*paused_until);
+                }
+                let route = Arc::new(Route::build(&self.parts.vault, webhook, tenant));
+                let terms = Terms { paused_until: pause, ..route.terms() };
+                let tenant = route.tenant.key;
+                self.slots.insert(key, Slot::Ready { paused_until: pause, route });
+                self.scheduler.set_terms(tenant, key, terms, reopened, now);
+            }
+            Ok(None) => {
+                self.slots.remove(&key);
+                self.scheduler.remove(key);
+            }
+            Err(error) => {
+                self.store_failed("webhook", &error);
+                self.reload.insert(key, now.saturating_add(READ_AGAIN_AFTER));
+            }
+        }
+    }
+
+    fn sent(&mut self, due: Due, route: &Arc<Route>, made: Made, now: Timestamp) {
+        let record = made.record;
+        if made.local_fault {
+            tracing::warn!(
+                tenant = %route.tenant.id, webhook = %route.webhook.id, delivery = %due.id(),
+                error = record.error.as_deref().unwrap_or_default(),
+                "could not even try: no attempt is used up"
+            );
+            self.scheduler.ended(due.tenant, due.webhook, Feedback::Nothing, now);
+            let again = Some(now.saturating_add(LOCAL_FAULT_REST));
+            self.scheduler.settled(due.tenant, due.webhook, due.urgency, due.seq, again, now);
+            return;
+        }
+        self.parts.metrics.attempt(record.outcome, record.timings.total_us);
+        self.scheduler.ended(due.tenant, due.webhook, feedback_of(&record), now);
+        let facts = AttemptFacts {
+            outcome: record.outcome,
+            status: record.status,
+            retry_after: made.retry_after.as_deref(),
+            ended_at: record.ended_at(),
+        };
+        let in_budget = record.number - due.budget_start;
+        let verdict = retry::judge(&route.policy, in_budget, &facts, self.parts.sender.entropy.unit());
+        let (next, pause_until, disable) = match verdict {
+            Verdict::Delivered => (Next::Delivered, None, false),
+            Verdict::Retry { at, pause_until } => (Next::Retry(at), pause_until, false),
+            Verdict::End { state, reason, disable_webhook, pause_until } => {
+                (Next::End(state, reason), pause_until, disable_webhook)
+            }
+        };
+        if let Some(until) = pause_until {
+            self.pause(due.webhook, until);
+        }
+        let freeze = (next != Next::Delivered && due.body.is_none()).then_some(made.body);
+        let settlement = Settlement {
+            tenant: due.tenant,
+            webhook: due.webhook,
+            seq: due.seq,
+            generation: due.generation,
+            attempt: record,
+            next,
+            freeze,
+            pause_until,
+        };
+        let effect = disable.then(|| Effect::Gone { webhook: Arc::clone(&route.webhook) });
+        self.to_settle.push(Unsettled { settlement, due, effect });
+    }
+
+    fn pause(&mut self, key: WebhookKey, until: Timestamp) {
+        if let Some(Slot::Ready { paused_until, .. }) = self.slots.get_mut(&key) {
+            *paused_until = (*paused_until).max(Some(until));
+        }
+        self.scheduler.pause(key, until);
+    }
+
+    /// Starts recording, one transaction at a time: what ends meanwhile joins the next one.
+    fn settle(&mut self, now: Timestamp) {
+        if self.settling || self.to_settle.is_empty() || self.settle_at.is_some_and(|at| at > now) {
+            return;
+        }
+        self.settle_at = None;
+        self.settling = true;
+        let take = self.to_settle.len().min(SETTLE_MAX);
+        let batch: Vec<_> = self.to_settle.drain(..take).collect();
+        let store = Arc::clone(&self.parts.store);
+        self.work.push(Box::pin(async move {
+            let settlements = batch.iter().map(|u| u.settlement.clone()).collect();
+            let answer = store.settle(settlements).await;
+            Done::Settled { batch, answer }
+        }));
+    }
+
+    fn settled(&mut self, batch: Vec<Unsettled>, answer: Result<Vec<Settled>, StoreError>, now: Timestamp) {
+        self.settling = false;
+        let results = match answer {
+            Ok(results) => results,
+            Err(error) => {
+                // The outcomes stay in memory, and their deliveries out of the next pick, until
+                // they are on disk.
+                self.store_failed("settle", &error);
+                self.settle_at = Some(now.saturating_add(READ_AGAIN_AFTER));
+                let later = std::mem::replace(&mut self.to_settle, batch);
+                self.to_settle.extend(later);
+                return;
+            }
+        };
+        for (unsettled, result) in batch.into_iter().zip(results) {
+            let Unsettled { settlement, due, effect } = unsettled;
+            let again = match (result, &settlement.next) {
+                // What became of it meanwhile, and since when it is due, only the store knows.
+                (Settled::Superseded, _) => Some(Timestamp::EPOCH),
+                (Settled::Recorded, Next::Retry(at)) => Some(*at),
+                (Settled::Recorded, _) => None,
+            };
+            if result == Settled::Recorded {
+                self.report(&settlement);
+                if let Some(effect) = effect {
+                    // The receiver is gone only when the engine is: nobody is left to tell.
+                    let _ = self.parts.effects.send(effect);
+                }
+            }
+            self.scheduler.settled(due.tenant, due.webhook, due.urgency, due.seq, again, now);
+        }
+    }
+
+    fn report(&self, settlement: &Settlement) {
+        match settlement.next {
+            Next::Delivered => self.parts.metrics.delivery_ended(DeliveryState::Delivered, None),
+            Next::End(state, reason) => self.parts.metrics.delivery_ended(state, Some(reason)),
+            Next::Retry(_) => {}
+        }
+    }
+
+    fn store_failed(&self, operation: &'static str, error: &StoreError) {
+        self.parts.metrics.store_error();
+        tracing::error!(operation, %error, "the store failed; trying again");
+    }
+}
+
+fn feedback_of(record: &AttemptRecord) -> Feedback {
+    match record.outcome {
+        Outcome::Ok | Outcome::HttpStatus if u128::from(record.timings.total_us) > SLOW.as_micros() => {
+            Feedback::AnsweredSlowly
+        }
+        Outcome::Ok | Outcome::HttpStatus => Feedback::Answered,
+        _ => Feedback::Silent,
+    }
+}
+
+async fn sleep(wait: Option<Duration>) {
+    match wait {
+        // Waking a little early would only turn in vain.
+        Some(wait) => tokio::time::sleep(wait + Duration::from_millis(1)).await,
+        None => std::future::pending().await,
+    }
+}

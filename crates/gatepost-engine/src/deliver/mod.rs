@@ -1,0 +1,17 @@
+//! Delivering: from a committed delivery to a durable record of what its attempts came to.
+//!
+//! One *lane* (a single-threaded loop) owns the [`scheduler`], starts attempts, and records
+//! outcomes in batches. Operations talk to it through the [`inbox`], never the other way round,
+//! except for [`Effect`]s: changes to webhooks that an answer calls for.
+
+mod inbox;
+mod lane;
+mod queue;
+mod route;
+pub(crate) mod scheduler;
+mod sender;
+
+pub(crate) use inbox::{Command, Inbox};
+pub(crate) use lane::{Effect, Lane, LaneParts};
+pub(crate) use route::Route;
+pub(crate) use sender::{Sender, attempt, request_of};

@@ -1,0 +1,129 @@
+//! What the scheduler knows of one webhook.
+
+use std::collections::{BTreeMap, HashSet};
+use std::time::Duration;
+
+use gatepost_core::{DeliverySeq, TenantKey, Timestamp};
+use gatepost_store::Due;
+
+/// Requests at once to an endpoint nothing is known about yet.
+const FIRST_LIMIT: u32 = 8;
+/// Requests at once to an endpoint that does not answer: enough to notice its recovery, too few to
+/// keep slots from the others.
+const SILENT_LIMIT: u32 = 4;
+/// Requests at once to an endpoint that answers, but slowly.
+const SLOW_LIMIT: u32 = 16;
+/// An answer that took longer is slow.
+pub(super) const SLOW: Duration = Duration::from_secs(1);
+
+/// What the lane learned about an endpoint from an attempt.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Feedback {
+    /// It answered, whatever the status.
+    Answered,
+    /// It answered, but took longer than [`SLOW`].
+    AnsweredSlowly,
+    /// It did not.
+    Silent,
+    /// Nothing was learned (our own fault).
+    Nothing,
+}
+
+/// The state of a webhook as the scheduler needs it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Terms {
+    /// Whether it takes anything.
+    pub(crate) open: bool,
+    /// Requests at once.
+    pub(crate) max_in_flight: u32,
+    /// Nothing before then.
+    pub(crate) paused_until: Option<Timestamp>,
+}
+
+/// What is known of one urgency of a webhook.
+#[derive(Default)]
+pub(super) struct Class {
+    pub(super) heads: BTreeMap<(Timestamp, DeliverySeq), Due>,
+    pub(super) next_due: Option<Timestamp>,
+    pub(super) cursor: Option<(Timestamp, DeliverySeq)>,
+    pub(super) refill: Option<Refill>,
+    /// Whether the webhook stands in its tenant's list for this urgency.
+    pub(super) queued: bool,
+    /// Whether it stands in line for a read.
+    pub(super) hungry: bool,
+}
+
+/// A read under way. What happens meanwhile is remembered, because the read may not have seen it.
+#[derive(Default)]
+pub(super) struct Refill {
+    pub(super) settled: HashSet<DeliverySeq>,
+    pub(super) missed: Option<Timestamp>,
+    /// Set when the answer must not be used at all (the queue was reset meanwhile).
+    pub(super) void: bool,
+}
+
+pub(super) struct Queue {
+    pub(super) tenant: TenantKey,
+    pub(super) terms: Option<Terms>,
+    pub(super) classes: [Class; 3],
+    pub(super) known: HashSet<DeliverySeq>,
+    pub(super) in_flight: u32,
+    /// Requests at once that its answers have earned so far; see [`Queue::learn`].
+    pub(super) earned: u32,
+    /// After a pause one request goes first; the others wait for its answer.
+    pub(super) probing: bool,
+    /// The earliest timer set for this webhook.
+    pub(super) armed: Option<Timestamp>,
+}
+
+impl Queue {
+    pub(super) fn new(tenant: TenantKey) -> Self {
+        Queue {
+            tenant,
+            terms: None,
+            classes: Default::default(),
+            known: HashSet::new(),
+            in_flight: 0,
+            earned: FIRST_LIMIT,
+            probing: false,
+            armed: None,
+        }
+    }
+
+    fn limit(&self) -> u32 {
+        let Some(terms) = &self.terms else { return 0 };
+        if self.probing { 1 } else { terms.max_in_flight.min(self.earned) }
+    }
+
+    /// Every quick answer earns one more request at once, silence costs half: an endpoint that is
+    /// dead or hostile from the start never holds more than a few slots (P5).
+    pub(super) fn learn(&mut self, feedback: Feedback, now: Timestamp) {
+        match feedback {
+            Feedback::Answered => self.earned = self.earned.saturating_add(1),
+            Feedback::AnsweredSlowly => {
+                self.earned = if self.earned > SLOW_LIMIT { SLOW_LIMIT } else { self.earned + 1 };
+            }
+            Feedback::Silent => self.earned = (self.earned / 2).max(SILENT_LIMIT),
+            Feedback::Nothing => return,
+        }
+        if let Some(terms) = &self.terms {
+            self.earned = self.earned.min(terms.max_in_flight.max(FIRST_LIMIT));
+            // Answers to requests from before the pause say nothing about its end.
+            let paused = terms.paused_until.is_some_and(|until| until > now);
+            if feedback != Feedback::Silent && !paused {
+                self.probing = false;
+            }
+        }
+    }
+
+    pub(super) fn may_send(&self, now: Timestamp) -> bool {
+        self.terms.is_some_and(|t| t.open && t.paused_until.is_none_or(|until| until <= now))
+            && self.in_flight < self.limit()
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.known.is_empty()
+            && self.in_flight == 0
+            && self.classes.iter().all(|c| c.heads.is_empty() && c.next_due.is_none() && c.refill.is_none())
+    }
+}

@@ -1,0 +1,607 @@
+//! Which delivery goes next: a state machine without I/O.
+//!
+//! The store is the truth; this is a bounded window over it (P10). Per webhook and urgency there is
+//! a list of *heads*, the earliest due deliveries, and one number, `next_due`: the earliest moment at
+//! which the store may hold something that is not here. When that moment has come and the list runs
+//! low, the lane reads more ([`Scheduler::wanted_refills`]).
+//!
+//! Invariants, each checked by the simulation:
+//! - a pending delivery of this node is in `known` (a head, under way, or waiting for its record to
+//!   be durable), or the class's `next_due` is not later than its due time;
+//! - a delivery is in `known` at most once, so it is under way at most once;
+//! - nothing sleeps while holding a slot.
+
+#[cfg(test)]
+pub(crate) mod audit;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::time::Duration;
+
+use gatepost_core::event::Urgency;
+use gatepost_core::{DeliverySeq, TenantKey, Timestamp, WebhookKey};
+use gatepost_store::{Due, DuePage, DueQuery, Owed};
+
+use super::queue::{Class, Queue, Refill};
+pub(crate) use super::queue::{Feedback, Terms};
+
+/// How much the scheduler may hold and start.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Requests under way at once, over all tenants.
+    pub slots: usize,
+    /// Heads per webhook and urgency.
+    pub window: usize,
+    /// Heads in all.
+    pub heads: usize,
+    /// Payload bytes of all heads.
+    pub head_bytes: usize,
+    /// Outcomes whose record is not durable yet: past this nothing new is started.
+    pub unsettled: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits { slots: 1_024, window: 256, heads: 32_768, head_bytes: 96 << 20, unsettled: 8_192 }
+    }
+}
+
+/// Heads a webhook may always have, whatever the others hold: a full window elsewhere must not
+/// stop it (P5).
+const ASSURED_HEADS: usize = 4;
+/// Requests a tenant may always have under way, even when the slots are taken.
+const ASSURED_SLOTS: usize = 16;
+#[derive(Default)]
+struct Turn {
+    ready: [VecDeque<WebhookKey>; 3],
+    in_flight: usize,
+    in_ring: bool,
+}
+
+/// See the module.
+pub(crate) struct Scheduler {
+    limits: Limits,
+    queues: HashMap<WebhookKey, Queue>,
+    turns: HashMap<TenantKey, Turn>,
+    ring: VecDeque<TenantKey>,
+    timers: BTreeSet<(Timestamp, WebhookKey)>,
+    /// Webhooks whose terms are not known yet.
+    strangers: Vec<WebhookKey>,
+    /// Classes that run low, first come first served: a webhook's turn to be read comes, however many
+    /// others are hungry.
+    hungry: VecDeque<(WebhookKey, usize)>,
+    heads: usize,
+    head_bytes: usize,
+    in_flight: usize,
+    unsettled: usize,
+    /// Reads under way, and the heads they may bring.
+    reading: usize,
+    promised: usize,
+    #[cfg(test)]
+    audit: audit::Audit,
+}
+
+fn earlier(a: Option<Timestamp>, b: Timestamp) -> Option<Timestamp> {
+    Some(a.map_or(b, |a| a.min(b)))
+}
+
+fn weight(due: &Due) -> usize {
+    due.event.data.len() + due.body.as_ref().map_or(0, |b| b.len()) + 512
+}
+
+impl Scheduler {
+    /// An empty one.
+    pub(crate) fn new(limits: Limits) -> Self {
+        Scheduler {
+            limits,
+            queues: HashMap::new(),
+            turns: HashMap::new(),
+            ring: VecDeque::new(),
+            timers: BTreeSet::new(),
+            strangers: Vec::new(),
+            hungry: VecDeque::new(),
+            heads: 0,
+            head_bytes: 0,
+            in_flight: 0,
+            unsettled: 0,
+            reading: 0,
+            promised: 0,
+            #[cfg(test)]
+            audit: audit::Audit::default(),
+        }
+    }
+
+    /// Rows being read are as good as held.
+    fn is_full(&self) -> bool {
+        self.heads + self.promised >= self.limits.heads || self.head_bytes >= self.limits.head_bytes
+    }
+
+    /// Requests under way.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    /// Deliveries held in memory ahead of their attempt.
+    pub(crate) fn heads(&self) -> usize {
+        self.heads
+    }
+
+    /// Webhooks with something to do.
+    pub(crate) fn webhooks(&self) -> usize {
+        self.queues.len()
+    }
+
+    /// Webhooks met since the last call whose [`Terms`] the lane must find out.
+    pub(crate) fn take_strangers(&mut self) -> Vec<WebhookKey> {
+        std::mem::take(&mut self.strangers)
+    }
+
+    /// A webhook is owed something that only the store knows.
+    pub(crate) fn owed(&mut self, owed: &Owed, now: Timestamp) {
+        for (rank, due) in owed.earliest.iter().enumerate() {
+            if let Some(due) = due {
+                self.stored(owed.tenant, owed.webhook, rank, *due, now);
+            }
+        }
+    }
+
+    /// A delivery in the store, due then, is not in memory.
+    pub(crate) fn stored(&mut self, tenant: TenantKey, key: WebhookKey, rank: usize, due: Timestamp, now: Timestamp) {
+        let queue = Self::queue(&mut self.queues, &mut self.strangers, tenant, key);
+        if queue.terms.is_some_and(|t| !t.open) {
+            // Whoever opens it looks at everything.
+            return self.tidy(key);
+        }
+        let class = &mut queue.classes[rank];
+        class.next_due = earlier(class.next_due, due);
+        if class.cursor.is_some_and(|(at, _)| due <= at) {
+            class.cursor = None;
+        }
+        if let Some(refill) = &mut class.refill {
+            refill.missed = earlier(refill.missed, due);
+        }
+        if due > now {
+            self.arm(key, due);
+        } else {
+            self.feed(key, rank);
+        }
+    }
+
+    /// A delivery just committed (or reopened) by this node.
+    pub(crate) fn offer(&mut self, due: Due, now: Timestamp) {
+        let (key, tenant, rank) = (due.webhook, due.tenant, due.urgency.rank());
+        let window = if self.is_full() { ASSURED_HEADS } else { self.limits.window };
+        let queue = Self::queue(&mut self.queues, &mut self.strangers, tenant, key);
+        let closed = queue.terms.is_some_and(|t| !t.open);
+        let class = &mut queue.classes[rank];
+        if queue.known.contains(&due.seq) {
+            // An older copy is here. As a head it gives way; under way, its settlement will be
+            // superseded and the store is read again then.
+            if Self::drop_head(class, due.seq, &mut self.heads, &mut self.head_bytes) {
+                queue.known.remove(&due.seq);
+            }
+            return self.stored(tenant, key, rank, due.due, now);
+        }
+        let overtakes = class.next_due.is_some_and(|next| next <= due.due);
+        if closed || overtakes || due.due > now || class.heads.len() >= window {
+            return self.stored(tenant, key, rank, due.due, now);
+        }
+        self.heads += 1;
+        self.head_bytes += weight(&due);
+        queue.known.insert(due.seq);
+        class.heads.insert((due.due, due.seq), due);
+        self.make_ready(key, rank, now);
+    }
+
+    /// The webhook's terms, found out or changed. Closing gives its heads back to the store; opening
+    /// looks for everything the store has (`reopened`, or known to have been closed).
+    pub(crate) fn set_terms(&mut self, tenant: TenantKey, key: WebhookKey, terms: Terms, reopened: bool, now: Timestamp) {
+        if !self.queues.contains_key(&key) {
+            if !(terms.open && reopened) {
+                return;
+            }
+            self.queues.insert(key, Queue::new(tenant));
+        }
+        let Some(queue) = self.queues.get_mut(&key) else { return };
+        let was = queue.terms.replace(terms);
+        if !terms.open {
+            self.give_back(key, true);
+            return self.tidy(key);
+        }
+        if reopened || was.is_some_and(|t| !t.open) {
+            for rank in 0..3 {
+                self.stored(tenant, key, rank, Timestamp::EPOCH, now);
+            }
+        }
+        let paused = terms.paused_until.filter(|until| *until > now);
+        if let Some(until) = paused
+            && was.and_then(|t| t.paused_until) != paused
+        {
+            self.pause(key, until);
+        }
+        self.wake(key, now);
+    }
+
+    /// Nothing is sent to the webhook before `until`; then one probe goes first.
+    pub(crate) fn pause(&mut self, key: WebhookKey, until: Timestamp) {
+        let Some(queue) = self.queues.get_mut(&key) else { return };
+        queue.probing = true;
+        if let Some(terms) = &mut queue.terms {
+            terms.paused_until = terms.paused_until.max(Some(until));
+        }
+        self.arm(key, until);
+        // A paused webhook must not fill the window.
+        self.give_back(key, false);
+    }
+
+    /// Forgets heads, so that they are read again when their time comes.
+    fn give_back(&mut self, key: WebhookKey, forget: bool) {
+        let Some(queue) = self.queues.get_mut(&key) else { return };
+        for class in &mut queue.classes {
+            let heads = std::mem::take(&mut class.heads);
+            for ((due, seq), head) in heads {
+                self.heads -= 1;
+                self.head_bytes -= weight(&head);
+                queue.known.remove(&seq);
+                class.next_due = earlier(class.next_due, due);
+            }
+            class.cursor = None;
+            if let Some(refill) = &mut class.refill {
+                refill.void = true;
+            }
+            if forget {
+                class.next_due = None;
+            }
+        }
+    }
+
+    /// A delivery is no longer owed: do not start it.
+    pub(crate) fn cancel(&mut self, key: WebhookKey, seq: DeliverySeq) {
+        let Some(queue) = self.queues.get_mut(&key) else { return };
+        for class in &mut queue.classes {
+            if Self::drop_head(class, seq, &mut self.heads, &mut self.head_bytes) {
+                queue.known.remove(&seq);
+            }
+            // A read under way may still have seen it as pending.
+            if let Some(refill) = &mut class.refill {
+                refill.settled.insert(seq);
+            }
+        }
+        self.tidy(key);
+    }
+
+    fn drop_head(class: &mut Class, seq: DeliverySeq, heads: &mut usize, bytes: &mut usize) -> bool {
+        let Some(position) = class.heads.keys().find(|(_, s)| *s == seq).copied() else { return false };
+        if let Some(head) = class.heads.remove(&position) {
+            *heads -= 1;
+            *bytes -= weight(&head);
+        }
+        true
+    }
+
+    /// The next delivery to start, if a slot is free: urgency first within a tenant, tenants in turn.
+    ///
+    /// A tenant may occupy as many slots as it leaves free, so that no number of slow receivers of
+    /// one tenant takes the slots of another, and always a few.
+    pub(crate) fn pick(&mut self, now: Timestamp) -> Option<Due> {
+        if self.unsettled >= self.limits.unsettled || self.in_flight >= self.limits.slots * 3 / 2 {
+            return None;
+        }
+        let free = self.limits.slots.saturating_sub(self.in_flight);
+        #[cfg(test)]
+        self.plant_favourite();
+        for _ in 0..self.ring.len().min(MAX_TURNS) {
+            let tenant = self.ring.pop_front()?;
+            let Some(turn) = self.turns.get_mut(&tenant) else { continue };
+            if turn.in_flight >= free.max(ASSURED_SLOTS) {
+                self.ring.push_back(tenant);
+                continue;
+            }
+            turn.in_ring = false;
+            let picked = self.pick_from(tenant, now);
+            self.enter_ring(tenant);
+            if let Some(due) = picked {
+                #[cfg(test)]
+                self.note_pick(&due, now);
+                return Some(due);
+            }
+        }
+        None
+    }
+
+    fn pick_from(&mut self, tenant: TenantKey, now: Timestamp) -> Option<Due> {
+        for rank in 0..3 {
+            while let Some(key) = self.turns.get_mut(&tenant)?.ready[rank].pop_front() {
+                let Some(queue) = self.queues.get_mut(&key) else { continue };
+                queue.classes[rank].queued = false;
+                if !queue.may_send(now) {
+                    continue;
+                }
+                let class = &mut queue.classes[rank];
+                let Some((_, due)) = class.heads.pop_first() else { continue };
+                let low = class.next_due.is_some_and(|next| next <= now) && class.heads.len() <= self.limits.window / 4;
+                queue.in_flight += 1;
+                self.heads -= 1;
+                self.head_bytes -= weight(&due);
+                self.in_flight += 1;
+                self.turns.get_mut(&tenant)?.in_flight += 1;
+                if low {
+                    self.feed(key, rank);
+                }
+                self.make_ready(key, rank, now);
+                return Some(due);
+            }
+        }
+        None
+    }
+
+    /// An attempt ended. The delivery stays known until [`Scheduler::settled`].
+    pub(crate) fn ended(&mut self, tenant: TenantKey, key: WebhookKey, feedback: Feedback, now: Timestamp) {
+        self.in_flight -= 1;
+        self.unsettled += 1;
+        if let Some(turn) = self.turns.get_mut(&tenant) {
+            turn.in_flight = turn.in_flight.saturating_sub(1);
+        }
+        if let Some(queue) = self.queues.get_mut(&key) {
+            queue.in_flight -= 1;
+            queue.learn(feedback, now);
+            self.wake(key, now);
+        }
+        self.enter_ring(tenant);
+    }
+
+    /// The record of an attempt is durable. `again`: when the store says the delivery is next due.
+    pub(crate) fn settled(
+        &mut self,
+        tenant: TenantKey,
+        key: WebhookKey,
+        urgency: Urgency,
+        seq: DeliverySeq,
+        again: Option<Timestamp>,
+        now: Timestamp,
+    ) {
+        self.unsettled = self.unsettled.saturating_sub(1);
+        let rank = urgency.rank();
+        if let Some(queue) = self.queues.get_mut(&key) {
+            queue.known.remove(&seq);
+            if let Some(refill) = &mut queue.classes[rank].refill {
+                refill.settled.insert(seq);
+            }
+        }
+        if let Some(due) = again {
+            self.stored(tenant, key, rank, due, now);
+        }
+        self.tidy(key);
+    }
+
+    /// Time passed: pauses end, stored deliveries fall due.
+    pub(crate) fn advance(&mut self, now: Timestamp) {
+        while let Some((at, key)) = self.timers.first().copied() {
+            if at > now {
+                break;
+            }
+            self.timers.pop_first();
+            let Some(queue) = self.queues.get_mut(&key) else { continue };
+            queue.armed = None;
+            self.wake(key, now);
+        }
+    }
+
+    /// Sets the webhook's timer, unless it goes off earlier anyway: one timer a webhook, however
+    /// many deliveries wait (P10).
+    fn arm(&mut self, key: WebhookKey, at: Timestamp) {
+        let Some(queue) = self.queues.get_mut(&key) else { return };
+        if queue.armed.is_none_or(|armed| at < armed) {
+            if let Some(later) = queue.armed.replace(at) {
+                self.timers.remove(&(later, key));
+            }
+            self.timers.insert((at, key));
+        }
+    }
+
+    /// When [`Scheduler::advance`] has something to do next.
+    pub(crate) fn next_wake(&self) -> Option<Timestamp> {
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    /// Looks at a webhook again: refills it needs, turns it may take, its next timer.
+    fn wake(&mut self, key: WebhookKey, now: Timestamp) {
+        let Some(queue) = self.queues.get(&key) else { return };
+        let mut next = queue.terms.and_then(|t| t.paused_until).filter(|until| *until > now);
+        let mut hungry = [false; 3];
+        for rank in 0..3 {
+            match queue.classes[rank].next_due {
+                Some(due) if due <= now => hungry[rank] = true,
+                Some(due) => next = earlier(next, due),
+                None => {}
+            }
+        }
+        if let Some(at) = next {
+            self.arm(key, at);
+        }
+        for rank in 0..3 {
+            if hungry[rank] {
+                self.feed(key, rank);
+            }
+            self.make_ready(key, rank, now);
+        }
+    }
+
+    /// Puts a class in line for a read.
+    fn feed(&mut self, key: WebhookKey, rank: usize) {
+        let Some(queue) = self.queues.get_mut(&key) else { return };
+        if !std::mem::replace(&mut queue.classes[rank].hungry, true) {
+            self.hungry.push_back((key, rank));
+        }
+    }
+
+    fn make_ready(&mut self, key: WebhookKey, rank: usize, now: Timestamp) {
+        let Some(queue) = self.queues.get_mut(&key) else { return };
+        if queue.classes[rank].queued || queue.classes[rank].heads.is_empty() || !queue.may_send(now) {
+            return;
+        }
+        queue.classes[rank].queued = true;
+        let tenant = queue.tenant;
+        self.turns.entry(tenant).or_default().ready[rank].push_back(key);
+        self.enter_ring(tenant);
+    }
+
+    fn enter_ring(&mut self, tenant: TenantKey) {
+        let Some(turn) = self.turns.get_mut(&tenant) else { return };
+        let waiting = turn.ready.iter().any(|r| !r.is_empty());
+        if waiting && !turn.in_ring {
+            turn.in_ring = true;
+            self.ring.push_back(tenant);
+        } else if !waiting && !turn.in_ring && turn.in_flight == 0 {
+            self.turns.remove(&tenant);
+        }
+    }
+
+    /// Reads to start now: classes that run low and have something due in the store.
+    pub(crate) fn wanted_refills(&mut self, now: Timestamp) -> Vec<DueQuery> {
+        if self.hungry.is_empty() {
+            return Vec::new();
+        }
+        let mut wanted = Vec::new();
+        while self.reading < MAX_READS
+            && let Some((key, rank)) = self.hungry.pop_front()
+        {
+            let full = self.is_full();
+            let Some(queue) = self.queues.get_mut(&key) else { continue };
+            queue.classes[rank].hungry = false;
+            let sendable = queue.terms.is_some_and(|t| t.open && t.paused_until.is_none_or(|until| until <= now));
+            let low = if full { ASSURED_HEADS / 2 } else { self.limits.window / 4 };
+            let limit = if full { ASSURED_HEADS } else { self.limits.window };
+            let known = queue.known.len();
+            let class = &mut queue.classes[rank];
+            let due = class.next_due.is_some_and(|next| next <= now);
+            if !due || !sendable || class.refill.is_some() {
+                // Paused and closed webhooks are looked at again when that ends, a read under way
+                // when it is done.
+                continue;
+            }
+            if class.heads.len() > low {
+                continue;
+            }
+            class.refill = Some(Refill::default());
+            // Known deliveries are pending in the store too and come back with the page.
+            let limit = limit + if class.cursor.is_none() { known } else { 0 };
+            self.promised += limit;
+            self.reading += 1;
+            wanted.push(DueQuery {
+                webhook: key,
+                urgency: Urgency::ALL[rank],
+                now,
+                after: class.cursor,
+                limit,
+                max_bytes: self.limits.head_bytes / 16,
+            });
+        }
+        wanted
+    }
+
+    /// The answer to a refill; `None`: it could not be read, try again at `retry_at`.
+    pub(crate) fn refilled(&mut self, query: &DueQuery, page: Option<DuePage>, retry_at: Timestamp, now: Timestamp) {
+        let rank = query.urgency.rank();
+        self.reading = self.reading.saturating_sub(1);
+        self.promised = self.promised.saturating_sub(query.limit);
+        let Some(queue) = self.queues.get_mut(&query.webhook) else { return };
+        let tenant = queue.tenant;
+        let open = queue.terms.is_some_and(|t| t.open);
+        let class = &mut queue.classes[rank];
+        let Some(refill) = class.refill.take() else { return };
+        let Some(page) = page else {
+            // Still due, so the wake at `retry_at` asks again.
+            self.arm(query.webhook, retry_at);
+            return;
+        };
+        if refill.void {
+            if open {
+                self.stored(tenant, query.webhook, rank, query.now, now);
+            }
+            return self.tidy(query.webhook);
+        }
+        class.next_due = if page.more { Some(query.now) } else { page.next_due };
+        if let Some(missed) = refill.missed {
+            class.next_due = earlier(class.next_due, missed);
+        }
+        if let Some(last) = page.rows.last() {
+            class.cursor = Some((last.due, last.seq));
+        }
+        for due in page.rows {
+            if refill.settled.contains(&due.seq) {
+                continue;
+            }
+            let held = !queue.known.insert(due.seq);
+            #[cfg(test)]
+            let held = held && !self.audit.planted.claims_twice;
+            if held {
+                continue;
+            }
+            self.heads += 1;
+            self.head_bytes += weight(&due);
+            class.heads.insert((due.due, due.seq), due);
+        }
+        if let (Some(missed), Some((at, _))) = (refill.missed, class.cursor)
+            && missed <= at
+        {
+            class.cursor = None;
+        }
+        if let Some(next) = class.next_due {
+            if next > now {
+                self.arm(query.webhook, next);
+            } else if class.heads.len() <= self.limits.window / 4 {
+                self.feed(query.webhook, rank);
+            }
+        }
+        self.make_ready(query.webhook, rank, now);
+        self.tidy(query.webhook);
+    }
+
+    /// Forgets a webhook with nothing left to do.
+    fn tidy(&mut self, key: WebhookKey) {
+        if self.queues.get(&key).is_some_and(Queue::is_idle)
+            && let Some(armed) = self.queues.remove(&key).and_then(|queue| queue.armed)
+        {
+            self.timers.remove(&(armed, key));
+        }
+    }
+
+    /// Whether the webhook has anything to do.
+    pub(crate) fn has(&self, key: WebhookKey) -> bool {
+        self.queues.contains_key(&key)
+    }
+
+    /// The webhook is gone for good.
+    pub(crate) fn remove(&mut self, key: WebhookKey) {
+        if let Some(queue) = self.queues.get_mut(&key) {
+            if let Some(terms) = &mut queue.terms {
+                terms.open = false;
+            }
+            self.give_back(key, true);
+            self.tidy(key);
+        }
+    }
+
+    fn queue<'q>(
+        queues: &'q mut HashMap<WebhookKey, Queue>,
+        strangers: &mut Vec<WebhookKey>,
+        tenant: TenantKey,
+        key: WebhookKey,
+    ) -> &'q mut Queue {
+        queues.entry(key).or_insert_with(|| {
+            strangers.push(key);
+            Queue::new(tenant)
+        })
+    }
+}
+
+/// Reads started at once: the store's readers are few.
+const MAX_READS: usize = 16;
+
+/// Tenants looked at for one pick: keeps a pick cheap when very many wait and none may go.
+const MAX_TURNS: usize = 64;
+
+/// How long the lane waits before it reads again after the store failed.
+pub(crate) const READ_AGAIN_AFTER: Duration = Duration::from_millis(250);

@@ -1,0 +1,136 @@
+//! What tests see of the scheduler: every pick, judged by looking at everything instead of by the
+//! scheduler's own bookkeeping; and the bookkeeping itself. Also two bugs to plant, to show that the
+//! simulation finds them.
+
+use std::collections::HashSet;
+
+use super::{ASSURED_SLOTS, Scheduler};
+use crate::deliver::queue::Queue;
+use gatepost_core::{TenantKey, Timestamp, WebhookKey};
+use gatepost_store::Due;
+
+/// Bugs on demand.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct Planted {
+    /// A delivery that is here already is taken from a read once more.
+    pub(crate) claims_twice: bool,
+    /// A tenant that never waits its turn.
+    pub(crate) favourite: Option<TenantKey>,
+}
+
+/// One pick.
+#[derive(Clone, Debug)]
+pub(crate) struct Pick {
+    pub(crate) tenant: TenantKey,
+    /// Something more urgent of the same tenant could have gone instead.
+    pub(crate) overlooked: bool,
+    /// Other tenants that could have gone as well, ascending.
+    pub(crate) waiting: Vec<TenantKey>,
+}
+
+#[derive(Default)]
+pub(super) struct Audit {
+    pub(super) planted: Planted,
+    picks: Vec<Pick>,
+}
+
+impl Scheduler {
+    pub(crate) fn plant(&mut self, planted: Planted) {
+        self.audit.planted = planted;
+    }
+
+    /// The picks since the last call.
+    pub(crate) fn take_picks(&mut self) -> Vec<Pick> {
+        std::mem::take(&mut self.audit.picks)
+    }
+
+    pub(super) fn note_pick(&mut self, due: &Due, now: Timestamp) {
+        let could_go = |queue: &Queue, below: usize| {
+            queue.may_send(now) && queue.classes[..below].iter().any(|class| !class.heads.is_empty())
+        };
+        let rank = due.urgency.rank();
+        let overlooked = self.queues.values().any(|q| q.tenant == due.tenant && could_go(q, rank));
+        let mut waiting: Vec<_> = self
+            .queues
+            .values()
+            .filter(|q| q.tenant != due.tenant && could_go(q, 3) && self.slots_of(q.tenant) < ASSURED_SLOTS)
+            .map(|q| q.tenant)
+            .collect();
+        waiting.sort_unstable();
+        waiting.dedup();
+        self.audit.picks.push(Pick { tenant: due.tenant, overlooked, waiting });
+    }
+
+    pub(super) fn plant_favourite(&mut self) {
+        if let Some(favourite) = self.audit.planted.favourite
+            && let Some(position) = self.ring.iter().position(|tenant| *tenant == favourite)
+        {
+            self.ring.remove(position);
+            self.ring.push_front(favourite);
+        }
+    }
+
+    fn slots_of(&self, tenant: TenantKey) -> usize {
+        self.turns.get(&tenant).map_or(0, |turn| turn.in_flight)
+    }
+
+    /// Rows that reads under way may still bring.
+    pub(crate) fn promised(&self) -> usize {
+        self.promised
+    }
+
+    /// What is wrong with the bookkeeping; empty when nothing is.
+    pub(crate) fn faults(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        let mut must = |holds: bool, text: &str| {
+            if !holds {
+                found.push(text.to_owned());
+            }
+        };
+        let heads = |q: &Queue| q.classes.iter().map(|c| c.heads.len()).sum::<usize>();
+        let all = || self.queues.values();
+        let weighed: usize = all().flat_map(|q| &q.classes).flat_map(|c| c.heads.values()).map(super::weight).sum();
+        must(self.heads == all().map(heads).sum::<usize>(), "heads are miscounted");
+        must(self.head_bytes == weighed, "bytes of heads are miscounted");
+        must(self.in_flight == all().map(|q| q.in_flight as usize).sum::<usize>(), "requests are miscounted");
+        let turns = self.turns.values().map(|t| t.in_flight).sum::<usize>();
+        must(self.in_flight == turns, "requests of tenants are miscounted");
+        let reading = all().flat_map(|q| &q.classes).filter(|c| c.refill.is_some()).count();
+        must(self.reading == reading, "reads are miscounted");
+        must(self.reading > 0 || self.promised == 0, "rows are promised that nobody reads");
+        must(self.timers.len() == all().filter(|q| q.armed.is_some()).count(), "timers are not one a webhook");
+        for (key, queue) in &self.queues {
+            let distinct: HashSet<_> = queue.classes.iter().flat_map(|c| c.heads.keys()).map(|(_, seq)| *seq).collect();
+            must(distinct.len() == heads(queue), "a delivery is a head twice");
+            must(distinct.iter().all(|seq| queue.known.contains(seq)), "a head is not known");
+            must(queue.known.len() >= distinct.len() + queue.in_flight as usize, "a request's delivery is not known");
+            must(queue.armed.is_none_or(|at| self.timers.contains(&(at, *key))), "a timer is lost");
+            for (rank, class) in queue.classes.iter().enumerate() {
+                let listed = self.turns.get(&queue.tenant).map_or(0, |turn| {
+                    turn.ready[rank].iter().filter(|ready| *ready == key).count()
+                });
+                must(listed == usize::from(class.queued), "a webhook stands in line not exactly when it says so");
+                must(class.hungry == self.hungry.contains(&(*key, rank)), "a hungry class is not in line");
+            }
+        }
+        for (tenant, turn) in &self.turns {
+            let listed = self.ring.iter().filter(|in_ring| *in_ring == tenant).count();
+            must(listed == usize::from(turn.in_ring), "a tenant is in the ring not exactly when it says so");
+            let waits = turn.ready.iter().any(|ready| !ready.is_empty());
+            must(!waits || turn.in_ring, "a tenant waits outside the ring");
+        }
+        found
+    }
+
+    /// Deliveries and webhooks that could go at `now` but are in no line: they would wait for good.
+    pub(crate) fn forgotten(&self, now: Timestamp) -> Vec<WebhookKey> {
+        let mut forgotten: Vec<_> = self
+            .queues
+            .iter()
+            .filter(|(_, q)| q.may_send(now) && q.classes.iter().any(|c| !c.heads.is_empty() && !c.queued))
+            .map(|(key, _)| *key)
+            .collect();
+        forgotten.sort_unstable();
+        forgotten
+    }
+}

@@ -1,0 +1,297 @@
+//! The engine: its parts, put together; started and stopped.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use gatepost_core::seal::Key;
+use gatepost_core::secret::Secret;
+use gatepost_core::{Clock, Entropy, TenantId, Timestamp};
+use gatepost_store::{Store, StoreError};
+use tokio::sync::{Notify, mpsc};
+
+use crate::auth::KeyRing;
+use crate::catalogue::Catalogue;
+use crate::deliver::scheduler::Limits as LaneLimits;
+use crate::deliver::{Command, Effect, Inbox, Lane, LaneParts, Sender};
+use crate::error::{Error, Kind, Result};
+use crate::metrics::Metrics;
+use crate::net::EgressPolicy;
+use crate::transport::Transport;
+use crate::registry::{TenantState, Tenants};
+use crate::vault::{Vault, VaultError};
+
+/// What an engine is made of.
+pub struct EngineParts {
+    /// Where everything is kept.
+    pub store: Arc<dyn Store>,
+    /// What time it is.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub entropy: Arc<dyn Entropy>,
+    /// The door to the outside.
+    pub transport: Arc<dyn Transport>,
+    /// What may be called; the same one the transport obeys.
+    pub policy: Arc<EgressPolicy>,
+    /// Wraps the data key.
+    pub master_key: Key,
+    /// Full rights.
+    pub admin_key: Secret,
+    /// Bounds.
+    pub limits: Limits,
+}
+
+/// Bounds of the whole server.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes of an API request's body.
+    pub max_body_bytes: usize,
+    /// Bytes of a batch's body.
+    pub max_batch_bytes: usize,
+    /// What the delivery lane may hold and start.
+    pub lane: LaneLimits,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits { max_body_bytes: 1 << 20, max_batch_bytes: 16 << 20, lane: LaneLimits::default() }
+    }
+}
+
+/// Why an engine does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The secrets stay shut.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+    /// The store could not be read.
+    #[error("the store could not be read")]
+    Store(#[from] StoreError),
+    /// A thread could not be started.
+    #[error("a thread could not be started")]
+    Thread(#[from] std::io::Error),
+}
+
+/// Gatepost itself. Cloning shares it.
+#[derive(Clone)]
+pub struct Engine {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) entropy: Arc<dyn Entropy>,
+    pub(crate) transport: Arc<dyn Transport>,
+    pub(crate) policy: Arc<EgressPolicy>,
+    pub(crate) vault: Vault,
+    pub(crate) keys: KeyRing,
+    pub(crate) tenants: Tenants,
+    pub(crate) catalogue: Catalogue,
+    pub(crate) inbox: Arc<Inbox>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) limits: Limits,
+    pub(crate) fingerprint_key: [u8; 32],
+    pub(crate) sweep: Notify,
+    draining: AtomicBool,
+}
+
+/// Rows one sweep step touches: small enough that publishing does not feel it.
+const SWEEP_ROWS: usize = 500;
+/// How often it is looked whether something is to be swept, without being told.
+const SWEEP_EVERY: Duration = Duration::from_secs(30);
+/// Who Gatepost says it is.
+pub const USER_AGENT: &str = concat!("Gatepost/", env!("CARGO_PKG_VERSION"));
+
+impl Engine {
+    /// Puts the parts together without starting anything: the lane and the effects are the caller's
+    /// to drive. [`Running::start`] does that for a server, the simulation by hand.
+    pub(crate) async fn assemble(
+        parts: EngineParts,
+    ) -> std::result::Result<(Engine, Lane, mpsc::UnboundedReceiver<Effect>), StartError> {
+        let vault = Vault::open(&*parts.store, &parts.master_key, Arc::clone(&parts.entropy)).await?;
+        let keys = KeyRing::load(&*parts.store, &parts.admin_key).await?;
+        let catalogue = Catalogue::load(&*parts.store).await?;
+        let inner = Arc::new(Inner {
+            fingerprint_key: vault.derive("event fingerprint v1"),
+            store: parts.store,
+            clock: parts.clock,
+            entropy: parts.entropy,
+            transport: parts.transport,
+            policy: parts.policy,
+            vault,
+            keys,
+            tenants: Tenants::default(),
+            catalogue,
+            inbox: Arc::new(Inbox::default()),
+            metrics: Metrics::new(),
+            limits: parts.limits,
+            sweep: Notify::new(),
+            draining: AtomicBool::new(false),
+        });
+        let (effects, pending) = mpsc::unbounded_channel();
+        let engine = Engine { inner };
+        let lane = Lane::new(LaneParts {
+            store: Arc::clone(&engine.inner.store),
+            sender: engine.inner.sender(),
+            vault: engine.inner.vault.clone(),
+            inbox: Arc::clone(&engine.inner.inbox),
+            effects,
+            metrics: Arc::clone(&engine.inner.metrics),
+            limits: engine.inner.limits.lane,
+        });
+        Ok((engine, lane, pending))
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.inner.clock.now()
+    }
+
+    pub(crate) async fn tenant_state(&self, id: &TenantId) -> Result<Arc<TenantState>> {
+        self.inner.tenants.get(&*self.inner.store, id).await?.ok_or(Error::NotFound(Kind::Tenant))
+    }
+
+    /// Whether the store can be read and written now.
+    ///
+    /// # Errors
+    /// When it cannot.
+    pub async fn check(&self) -> std::result::Result<(), StoreError> {
+        self.inner.store.check().await
+    }
+
+    /// Whether the server is shutting down.
+    pub fn draining(&self) -> bool {
+        self.inner.draining.load(Ordering::Relaxed)
+    }
+
+    /// What is measured.
+    pub fn metrics(&self) -> &Metrics {
+        &self.inner.metrics
+    }
+
+    /// Everything measured, in the OpenMetrics text format.
+    pub async fn metrics_text(&self) -> String {
+        let stats = self.inner.store.stats().await.unwrap_or_default();
+        self.inner.metrics.text(&stats)
+    }
+
+    /// The server's bounds.
+    pub fn limits(&self) -> &Limits {
+        &self.inner.limits
+    }
+
+    /// Does what an answer called for.
+    pub(crate) async fn take_effect(&self, effect: Effect) {
+        match effect {
+            Effect::Gone { webhook } => {
+                let done = async {
+                    match self.inner.store.tenant_by_key(webhook.tenant).await? {
+                        Some(tenant) => self.disable_webhook(&webhook, &tenant, "gone").await,
+                        None => Ok(()),
+                    }
+                };
+                if let Err(error) = done.await {
+                    tracing::error!(webhook = %webhook.id, %error, "a webhook that answered 410 could not be disabled");
+                }
+            }
+        }
+    }
+
+    async fn keep_swept(self) {
+        loop {
+            tokio::select! {
+                () = self.inner.sweep.notified() => {}
+                () = tokio::time::sleep(SWEEP_EVERY) => {}
+            }
+            while !self.draining() {
+                match self.inner.store.sweep(self.now(), SWEEP_ROWS).await {
+                    Ok(progress) if progress.more => tokio::task::yield_now().await,
+                    Ok(_) => break,
+                    Err(error) => {
+                        tracing::warn!(%error, "sweeping stopped for now");
+                        break;
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Inner {
+    pub(crate) fn sender(&self) -> Sender {
+        Sender {
+            transport: Arc::clone(&self.transport),
+            clock: Arc::clone(&self.clock),
+            entropy: Arc::clone(&self.entropy),
+        }
+    }
+}
+
+/// A started engine: the lane on its own thread, the background work on the caller's runtime.
+pub struct Running {
+    engine: Engine,
+    lane: Option<std::thread::JoinHandle<()>>,
+    lane_done: tokio::sync::oneshot::Receiver<()>,
+    background: Vec<tokio::task::JoinHandle<()>>,
+}
+
+impl Running {
+    /// Starts delivering. Must be called within a tokio runtime, which runs the background work; the
+    /// lane gets a single-threaded one of its own, which measured faster than sharing one, and keeps
+    /// deliveries going whatever API handlers do.
+    ///
+    /// # Errors
+    /// When the store cannot be read, or was sealed under another master key.
+    pub async fn start(parts: EngineParts) -> std::result::Result<Running, StartError> {
+        let (engine, lane, mut effects) = Engine::assemble(parts).await?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (done, lane_done) = tokio::sync::oneshot::channel();
+        let lane = std::thread::Builder::new().name("gatepost-deliver".into()).spawn(move || {
+            runtime.block_on(lane.run());
+            // Nobody listens when the server was dropped rather than stopped.
+            let _ = done.send(());
+        })?;
+        let for_effects = engine.clone();
+        let effects = tokio::spawn(async move {
+            while let Some(effect) = effects.recv().await {
+                for_effects.take_effect(effect).await;
+            }
+        });
+        let sweeper = tokio::spawn(engine.clone().keep_swept());
+        engine.inner.sweep.notify_one();
+        Ok(Running { engine, lane: Some(lane), lane_done, background: vec![effects, sweeper] })
+    }
+
+    /// The engine.
+    pub fn engine(&self) -> Engine {
+        self.engine.clone()
+    }
+
+    /// Whether the lane is running. It ends by itself only when it is stopped, or by a bug.
+    pub fn delivering(&self) -> bool {
+        self.lane.as_ref().is_some_and(|lane| !lane.is_finished())
+    }
+
+    /// Says that no new work is taken: `/readyz` answers 503 from now on.
+    pub fn begin_drain(&self) {
+        self.engine.inner.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Starts nothing more, finishes and records what is under way (for at most `patience`), and
+    /// closes the store. Whatever is not finished is in the store and goes out after the next start.
+    /// Answers whether everything was finished.
+    pub async fn stop(mut self, patience: Duration) -> bool {
+        self.begin_drain();
+        self.engine.inner.inbox.send(Command::Drain);
+        let finished = tokio::time::timeout(patience, &mut self.lane_done).await.is_ok();
+        for task in &self.background {
+            task.abort();
+        }
+        if finished && let Some(lane) = self.lane.take() {
+            // A lane that is done has nothing left to wait for.
+            let _ = lane.join();
+        }
+        self.engine.inner.store.close().await;
+        finished
+    }
+}

@@ -1,0 +1,39 @@
+//! # gatepost-engine: what Gatepost does
+//!
+//! The operations (register, publish, retry, ...), called by API, CLI and tests alike, and the
+//! workers behind them. [`Engine`] is the operations; [`Running`] is an engine that also delivers.
+//!
+//! Contract: this crate names no system and no HTTP route; it speaks to the store through
+//! [`gatepost_store::Store`] and to the outside through [`net`] alone, which judges every address it
+//! connects to (P8). Workers are steps driven from outside with a clock that is a parameter, so a
+//! simulation can run them. Whatever is in memory is a bounded window over the store (P10).
+//!
+//! To add an operation: a method on [`Engine`] in a file of [`ops`], which validates, calls one
+//! store method (one transaction), and tells the lane through its inbox what changed.
+
+mod auth;
+mod catalogue;
+mod deliver;
+mod engine;
+mod error;
+mod metrics;
+pub mod net;
+pub mod ops;
+mod registry;
+mod render;
+mod system;
+mod transport;
+mod vault;
+
+#[cfg(test)]
+mod simulation;
+
+pub use catalogue::EventTypeView;
+pub use deliver::scheduler::Limits as LaneLimits;
+pub use engine::{Engine, EngineParts, Limits, Running, StartError, USER_AGENT};
+pub use error::{ConflictCode, Error, FieldError, Kind, Result};
+pub use gatepost_store as store;
+pub use metrics::{HttpLabel, Metrics};
+pub use system::{SystemClock, SystemEntropy};
+pub use transport::Transport;
+pub use vault::VaultError;

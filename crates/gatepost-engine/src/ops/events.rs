@@ -1,0 +1,223 @@
+//! Publishing, and looking at what was published.
+
+use std::sync::Arc;
+
+use gatepost_core::catalogue;
+use gatepost_core::event::{Event, EventType};
+use gatepost_core::matching::{self, MatchFacts};
+use gatepost_core::tenant::Tenant;
+use gatepost_core::{EventId, TenantId};
+use gatepost_store::{EventPage, EventQuery, NewEvent, Publish, PublishOutcome};
+
+use super::{EventDetail, Matching, PublishInput, Published};
+use crate::deliver::Command;
+use crate::engine::Engine;
+use crate::error::{ConflictCode, Error, FieldError, Kind, Result};
+use crate::registry::TenantState;
+
+/// Deliveries and matching rows shown with one event.
+const SHOWN_WITH_EVENT: usize = 1_000;
+/// A publish that meets a changed registry matches again; a change costs a commit, so nobody can
+/// keep this going.
+const MATCH_AGAIN: usize = 100;
+
+impl Engine {
+    /// Accepts events, all or none, and hands their deliveries to the lane (P1, P4).
+    ///
+    /// `batch`: field errors are prefixed with `/events/{i}`.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for types that may not be published, [`Error::Conflict`] for an id taken by
+    /// another body, [`Error::NotFound`] for an unknown tenant, and the store's.
+    pub async fn publish(&self, tenant: &TenantId, inputs: Vec<PublishInput>, batch: bool) -> Result<Vec<Published>> {
+        self.check_types(&inputs, batch)?;
+        let mut inputs = inputs;
+        for _ in 0..MATCH_AGAIN {
+            let state = self.tenant_state(tenant).await?;
+            let publish = self.match_all(&state, &inputs);
+            let doubt = self.inner.inbox.unless_resolved(Command::LookForOwed);
+            let outcome = self.inner.store.publish(publish).await?;
+            doubt.resolved();
+            match outcome {
+                PublishOutcome::Accepted(accepted) => return Ok(self.hand_over(accepted)),
+                PublishOutcome::StaleRegistry(version) => {
+                    state.catch_up(&*self.inner.store, version).await?;
+                }
+                PublishOutcome::NoTenant => {
+                    // Deleted, and perhaps made again under a new number.
+                    self.inner.tenants.forget(tenant);
+                    self.tenant_state(tenant).await?;
+                }
+                PublishOutcome::Conflict { index } => {
+                    self.give_way(&state, &mut inputs, index, batch).await?;
+                }
+            }
+        }
+        Err(Error::Conflict {
+            code: ConflictCode::ConcurrentChange,
+            message: "the tenant's webhooks change faster than the event can be matched: try again".into(),
+        })
+    }
+
+    fn check_types(&self, inputs: &[PublishInput], batch: bool) -> Result<()> {
+        let errors: Vec<_> = inputs
+            .iter()
+            .enumerate()
+            .filter_map(|(i, input)| {
+                let message = if input.event_type.is_own() {
+                    "the gatepost family is Gatepost's own and cannot be published"
+                } else if catalogue::is_point_only(&input.event_type) {
+                    "this type carries secrets and is only ever asked as a blocking point, never stored as an event"
+                } else {
+                    return None;
+                };
+                let pointer = if batch { format!("/events/{i}/type") } else { "/type".into() };
+                Some(FieldError::new(pointer, message))
+            })
+            .collect();
+        if errors.is_empty() { Ok(()) } else { Err(Error::Invalid(errors)) }
+    }
+
+    fn match_all(&self, state: &TenantState, inputs: &[PublishInput]) -> Publish {
+        let now = self.now();
+        let registry = state.registry();
+        let events = inputs
+            .iter()
+            .map(|input| {
+                let facts = MatchFacts {
+                    event_type: &input.event_type,
+                    subject: input.subject.as_ref(),
+                    data: &input.data,
+                    attributes: input.attributes.as_deref(),
+                };
+                let (urgency, declared) = self.inner.catalogue.urgency(&input.event_type);
+                NewEvent {
+                    caller_id: input.id.clone(),
+                    fingerprint: self.fingerprint(input),
+                    event_type: input.event_type.clone(),
+                    undeclared: !declared,
+                    timestamp: input.timestamp.unwrap_or(now),
+                    subject: input.subject.clone(),
+                    urgency: input.urgency.unwrap_or(urgency),
+                    attributes: input.attributes.clone(),
+                    data: input.data.clone(),
+                    matches: registry.matching(&facts),
+                }
+            })
+            .collect();
+        Publish { tenant: state.tenant.load().key, registry_version: registry.version(), now, events }
+    }
+
+    /// What makes two events with one id the same: every member, `data` by its bytes (SETTLED). A
+    /// keyed hash, so that the store tells nothing about the content. Only events with a caller's
+    /// id can repeat, so the others skip the work.
+    fn fingerprint(&self, input: &PublishInput) -> [u8; 16] {
+        if input.id.is_none() {
+            return [0; 16];
+        }
+        let timestamp = input.timestamp.map(|t| t.as_micros().to_be_bytes());
+        let subject = input.subject.as_ref();
+        let parts: [Option<&[u8]>; 7] = [
+            Some(input.event_type.as_str().as_bytes()),
+            timestamp.as_ref().map(|t| t.as_slice()),
+            subject.and_then(|s| s.kind.as_deref()).map(str::as_bytes),
+            subject.map(|s| s.id.as_bytes()),
+            input.urgency.map(|u| u.as_str().as_bytes()),
+            input.attributes.as_deref(),
+            Some(&input.data),
+        ];
+        gatepost_core::hashing::keyed_hash(&self.inner.fingerprint_key, &parts)
+    }
+
+    /// An id is taken by another body. A CloudEvent of another source then takes the id made of its
+    /// source and id; everything else is the caller's mistake.
+    async fn give_way(
+        &self,
+        state: &TenantState,
+        inputs: &mut [PublishInput],
+        index: usize,
+        batch: bool,
+    ) -> Result<()> {
+        let input = &mut inputs[index];
+        let id = input.id.clone().map(|id| id.to_string()).unwrap_or_default();
+        if let Some(identity) = input.fallback.take() {
+            let taken = match &input.id {
+                Some(id) => self.inner.store.event(state.tenant.load().key, id).await?,
+                None => None,
+            };
+            let same_source = taken.is_some_and(|e| source_of(&e).as_deref() == Some(identity.source.as_str()));
+            if !same_source {
+                input.id = Some(identity.id);
+                return Ok(());
+            }
+        }
+        let place = if batch { format!(" (at /events/{index})") } else { String::new() };
+        Err(Error::Conflict {
+            code: ConflictCode::EventIdConflict,
+            message: format!("the event id {id:?} is taken by an event with another body{place}"),
+        })
+    }
+
+    fn hand_over(&self, accepted: Vec<gatepost_store::Accepted>) -> Vec<Published> {
+        let mut published = Vec::with_capacity(accepted.len());
+        let mut deliveries = Vec::new();
+        for event in accepted {
+            if !event.duplicate {
+                self.inner.metrics.event_accepted(event.event.urgency, event.delivery_count);
+            }
+            deliveries.extend(event.deliveries);
+            published.push(Published {
+                event: event.event,
+                deliveries: event.delivery_count,
+                duplicate: event.duplicate,
+            });
+        }
+        if !deliveries.is_empty() {
+            self.inner.inbox.send(Command::Offer(deliveries));
+        }
+        published
+    }
+
+    /// One event with its deliveries and why each webhook did or did not match.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when the tenant has no such event.
+    pub async fn event(&self, tenant: &Tenant, id: &EventId) -> Result<EventDetail> {
+        let store = &self.inner.store;
+        let event = store.event(tenant.key, id).await?.ok_or(Error::NotFound(Kind::Event))?;
+        let deliveries = store.deliveries_of(tenant.key, event.seq, SHOWN_WITH_EVENT).await?;
+        let history = store.registry_at(tenant.key, event.registry_version, SHOWN_WITH_EVENT).await?;
+        let facts = MatchFacts {
+            event_type: &event.event_type,
+            subject: event.subject.as_ref(),
+            data: &event.data,
+            attributes: event.attributes.as_deref(),
+        };
+        let matching = history
+            .webhooks
+            .iter()
+            .map(|w| Matching { webhook_id: w.id, reason: matching::explain(w.config.as_ref(), &facts) })
+            .collect();
+        Ok(EventDetail { event, deliveries, matching, matching_truncated: history.truncated })
+    }
+
+    /// A page of events.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn events(&self, query: EventQuery) -> Result<EventPage> {
+        Ok(self.inner.store.events(query).await?)
+    }
+
+    /// The catalogue's example of a type, as published by `trigger`.
+    pub fn example_of(&self, event_type: &EventType) -> Option<Arc<gatepost_core::catalogue::EventTypeDefinition>> {
+        self.inner.catalogue.get(event_type).and_then(|view| view.definition)
+    }
+}
+
+/// The CloudEvents source an event came with.
+fn source_of(event: &Event) -> Option<String> {
+    let attributes = event.attributes.as_deref()?;
+    let value: serde_json::Value = serde_json::from_slice(attributes).ok()?;
+    value.get("source")?.as_str().map(str::to_owned)
+}

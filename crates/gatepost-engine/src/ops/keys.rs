@@ -1,0 +1,72 @@
+//! API keys.
+
+use gatepost_core::KeyId;
+use gatepost_core::secret::Secret;
+use gatepost_store::{KeyRow, Page, PageRequest};
+
+use super::{Caller, KeyInput};
+use crate::auth::{generate_key, hash_key};
+use crate::engine::Engine;
+use crate::error::{Error, FieldError, Kind, Result};
+
+impl Engine {
+    /// Makes a key. Its text is answered here and nowhere else (P7).
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a bad name, no scope, or an expiry in the past.
+    pub async fn create_key(&self, input: KeyInput) -> Result<(KeyRow, Secret)> {
+        let now = self.now();
+        let mut errors = Vec::new();
+        if input.name.is_empty() || input.name.chars().count() > 200 {
+            errors.push(FieldError::new("/name", "must have 1 to 200 characters"));
+        }
+        if input.scopes.is_empty() {
+            errors.push(FieldError::new("/scopes", "must name at least one of admin, manage, publish, invoke, read"));
+        }
+        if input.expires_at.is_some_and(|at| at <= now) {
+            errors.push(FieldError::new("/expires_at", "must lie in the future"));
+        }
+        if !errors.is_empty() {
+            return Err(Error::Invalid(errors));
+        }
+        let text = generate_key(&*self.inner.entropy);
+        let mut scopes = input.scopes;
+        scopes.sort_unstable();
+        scopes.dedup();
+        let row = KeyRow {
+            id: KeyId::new(now, &self.inner.entropy),
+            name: input.name,
+            hash: hash_key(text.expose()),
+            scopes,
+            tenant: input.tenant,
+            expires_at: input.expires_at,
+            created_at: now,
+        };
+        self.inner.store.create_key(row.clone()).await?;
+        self.inner.keys.add(row.clone());
+        Ok((row, text))
+    }
+
+    /// All keys, newest first, without their texts.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn keys(&self, page: PageRequest) -> Result<Page<KeyRow>> {
+        Ok(self.inner.store.keys(page).await?)
+    }
+
+    /// Takes a key away: it stops working at once.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when there is none with this id.
+    pub async fn delete_key(&self, id: KeyId) -> Result<()> {
+        let was_there = self.inner.store.delete_key(id).await?;
+        self.inner.keys.remove(id);
+        if was_there { Ok(()) } else { Err(Error::NotFound(Kind::Key)) }
+    }
+
+    /// Who holds this key text, if anybody does.
+    pub fn authenticate(&self, key: &str) -> Option<Caller> {
+        self.inner.keys.authenticate(key, self.now())
+    }
+}

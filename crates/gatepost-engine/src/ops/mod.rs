@@ -1,0 +1,220 @@
+//! Operations: what Gatepost does, called by API, CLI and tests alike. One file per kind of thing.
+
+mod deliveries;
+mod event_types;
+mod events;
+mod keys;
+mod tenants;
+mod testing;
+mod validate;
+mod webhooks;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use gatepost_core::delivery::{AttemptRecord, Request};
+use gatepost_core::event::{Event, EventType, Subject, Urgency};
+use gatepost_core::matching::MatchReason;
+use gatepost_core::retry::RetryOverride;
+use gatepost_core::secret::Secret;
+use gatepost_core::tenant::{Environment, TenantSettings};
+use gatepost_core::webhook::Webhook;
+use gatepost_core::{EventId, KeyId, TenantId, Timestamp, WebhookId};
+use gatepost_store::{DeliveryDetail, DeliveryRow, Scope};
+
+/// A tenant to put. `None` keeps what is there.
+#[derive(Clone, Debug, Default)]
+pub struct TenantInput {
+    /// `Some(None)` clears it.
+    pub name: Option<Option<String>>,
+    /// Production or sandbox.
+    pub environment: Option<Environment>,
+    /// Settings; absent members keep.
+    pub settings: Option<SettingsInput>,
+}
+
+/// A tenant's settings to change; `None` keeps.
+#[derive(Clone, Debug, Default)]
+pub struct SettingsInput {
+    /// CIDRs opened to this tenant alone.
+    pub allow_nets: Option<Vec<String>>,
+}
+
+impl SettingsInput {
+    /// `present` with what this input sets.
+    pub fn over(self, present: &TenantSettings) -> TenantSettings {
+        TenantSettings { allow_nets: self.allow_nets.unwrap_or_else(|| present.allow_nets.clone()) }
+    }
+}
+
+/// A webhook as a caller describes it, whole: for a change, the API merges the patch into what is
+/// there first (RFC 7396). A member that could not be read is `None` here and an error there.
+#[derive(Clone, Debug, Default)]
+pub struct WebhookInput {
+    /// Required.
+    pub name: Option<String>,
+    /// More words.
+    pub description: Option<String>,
+    /// Required.
+    pub url: Option<String>,
+    /// Required.
+    pub events: Option<Vec<String>>,
+    /// CEL.
+    pub filter: Option<String>,
+    /// Default `standard`; only at creation.
+    pub profile: Option<String>,
+    /// Names and values; the value `***` keeps the present one.
+    pub headers: Vec<(String, String)>,
+    /// Differences from the profile's policy.
+    pub retry: Option<RetryOverride>,
+    /// Milliseconds.
+    pub timeout_ms: Option<u32>,
+    /// Requests at once.
+    pub max_in_flight: Option<u32>,
+    /// Import; only at creation.
+    pub secret: Option<Secret>,
+    /// Default true.
+    pub enabled: Option<bool>,
+}
+
+/// A webhook to show.
+#[derive(Clone, Debug)]
+pub struct WebhookView {
+    /// As kept. Its sealed secrets stay sealed; header values are `***` by contract.
+    pub webhook: Arc<Webhook>,
+    /// Things worth a second look, such as subscriptions to types nobody declared.
+    pub warnings: Vec<String>,
+}
+
+/// An event to publish, parsed.
+#[derive(Clone, Debug)]
+pub struct PublishInput {
+    /// The caller's id.
+    pub id: Option<EventId>,
+    /// The id to use instead when `id` is taken by an event of another CloudEvents source.
+    pub fallback: Option<CloudEventIdentity>,
+    /// What happened.
+    pub event_type: EventType,
+    /// When; default: now.
+    pub timestamp: Option<Timestamp>,
+    /// About whom.
+    pub subject: Option<Subject>,
+    /// One JSON value, byte for byte. An exact allocation: it is kept as it is.
+    pub data: Bytes,
+    /// A JSON object, byte for byte.
+    pub attributes: Option<Bytes>,
+    /// Default: the catalogue's.
+    pub urgency: Option<Urgency>,
+}
+
+/// What identifies a CloudEvent beside its id.
+#[derive(Clone, Debug)]
+pub struct CloudEventIdentity {
+    /// Its source.
+    pub source: String,
+    /// The id made of source and id.
+    pub id: EventId,
+}
+
+/// An event published.
+#[derive(Clone, Debug)]
+pub struct Published {
+    /// The event as accepted (now, or the first time).
+    pub event: Arc<Event>,
+    /// How many deliveries it has.
+    pub deliveries: u32,
+    /// Whether it had been accepted before.
+    pub duplicate: bool,
+}
+
+/// An event with its consequences.
+#[derive(Clone, Debug)]
+pub struct EventDetail {
+    /// The event.
+    pub event: Event,
+    /// Its deliveries, oldest first, at most 1,000.
+    pub deliveries: Vec<DeliveryRow>,
+    /// Why each webhook did or did not match, as of acceptance, at most 1,000.
+    pub matching: Vec<Matching>,
+    /// Whether there were more webhooks.
+    pub matching_truncated: bool,
+}
+
+/// Why a webhook did or did not match.
+#[derive(Clone, Debug)]
+pub struct Matching {
+    /// Which.
+    pub webhook_id: WebhookId,
+    /// Why.
+    pub reason: MatchReason,
+}
+
+/// A delivery with everything known about it.
+#[derive(Clone, Debug)]
+pub struct DeliveryView {
+    /// As kept.
+    pub detail: DeliveryDetail,
+    /// What each attempt sent, in the order of `detail.attempts`.
+    pub requests: Vec<Request>,
+    /// The body that was, or would be, sent. `None`: its webhook's profile is no longer known.
+    pub body: Option<Bytes>,
+}
+
+/// A test to make.
+#[derive(Clone, Debug, Default)]
+pub struct TestInput {
+    /// Default: the first catalogue type that matches.
+    pub event_type: Option<EventType>,
+    /// Default: the catalogue's example.
+    pub data: Option<Bytes>,
+}
+
+/// What a test came to.
+#[derive(Clone, Debug)]
+pub struct TestResult {
+    /// The attempt (trigger `test`).
+    pub attempt: AttemptRecord,
+    /// What was sent.
+    pub request: Request,
+    /// The body that was sent.
+    pub body: Bytes,
+}
+
+/// A key to make.
+#[derive(Clone, Debug)]
+pub struct KeyInput {
+    /// A name for people, 1 to 200 characters.
+    pub name: String,
+    /// At least one.
+    pub scopes: Vec<Scope>,
+    /// The only tenant it may touch.
+    pub tenant: Option<TenantId>,
+    /// When it stops working.
+    pub expires_at: Option<Timestamp>,
+}
+
+/// Who is calling.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// The key's id; `None` for the installation's admin key.
+    pub key: Option<KeyId>,
+    /// What it may do, as granted.
+    pub scopes: Vec<Scope>,
+    /// The only tenant it may touch.
+    pub tenant: Option<TenantId>,
+}
+
+impl Caller {
+    /// Whether the caller may do what needs `scope`: scopes are exact, but `admin` has all and
+    /// `manage` includes `read` (SETTLED).
+    pub fn may(&self, scope: Scope) -> bool {
+        self.scopes.iter().any(|have| {
+            *have == scope || *have == Scope::Admin || (*have == Scope::Manage && scope == Scope::Read)
+        })
+    }
+
+    /// Whether the caller may touch `tenant` at all.
+    pub fn sees(&self, tenant: &TenantId) -> bool {
+        self.tenant.as_ref().is_none_or(|own| own == tenant)
+    }
+}

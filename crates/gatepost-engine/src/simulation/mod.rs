@@ -1,0 +1,151 @@
+//! The engine, simulated: thousands of histories made from seeds, in which publishers, owners,
+//! operators, receivers, the store and the process itself do whatever chance wants, in virtual time
+//! and without threads; after each, P1 to P3, P6, urgency, fairness and bounds are checked.
+//!
+//! A history that breaks a promise is told with its seed; `GATEPOST_SEED=<seed> cargo test -p
+//! gatepost-engine simulation` runs it alone. `GATEPOST_TEST_SLOW=1` runs twenty times as many.
+
+mod check;
+mod dice;
+mod ledger;
+mod receivers;
+mod steps;
+mod store;
+mod world;
+
+use self::dice::Dice;
+use self::ledger::{Kind, Violation};
+use self::store::Bug;
+use self::world::{Size, World};
+
+/// How a history ended.
+#[derive(Debug, PartialEq, Eq)]
+struct Told {
+    seed: u64,
+    violations: Vec<Violation>,
+    trace: u64,
+    requests: u64,
+    crashes: u32,
+}
+
+fn history(seed: u64, size: Size, bug: Option<Bug>) -> Told {
+    let mut world = World::new(seed, size, bug);
+    let mut dice = Dice::new(seed, 5);
+    for _ in 0..1 + dice.below(3) {
+        world.create_hook();
+    }
+    for _ in 0..20 + dice.below(60) {
+        world.step();
+        if world.is_broken() {
+            break;
+        }
+    }
+    if !world.is_broken() {
+        world.finish();
+    }
+    let ledger = ledger::open(&world.ledger);
+    Told {
+        seed,
+        violations: ledger.violations().to_vec(),
+        trace: ledger.trace,
+        requests: ledger.requests,
+        crashes: world.crashes,
+    }
+}
+
+/// Histories of a run of the fast tier, per size.
+const HISTORIES: u64 = 1_500;
+
+fn seeds(first: u64) -> Box<dyn Iterator<Item = u64>> {
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    if let Some(seed) = variable("GATEPOST_SEED") {
+        return Box::new(std::iter::once(seed.parse().expect("GATEPOST_SEED is a number")));
+    }
+    let times = if variable("GATEPOST_TEST_SLOW").is_some() { 20 } else { 1 };
+    Box::new(first..first + HISTORIES * times)
+}
+
+fn run(size: Size, first: u64) {
+    let (mut histories, mut requests, mut crashes) = (0_u64, 0, 0);
+    for seed in seeds(first) {
+        let told = history(seed, size, None);
+        assert!(
+            told.violations.is_empty(),
+            "history {seed} ({size:?}) breaks a promise; run it alone with\n  GATEPOST_SEED={seed} cargo test -p \
+             gatepost-engine simulation\n{:#?}",
+            told.violations
+        );
+        histories += 1;
+        requests += told.requests;
+        crashes += u64::from(told.crashes);
+    }
+    println!("{histories} histories, {requests} requests, {crashes} crashes");
+    assert!(requests > histories, "hardly anything was sent: the simulation proves nothing");
+}
+
+#[test]
+fn p1_p2_p3_p6_hold_in_every_history_with_little_room() {
+    run(Size::Tiny, 0);
+}
+
+#[test]
+fn p1_p2_p3_p6_hold_in_every_history_with_much_room() {
+    run(Size::Large, 1_000_000);
+}
+
+#[test]
+fn a_seed_is_a_history() {
+    for seed in [3, 7, 1_000_003] {
+        assert_eq!(history(seed, Size::Tiny, None), history(seed, Size::Tiny, None));
+    }
+    assert_ne!(history(3, Size::Tiny, None).trace, history(4, Size::Tiny, None).trace);
+}
+
+/// The simulation is a test that can fail: with a bug planted it must say so, and say the right thing.
+fn finds(bug: Bug, expected: &[Kind]) {
+    const WITHIN: u64 = 300;
+    for seed in 0..WITHIN {
+        let told = history(seed, Size::Tiny, Some(bug));
+        if let Some(first) = told.violations.first() {
+            println!("{bug:?} found by history {seed}: {first:?}");
+            assert!(expected.contains(&first.kind), "{bug:?} was taken for something else: {:#?}", told.violations);
+            return;
+        }
+    }
+    panic!("{bug:?} was not found within {WITHIN} histories");
+}
+
+#[test]
+fn finds_a_lost_settle() {
+    finds(Bug::LostSettle, &[Kind::LostSettle, Kind::WrongEnd]);
+}
+
+#[test]
+fn finds_a_double_claim() {
+    finds(Bug::DoubleClaim, &[Kind::DoubleClaim, Kind::Unbounded]);
+}
+
+#[test]
+fn finds_a_dropped_retry() {
+    finds(Bug::DroppedRetry, &[Kind::NotDone]);
+}
+
+#[test]
+fn finds_wrong_bytes_on_retry() {
+    finds(Bug::WrongBytes, &[Kind::WrongBytes]);
+}
+
+#[test]
+fn finds_a_starved_tenant() {
+    finds(Bug::StarvedTenant, &[Kind::Idle, Kind::NotDone]);
+}
+
+#[test]
+fn finds_an_unfair_turn() {
+    finds(Bug::Favourite, &[Kind::Unfair]);
+}
+
+#[test]
+fn finds_a_delivery_never_made() {
+    finds(Bug::LostEvent, &[Kind::WrongMatch]);
+}
