@@ -1,0 +1,61 @@
+//! # gatepost-api: Gatepost over HTTP
+//!
+//! The routes of `/v1` and those operators' tools ask. This crate reads requests, strictly, calls
+//! the engine, and shows what it answered; it decides nothing else.
+//!
+//! Contract: **every** error of **every** route is `application/problem+json` with a code of one
+//! closed list ([`ErrorCode`]) and all wrong members at once; nobody without a valid key makes us
+//! read a body; bodies, heads, connections and waiting are bounded (P10); no panic and nothing of
+//! the inside reaches a caller; a foreign tenant looks like one that does not exist (P5).
+//!
+//! To add a route: a handler in [`v1`](self) with its `utoipa::path`, its request read in `wire`, its
+//! answer shown in `wire::show`; one line in `openapi::routes` and one in `observe::ROUTES`; then
+//! `UPDATE_DOCS=1 cargo nextest run -p gatepost-api`.
+
+mod body;
+mod health;
+mod observe;
+mod openapi;
+mod problem;
+mod serve;
+mod state;
+#[cfg(test)]
+mod tests;
+mod v1;
+mod wire;
+
+use axum::Router;
+use axum::extract::Request;
+use gatepost_engine::Engine;
+
+pub use problem::{ErrorCode, errors_markdown};
+pub use serve::serve;
+
+use crate::problem::Problem;
+use crate::state::Api;
+
+/// The whole HTTP API of `engine`.
+pub fn router(engine: Engine) -> Router {
+    with_layers(Router::from(openapi::routes()), engine)
+}
+
+/// `routes` with what is around every route.
+fn with_layers(routes: Router<Api>, engine: Engine) -> Router {
+    let api = Api::new(engine);
+    routes
+        .fallback(async |request: Request| {
+            let path: String = request.uri().path().chars().take(200).collect();
+            Problem::new(ErrorCode::NotFound, format!("there is no route {path}"))
+        })
+        .method_not_allowed_fallback(async |request: Request| {
+            let detail = format!("this path does not have the method {}", request.method());
+            Problem::new(ErrorCode::MethodNotAllowed, detail)
+        })
+        .layer(axum::middleware::from_fn_with_state(api.clone(), observe::observe))
+        .with_state(api)
+}
+
+/// The OpenAPI 3.1 document of the API, as `/openapi.json` serves it.
+pub fn openapi_json() -> String {
+    openapi::document().to_owned()
+}

@@ -1,0 +1,290 @@
+//! The OpenAPI 3.1 document: collected from the handlers, completed with what is true of all of
+//! them, and with what Gatepost itself sends (`webhooks`).
+
+use std::sync::LazyLock;
+
+use serde_json::{Map, Value, json};
+use utoipa::OpenApi;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::health;
+use crate::problem::{ErrorCode, PROBLEM_JSON};
+use crate::state::Api;
+use crate::v1::{deliveries, event_types, events, keys, tenants, webhooks};
+use crate::wire::schema;
+
+/// The scheme of `Authorization`.
+const KEY: &str = "key";
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Gatepost",
+        description = "The webhook server for identity platforms: publish events, register webhooks, see what happened. Errors: see docs/errors.md.",
+        license(name = "MIT OR Apache-2.0"),
+    ),
+    tags(
+        (name = "tenants", description = "Whose webhooks these are"),
+        (name = "webhooks", description = "Where, which events, how"),
+        (name = "events", description = "What happened"),
+        (name = "deliveries", description = "What is owed and what was tried"),
+        (name = "event types", description = "The catalogue"),
+        (name = "keys", description = "API credentials"),
+        (name = "operations", description = "For operators' tools"),
+    ),
+    components(schemas(schema::Problem, schema::Subject)),
+)]
+struct Base;
+
+/// Every route with its description.
+pub(crate) fn routes() -> OpenApiRouter<Api> {
+    let mut base = Base::openapi();
+    base.security = Some(vec![SecurityRequirement::new(KEY, Vec::<String>::new())]);
+    let scheme = HttpBuilder::new()
+        .scheme(HttpAuthScheme::Bearer)
+        .description(Some("An API key. Scopes: admin, manage, publish, invoke, read."))
+        .build();
+    base.components.get_or_insert_default().add_security_scheme(KEY, SecurityScheme::Http(scheme));
+    OpenApiRouter::with_openapi(base)
+        .routes(routes!(tenants::list))
+        .routes(routes!(tenants::get, tenants::put, tenants::delete))
+        .routes(routes!(webhooks::list, webhooks::create))
+        .routes(routes!(webhooks::get, webhooks::patch, webhooks::delete))
+        .routes(routes!(webhooks::test))
+        .routes(routes!(webhooks::rotate))
+        .routes(routes!(events::list, events::publish))
+        .routes(routes!(events::publish_batch))
+        .routes(routes!(events::get))
+        .routes(routes!(deliveries::list))
+        .routes(routes!(deliveries::get))
+        .routes(routes!(deliveries::retry))
+        .routes(routes!(deliveries::cancel))
+        .routes(routes!(event_types::list))
+        .routes(routes!(event_types::get, event_types::put, event_types::delete))
+        .routes(routes!(keys::list, keys::create))
+        .routes(routes!(keys::delete))
+        .routes(routes!(health::healthz))
+        .routes(routes!(health::readyz))
+        .routes(routes!(health::metrics))
+        .routes(routes!(health::openapi))
+}
+
+/// The document as served and as committed in `docs/`.
+pub(crate) fn document() -> &'static str {
+    static DOCUMENT: LazyLock<String> = LazyLock::new(|| {
+        // Plain data: serialising it does not fail.
+        let mut document = serde_json::to_value(routes().into_openapi()).unwrap_or_default();
+        complete(&mut document);
+        let mut text = serde_json::to_string_pretty(&document).unwrap_or_default();
+        text.push('\n');
+        text
+    });
+    &DOCUMENT
+}
+
+/// Adds what is true of every operation, and what we send.
+fn complete(document: &mut Value) {
+    let Some(paths) = document.get_mut("paths").and_then(Value::as_object_mut) else { return };
+    for (path, item) in paths.iter_mut() {
+        for (_, operation) in item.as_object_mut().into_iter().flatten() {
+            add_problems(path, operation);
+            if let Some(body) = operation.get_mut("requestBody").filter(|body| body["description"] == "May be empty") {
+                body["required"] = false.into();
+            }
+        }
+    }
+    document["webhooks"] = sent();
+}
+
+fn add_problems(path: &str, operation: &mut Value) {
+    let has_body = operation.get("requestBody").is_some() || path.ends_with("/retry") || path.ends_with("/cancel");
+    let mut statuses: Vec<u16> = vec![414, 431, 500];
+    if path.starts_with("/v1/") {
+        statuses.extend([401, 403, 422, 503]);
+        if path.contains('{') {
+            statuses.push(404);
+        }
+        if has_body {
+            statuses.extend([400, 408, 413, 415, 429]);
+        }
+    }
+    let Some(responses) = operation.get_mut("responses").and_then(Value::as_object_mut) else { return };
+    for status in statuses {
+        responses.entry(status.to_string()).or_insert_with(|| problem(status));
+    }
+}
+
+/// The description of a problem: the codes it can have.
+fn problem(status: u16) -> Value {
+    let codes: Vec<_> = ErrorCode::ALL
+        .iter()
+        .filter(|code| code.status().as_u16() == status)
+        .map(|code| format!("`{}`", code.as_str()))
+        .collect();
+    json!({
+        "description": codes.join(", "),
+        "content": { PROBLEM_JSON: { "schema": { "$ref": "#/components/schemas/Problem" } } },
+    })
+}
+
+/// What receivers get.
+fn sent() -> Value {
+    json!({
+        "standard": sent_with(
+            "A delivery of profile `standard`",
+            "Standard Webhooks 1.0: the signature covers `webhook-id.webhook-timestamp.body`. Retries send the same \
+             bytes under the same `webhook-id`, signed anew.",
+            signed_headers(),
+            "application/json",
+            json!({
+                "type": "object",
+                "required": ["id", "type", "timestamp", "data"],
+                "properties": {
+                    "id": { "type": "string", "description": "The event's id, the same for every webhook and retry" },
+                    "type": { "type": "string" },
+                    "timestamp": { "type": "string", "format": "date-time" },
+                    "subject": { "$ref": "#/components/schemas/Subject" },
+                    "data": { "description": "As published, byte for byte" },
+                },
+            }),
+        ),
+        "cloudevents": sent_with(
+            "A delivery of profile `cloudevents`",
+            "CloudEvents 1.0 in structured mode, signed like `standard`.",
+            signed_headers(),
+            "application/cloudevents+json",
+            json!({ "$ref": "#/components/schemas/CloudEvent" }),
+        ),
+    })
+}
+
+fn sent_with(summary: &str, description: &str, headers: Value, content_type: &str, body: Value) -> Value {
+    let mut content = Map::new();
+    content.insert(content_type.to_owned(), json!({ "schema": body }));
+    json!({
+        "post": {
+            "summary": summary,
+            "description": description,
+            "security": [],
+            "parameters": headers,
+            "requestBody": { "required": true, "content": content },
+            "responses": {
+                "2XX": { "description": "Delivered" },
+                "410": { "description": "Gone: by default the webhook is disabled" },
+                "429": { "description": "Later: Retry-After is heard" },
+                "503": { "description": "Later: Retry-After is heard" },
+                "default": { "description": "Not delivered: retried by the webhook's policy" },
+            },
+        }
+    })
+}
+
+fn signed_headers() -> Value {
+    let header = |name: &str, required: bool, description: &str| {
+        json!({
+            "name": name, "in": "header", "required": required, "description": description,
+            "schema": { "type": "string" },
+        })
+    };
+    json!([
+        header("webhook-id", true, "The event's id, the same on every retry: what to deduplicate by"),
+        header("webhook-timestamp", true, "Seconds since the Unix epoch, of this attempt"),
+        header("webhook-signature", true, "`v1,<base64>`, one per valid secret, separated by spaces"),
+        header("gatepost-event-id", true, "The event's id"),
+        header("gatepost-delivery-id", true, "The delivery's id"),
+        header("gatepost-attempt", true, "1, 2, …"),
+        header("gatepost-test", false, "`true` on tests; absent otherwise"),
+        header("user-agent", true, "`Gatepost/<version>`"),
+        header("traceparent", true, "W3C Trace Context"),
+    ])
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn parsed() -> Value {
+        serde_json::from_str(document()).unwrap()
+    }
+
+    fn refs(value: &Value, found: &mut BTreeSet<String>) {
+        match value {
+            Value::Object(members) => {
+                if let Some(Value::String(target)) = members.get("$ref") {
+                    found.insert(target.clone());
+                }
+                members.values().for_each(|value| refs(value, found));
+            }
+            Value::Array(items) => items.iter().for_each(|value| refs(value, found)),
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn the_committed_document_is_the_real_one() {
+        crate::tests::support::same_or_update("openapi.json", document());
+    }
+
+    #[test]
+    fn no_reference_dangles() {
+        let document = parsed();
+        let mut targets = BTreeSet::new();
+        refs(&document, &mut targets);
+        assert!(!targets.is_empty());
+        for target in targets {
+            let pointer = target.strip_prefix('#').unwrap();
+            assert!(document.pointer(pointer).is_some(), "{target}");
+        }
+    }
+
+    #[test]
+    fn every_route_is_described_and_has_a_metrics_label() {
+        let document = parsed();
+        let described: BTreeSet<_> = document["paths"].as_object().unwrap().keys().map(String::as_str).collect();
+        let labels: BTreeSet<_> = crate::observe::ROUTES.into_iter().collect();
+        assert_eq!(described, labels);
+    }
+
+    #[test]
+    fn what_we_send_is_described() {
+        let document = parsed();
+        assert_eq!(document["openapi"], "3.1.0");
+        let standard = &document["webhooks"]["standard"]["post"];
+        let names: Vec<_> =
+            standard["parameters"].as_array().unwrap().iter().map(|p| p["name"].as_str().unwrap()).collect();
+        assert!(names.contains(&"webhook-signature") && names.contains(&"gatepost-attempt"));
+        assert!(document["webhooks"]["cloudevents"].is_object());
+    }
+
+    #[test]
+    fn schemas_have_the_members_the_readers_read() {
+        use crate::wire::{admin, event, webhook};
+        let document = parsed();
+        let members = |schema: &str| -> BTreeSet<String> {
+            let schema = &document["components"]["schemas"][schema];
+            assert_eq!(schema["additionalProperties"], false, "{schema}");
+            schema["properties"].as_object().unwrap().keys().cloned().collect()
+        };
+        let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
+        assert_eq!(members("EventInput"), set(&event::EVENT));
+        assert_eq!(members("Subject"), set(&event::SUBJECT));
+        assert_eq!(members("BatchInput"), set(&event::BATCH));
+        assert_eq!(members("WebhookInput"), set(&webhook::WEBHOOK));
+        let mut patch = set(&webhook::WEBHOOK);
+        patch.remove("profile");
+        patch.remove("secret");
+        assert_eq!(members("WebhookPatch"), patch);
+        assert_eq!(members("Retry"), set(&webhook::RETRY));
+        assert_eq!(members("RetryAfter"), set(&webhook::RETRY_AFTER));
+        assert_eq!(members("TestInput"), set(&webhook::TEST));
+        assert_eq!(members("RotateInput"), set(&webhook::ROTATE));
+        assert_eq!(members("TenantInput"), set(&admin::TENANT));
+        assert_eq!(members("TenantSettingsInput"), set(&admin::SETTINGS));
+        assert_eq!(members("KeyInput"), set(&admin::KEY));
+        assert_eq!(members("EventTypeInput"), set(&admin::EVENT_TYPE));
+    }
+}

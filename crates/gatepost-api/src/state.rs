@@ -1,0 +1,207 @@
+//! What handlers share, and who may do what.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{FromRequest, FromRequestParts, Path, Request};
+use gatepost_core::tenant::Tenant;
+use gatepost_core::{Entropy, TenantId};
+use gatepost_engine::ops::Caller;
+use gatepost_engine::store::Scope;
+use gatepost_engine::{Engine, Error, Kind, SystemEntropy};
+use http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue};
+use serde::de::DeserializeOwned;
+use tokio::sync::Semaphore;
+
+use crate::body::{ALLOWANCE_KIB, Content};
+use crate::observe::RequestIds;
+use crate::problem::{ErrorCode, Problem};
+use crate::wire::query::Params;
+
+/// Everything a handler needs. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Api(Arc<Inner>);
+
+struct Inner {
+    engine: Engine,
+    bodies: Arc<Semaphore>,
+    request_ids: RequestIds,
+}
+
+impl Api {
+    /// Handlers' view of `engine`.
+    pub(crate) fn new(engine: Engine) -> Self {
+        Api(Arc::new(Inner {
+            engine,
+            bodies: Arc::new(Semaphore::new(ALLOWANCE_KIB)),
+            request_ids: RequestIds::new(SystemEntropy.next_u64()),
+        }))
+    }
+
+    /// The engine.
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.0.engine
+    }
+
+    /// Room for bodies, in KiB (P10).
+    pub(crate) fn bodies(&self) -> &Arc<Semaphore> {
+        &self.0.bodies
+    }
+
+    /// Names for requests.
+    pub(crate) fn request_ids(&self) -> &RequestIds {
+        &self.0.request_ids
+    }
+}
+
+/// A request whose caller is known. Its body has not been read: nobody without a key makes us read
+/// one.
+pub(crate) struct Call {
+    api: Api,
+    /// Who.
+    pub(crate) caller: Caller,
+    /// The head.
+    pub(crate) parts: Parts,
+    body: Body,
+}
+
+impl FromRequest<Api> for Call {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, api: &Api) -> Result<Self, Problem> {
+        let (parts, body) = request.into_parts();
+        let key =
+            bearer(&parts.headers).ok_or_else(|| Problem::unauthorized(parts.headers.contains_key(AUTHORIZATION)))?;
+        let caller = api.engine().authenticate(key).ok_or_else(|| Problem::unauthorized(true))?;
+        Ok(Call { api: api.clone(), caller, parts, body })
+    }
+}
+
+/// The key of `Authorization: Bearer <key>`; none when there are several.
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let mut values = headers.get_all(AUTHORIZATION).into_iter();
+    let (value, None) = (values.next()?, values.next()) else { return None };
+    let (scheme, key) = value.to_str().ok()?.split_once(' ')?;
+    let key = key.trim();
+    (scheme.eq_ignore_ascii_case("bearer") && !key.is_empty()).then_some(key)
+}
+
+impl Call {
+    /// The engine.
+    pub(crate) fn engine(&self) -> &Engine {
+        self.api.engine()
+    }
+
+    /// The tenant a path names, if the caller may do what needs `scope` there. Another tenant's key
+    /// learns nothing: the answer is that of a tenant that does not exist, before any 403 (P5).
+    pub(crate) fn tenant_id(&self, text: &str, scope: Scope) -> Result<TenantId, Problem> {
+        let id: TenantId = text.parse().map_err(|_| Problem::missing(Kind::Tenant, text))?;
+        if !self.caller.sees(&id) {
+            return Err(Problem::missing(Kind::Tenant, text));
+        }
+        self.needs(scope)?;
+        Ok(id)
+    }
+
+    /// The tenant itself.
+    //
+    // Not an `async fn`: a body cannot be shared between threads, so the future must not hold `self`.
+    pub(crate) fn tenant<'t>(
+        &self,
+        text: &'t str,
+        scope: Scope,
+    ) -> impl Future<Output = Result<Tenant, Problem>> + Send + use<'t> {
+        let id = self.tenant_id(text, scope);
+        let api = self.api.clone();
+        async move { api.engine().tenant(&id?).await.map_err(|error| Problem::of(error, text, text)) }
+    }
+
+    /// Refuses a caller without `scope`.
+    pub(crate) fn needs(&self, scope: Scope) -> Result<(), Problem> {
+        if self.caller.may(scope) { Ok(()) } else { Err(forbidden(scope, "")) }
+    }
+
+    /// Refuses everybody but administrators of the whole installation. A key bound to a tenant is
+    /// none, whatever its scopes: it could otherwise make itself an unbound one.
+    pub(crate) fn needs_installation(&self) -> Result<(), Problem> {
+        if self.caller.may(Scope::Admin) && self.caller.tenant.is_none() {
+            return Ok(());
+        }
+        Err(forbidden(Scope::Admin, " and bound to no tenant"))
+    }
+
+    /// Refuses every query parameter.
+    pub(crate) fn no_query(&self) -> Result<(), Problem> {
+        Params::none(&self.parts.uri)
+    }
+
+    /// The body, of one of the content types `accepted`.
+    pub(crate) async fn body(self, accepted: &[Content]) -> Result<Received, Problem> {
+        let content = Content::of(&self.parts.headers, accepted)?;
+        let limits = self.api.engine().limits();
+        let limit = if content.is_batch() { limits.max_batch_bytes } else { limits.max_body_bytes };
+        self.body_up_to(content, limit).await
+    }
+
+    /// The body, read as `content`, of at most `limit` bytes.
+    pub(crate) async fn body_up_to(self, content: Content, limit: usize) -> Result<Received, Problem> {
+        let (bytes, room) = crate::body::read(&self.api, &self.parts.headers, self.body, limit).await?;
+        Ok(Received { api: self.api, parts: self.parts, content, bytes, _room: room })
+    }
+}
+
+/// A request with its body.
+pub(crate) struct Received {
+    api: Api,
+    /// The head.
+    pub(crate) parts: Parts,
+    /// What the body is.
+    pub(crate) content: Content,
+    /// The body.
+    pub(crate) bytes: bytes::Bytes,
+    /// The body's share of the allowance, given back when the request is done.
+    _room: tokio::sync::OwnedSemaphorePermit,
+}
+
+impl Received {
+    /// The engine.
+    pub(crate) fn engine(&self) -> &Engine {
+        self.api.engine()
+    }
+}
+
+fn forbidden(scope: Scope, more: &str) -> Problem {
+    let challenge = format!("Bearer realm=\"gatepost\", error=\"insufficient_scope\", scope=\"{}\"", scope.as_str());
+    let problem =
+        Problem::new(ErrorCode::Forbidden, format!("this call needs a key with the scope {}{more}", scope.as_str()));
+    match HeaderValue::from_str(&challenge) {
+        Ok(value) => problem.with(WWW_AUTHENTICATE, value),
+        Err(_) => problem,
+    }
+}
+
+/// The named parts of a path. One that cannot be read names nothing there is.
+pub(crate) struct Names<T>(pub(crate) T);
+
+impl<T: DeserializeOwned + Send> FromRequestParts<Api> for Names<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
+        match Path::<T>::from_request_parts(parts, api).await {
+            Ok(Path(names)) => Ok(Names(names)),
+            Err(_) => Err(Problem::new(ErrorCode::NotFound, "the path cannot be read")),
+        }
+    }
+}
+
+/// Maps what an operation answered, for a call about `item` of `tenant`.
+pub(crate) fn fail<'a>(tenant: &'a str, item: &'a str) -> impl Fn(Error) -> Problem + 'a {
+    move |error| Problem::of(error, tenant, item)
+}
+
+/// Reads an id from a path; what is no id of its kind is the id of nothing.
+pub(crate) fn id<T: std::str::FromStr>(kind: Kind, text: &str) -> Result<T, Problem> {
+    text.parse().map_err(|_| Problem::missing(kind, text))
+}

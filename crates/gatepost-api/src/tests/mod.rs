@@ -1,0 +1,7 @@
+//! Tests of the crate as a whole: the reader's table, and the router over a real engine.
+
+mod http;
+mod reader;
+mod requests;
+mod serving;
+pub(crate) mod support;

@@ -1,0 +1,170 @@
+//! Publishing, and what was published.
+
+use axum::response::Response;
+use gatepost_engine::Kind;
+use gatepost_engine::ops::PublishInput;
+use gatepost_engine::store::{EventQuery, Order, Scope};
+use http::StatusCode;
+
+use super::json;
+use crate::body::Content;
+use crate::problem::Problem;
+use crate::state::{Call, Names, Received, fail, id};
+use crate::wire::cursor::{List, encode_number};
+use crate::wire::query::Params;
+use crate::wire::show::{ListPage, ShowBatch, ShowEvent, ShowEventDetail, ShowPublished};
+use crate::wire::{At, Errors, cloudevents, schema};
+
+/// Bytes of data in one page of events; a page that would have more is cut short (P10).
+const PAGE_BYTES: usize = 8 << 20;
+
+/// Publish an event
+///
+/// `202` means the event and its deliveries are on disk. The same `id` with the same content is
+/// answered again (`duplicate: true`), with another content refused (409). CloudEvents are read too:
+/// structured and batched by content type (a batch is answered like `events/batch`), binary by the
+/// header `ce-specversion`. Scope `publish`.
+#[utoipa::path(
+    post, path = "/v1/tenants/{tenant}/events", operation_id = "publishEvent", tag = "events",
+    params(schema::TenantPath),
+    request_body(content(
+        (schema::EventInput = "application/json"),
+        (schema::CloudEvent = "application/cloudevents+json"),
+        (Vec<schema::CloudEvent> = "application/cloudevents-batch+json"),
+    )),
+    responses(
+        (status = 202, description = "Accepted and on disk", body = schema::PublishAnswer),
+        (status = 409, description = "`event_id_conflict`", body = schema::Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn publish(Names(name): Names<String>, call: Call) -> Result<Response, Problem> {
+    call.tenant_id(&name, Scope::Publish)?;
+    let mut errors = Errors::default();
+    Params::open(&call.parts.uri, &[], &mut errors);
+    if cloudevents::is_binary(&call.parts.headers) {
+        Content::plain(&call.parts.headers)?;
+        let limit = call.engine().limits().max_body_bytes;
+        let received = call.body_up_to(Content::CloudEvent, limit).await?;
+        let (headers, body) = (&received.parts.headers, &received.bytes);
+        let input = received.read(&mut errors, |reader| reader.cloudevent_binary(headers, body))?;
+        errors.check()?;
+        return answer(&received, &name, input.into_iter().collect(), false).await;
+    }
+    let received = call.body(&[Content::Json, Content::CloudEvent, Content::CloudEvents]).await?;
+    let inputs: Vec<PublishInput> = match received.content {
+        Content::CloudEvents => received.read(&mut errors, |reader| reader.cloudevents(&received.bytes))?,
+        Content::CloudEvent => {
+            received.read(&mut errors, |reader| reader.cloudevent(&received.bytes))?.into_iter().collect()
+        }
+        _ => received.read(&mut errors, |reader| reader.event(reader.document(), At::Root))?.into_iter().collect(),
+    };
+    errors.check()?;
+    let batch = received.content == Content::CloudEvents;
+    answer(&received, &name, inputs, batch).await
+}
+
+/// Publish many events
+///
+/// All or none, at most 1,000, as `{"events": […]}` or NDJSON (one event a line). Scope `publish`.
+#[utoipa::path(
+    post, path = "/v1/tenants/{tenant}/events/batch", operation_id = "publishEvents", tag = "events",
+    params(schema::TenantPath),
+    request_body(content(
+        (schema::BatchInput = "application/json"),
+        (String = "application/x-ndjson"),
+    )),
+    responses(
+        (status = 202, description = "All accepted and on disk", body = ShowBatch),
+        (status = 409, description = "`event_id_conflict`", body = schema::Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn publish_batch(Names(name): Names<String>, call: Call) -> Result<Response, Problem> {
+    call.tenant_id(&name, Scope::Publish)?;
+    let mut errors = Errors::default();
+    Params::open(&call.parts.uri, &[], &mut errors);
+    let content = Content::of(&call.parts.headers, &[Content::Json, Content::Ndjson])?;
+    let limit = call.engine().limits().max_batch_bytes;
+    let received = call.body_up_to(content, limit).await?;
+    let inputs = received.read(&mut errors, |reader| match content {
+        Content::Ndjson => reader.ndjson(),
+        _ => reader.batch(),
+    })?;
+    errors.check()?;
+    answer(&received, &name, inputs, true).await
+}
+
+/// Publishes what was read without error.
+async fn answer(received: &Received, name: &str, inputs: Vec<PublishInput>, batch: bool) -> Result<Response, Problem> {
+    let tenant = id(Kind::Tenant, name)?;
+    let published = received.engine().publish(&tenant, inputs, batch).await.map_err(fail(name, name))?;
+    if batch {
+        return json(StatusCode::ACCEPTED, &ShowBatch { events: published.iter().map(ShowPublished::from).collect() });
+    }
+    // One event in, one out.
+    let one = published.first().ok_or_else(Problem::internal)?;
+    json(StatusCode::ACCEPTED, &ShowPublished::from(one))
+}
+
+/// List events
+///
+/// Newest first; with `order=asc` a feed that can be polled forever without gap or repeat: it begins
+/// at the oldest kept event and its `next_cursor` is never null. Scope `read`.
+#[utoipa::path(
+    get, path = "/v1/tenants/{tenant}/events", operation_id = "listEvents", tag = "events",
+    params(schema::TenantPath, schema::PageParams, schema::EventParams),
+    responses((status = 200, description = "A page of events", body = ListPage<ShowEvent>))
+)]
+pub(crate) async fn list(Names(name): Names<String>, call: Call) -> Result<Response, Problem> {
+    let tenant = call.tenant(&name, Scope::Read).await?;
+    let mut errors = Errors::default();
+    let allowed = ["limit", "cursor", "order", "type", "subject", "subject_type", "after", "before"];
+    let params = Params::open(&call.parts.uri, &allowed, &mut errors);
+    let orders = [("asc", Order::Ascending), ("desc", Order::Descending)];
+    let order = params.word("order", &orders, &mut errors).unwrap_or_default();
+    let kind = match order {
+        Order::Ascending => List::Feed,
+        Order::Descending => List::Events,
+    };
+    let query = EventQuery {
+        tenant: tenant.key,
+        event_type: params.parsed("type", &mut errors),
+        subject: params.text("subject", &mut errors),
+        subject_type: params.text("subject_type", &mut errors),
+        after: params.parsed("after", &mut errors),
+        before: params.parsed("before", &mut errors),
+        order,
+        page: params.page(kind, tenant.key.0, &mut errors),
+    };
+    errors.check()?;
+    let page = call.engine().events(query).await.map_err(fail(&name, ""))?;
+    let mut bytes = 0;
+    let shown = page.rows.iter().take_while(|(event, _)| {
+        let fits = bytes == 0 || bytes + event.data.len() <= PAGE_BYTES;
+        bytes += event.data.len().max(1);
+        fits
+    });
+    let shown: Vec<_> = shown.collect();
+    let next = match shown.last() {
+        Some((last, _)) if shown.len() < page.rows.len() => Some(last.seq.0),
+        _ => page.next,
+    };
+    let data = shown.iter().map(|(event, deliveries)| ShowEvent::new(event, *deliveries)).collect::<Result<_, _>>()?;
+    let next_cursor = next.map(|position| encode_number(kind, tenant.key.0, position));
+    json(StatusCode::OK, &ListPage { data, next_cursor })
+}
+
+/// Show an event
+///
+/// With its deliveries and, per webhook, why it did or did not match. Scope `read`.
+#[utoipa::path(
+    get, path = "/v1/tenants/{tenant}/events/{event}", operation_id = "getEvent", tag = "events",
+    params(schema::TenantPath, schema::EventPath),
+    responses((status = 200, description = "The event", body = ShowEventDetail))
+)]
+pub(crate) async fn get(Names((name, event)): Names<(String, String)>, call: Call) -> Result<Response, Problem> {
+    let tenant = call.tenant(&name, Scope::Read).await?;
+    call.no_query()?;
+    let id = id(Kind::Event, &event)?;
+    let detail = call.engine().event(&tenant, &id).await.map_err(fail(&name, &event))?;
+    json(StatusCode::OK, &ShowEventDetail::new(&detail)?)
+}

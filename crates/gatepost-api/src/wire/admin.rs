@@ -1,0 +1,147 @@
+//! Tenants, keys and event types to write.
+
+use gatepost_core::catalogue::EventTypeDefinition;
+use gatepost_core::event::EventType;
+use gatepost_core::tenant::Environment;
+use gatepost_engine::ops::{KeyInput, SettingsInput, TenantInput};
+use gatepost_engine::store::Scope;
+use serde_json::value::RawValue;
+
+use super::event::URGENCIES;
+use super::{At, Read, Reader};
+
+/// Members of a tenant that can be written.
+pub(crate) const TENANT: [&str; 3] = ["name", "environment", "settings"];
+/// Members of a tenant's settings.
+pub(crate) const SETTINGS: [&str; 1] = ["allow_nets"];
+/// Members of a key that can be written.
+pub(crate) const KEY: [&str; 4] = ["name", "scopes", "tenant", "expires_at"];
+/// Members of an event type that can be written.
+pub(crate) const EVENT_TYPE: [&str; 6] = ["family", "description", "example", "schema", "urgency", "deprecated"];
+
+const ENVIRONMENTS: [(&str, Environment); 2] =
+    [("production", Environment::Production), ("sandbox", Environment::Sandbox)];
+const SCOPES: [(&str, Scope); 5] = [
+    ("admin", Scope::Admin),
+    ("manage", Scope::Manage),
+    ("publish", Scope::Publish),
+    ("invoke", Scope::Invoke),
+    ("read", Scope::Read),
+];
+
+/// Networks one tenant may open.
+const NETS_MAX: usize = 100;
+
+impl<'a> Reader<'a, '_> {
+    /// A tenant to put. An empty body is an empty object: absent members keep.
+    pub(crate) fn tenant(&mut self) -> Read<TenantInput> {
+        let at = At::Root;
+        let Some(text) = self.given_document() else { return Ok(TenantInput::default()) };
+        let Some(fields) = self.open(text, at, &TENANT)? else { return Ok(TenantInput::default()) };
+        let name = fields.given("name").map(|raw| match raw.get() {
+            "null" => None,
+            _ => self.text(raw, at.member("name"), 1..=200),
+        });
+        let environment =
+            fields.optional("environment").and_then(|raw| self.word(raw, at.member("environment"), &ENVIRONMENTS));
+        let settings = match fields.optional("settings") {
+            Some(raw) => self.settings(raw, at.member("settings"))?,
+            None => None,
+        };
+        Ok(TenantInput { name, environment, settings })
+    }
+
+    fn settings(&mut self, raw: &'a RawValue, at: At<'_>) -> Read<Option<SettingsInput>> {
+        let Some(fields) = self.open(raw.get(), at, &SETTINGS)? else { return Ok(None) };
+        let allow_nets = match fields.optional("allow_nets") {
+            Some(raw) => self.texts(raw, at.member("allow_nets"), NETS_MAX)?,
+            None => None,
+        };
+        Ok(Some(SettingsInput { allow_nets }))
+    }
+
+    fn texts(&mut self, raw: &'a RawValue, at: At<'_>, max: usize) -> Read<Option<Vec<String>>> {
+        let Some(list) = self.items(raw.get(), at, max)? else { return Ok(None) };
+        if list.count > max {
+            self.errors.push(at, format!("must have at most {max} items"));
+            return Ok(None);
+        }
+        let mut texts = Vec::with_capacity(list.items.len());
+        for (index, item) in list.items.into_iter().enumerate() {
+            texts.extend(self.string(item, at.item(index)).map(String::from));
+        }
+        Ok(Some(texts))
+    }
+
+    /// A key to make. `None`: what is wrong is noted.
+    pub(crate) fn key(&mut self) -> Read<Option<KeyInput>> {
+        let at = At::Root;
+        let Some(fields) = self.open(self.document(), at, &KEY)? else { return Ok(None) };
+        let name = fields.required("name", at, self).and_then(|raw| self.text(raw, at.member("name"), 1..=200));
+        let scopes = match fields.required("scopes", at, self) {
+            Some(raw) => self.scopes(raw, at.member("scopes"))?,
+            None => None,
+        };
+        let tenant = fields.optional("tenant").and_then(|raw| self.parsed(raw, at.member("tenant")));
+        let expires_at = fields.optional("expires_at").and_then(|raw| self.parsed(raw, at.member("expires_at")));
+        let (Some(name), Some(scopes)) = (name, scopes) else { return Ok(None) };
+        Ok(Some(KeyInput { name, scopes, tenant, expires_at }))
+    }
+
+    fn scopes(&mut self, raw: &'a RawValue, at: At<'_>) -> Read<Option<Vec<Scope>>> {
+        let Some(list) = self.items(raw.get(), at, SCOPES.len())? else { return Ok(None) };
+        if !(1..=SCOPES.len()).contains(&list.count) {
+            self.errors.push(at, format!("must have 1 to {} scopes", SCOPES.len()));
+            return Ok(None);
+        }
+        let mut scopes = Vec::new();
+        for (index, item) in list.items.into_iter().enumerate() {
+            match self.word(item, at.item(index), &SCOPES) {
+                Some(scope) if scopes.contains(&scope) => self.errors.push(at.item(index), "is listed twice"),
+                scope => scopes.extend(scope),
+            }
+        }
+        Ok(Some(scopes))
+    }
+
+    /// What is declared about the event type `name`. An empty body is an empty object.
+    pub(crate) fn event_type(&mut self, name: &EventType) -> Read<EventTypeDefinition> {
+        let at = At::Root;
+        let mut definition = EventTypeDefinition {
+            family: name.family().to_owned(),
+            description: String::new(),
+            example: None,
+            schema: None,
+            urgency: Default::default(),
+            deprecated: false,
+        };
+        let Some(text) = self.given_document() else { return Ok(definition) };
+        let Some(fields) = self.open(text, at, &EVENT_TYPE)? else { return Ok(definition) };
+        if let Some(raw) = fields.optional("family")
+            && let Some(family) = self.text(raw, at.member("family"), 1..=128)
+        {
+            definition.family = family;
+        }
+        if let Some(raw) = fields.optional("description")
+            && let Some(description) = self.text(raw, at.member("description"), 0..=2_000)
+        {
+            definition.description = description;
+        }
+        definition.example =
+            fields.optional("example").and_then(|raw| self.json(raw, at.member("example"))).map(ToOwned::to_owned);
+        definition.schema =
+            fields.optional("schema").and_then(|raw| self.schema(raw, at.member("schema"))).map(ToOwned::to_owned);
+        if let Some(raw) = fields.optional("urgency") {
+            definition.urgency = self.word(raw, at.member("urgency"), &URGENCIES).unwrap_or_default();
+        }
+        if let Some(raw) = fields.optional("deprecated") {
+            definition.deprecated = self.boolean(raw, at.member("deprecated")).unwrap_or_default();
+        }
+        Ok(definition)
+    }
+
+    /// A JSON Schema is an object or a Boolean.
+    fn schema(&mut self, raw: &'a RawValue, at: At<'_>) -> Option<&'a RawValue> {
+        if matches!(raw.get(), "true" | "false") { Some(raw) } else { self.json_object(raw, at) }
+    }
+}

@@ -1,0 +1,203 @@
+//! Single values. Each reader notes what is wrong and answers `None`; none of them can fail.
+
+use std::borrow::Cow;
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+
+use bytes::Bytes;
+use serde_json::value::RawValue;
+
+use super::{At, Reader};
+
+/// How deep free-form JSON may be nested: what every JSON library in reach of a receiver reads.
+pub(crate) const DEPTH_MAX: usize = 128;
+
+/// The word for what a JSON text is, by its first character.
+pub(crate) fn kind_of(text: &str) -> &'static str {
+    match text.trim_ascii_start().as_bytes().first() {
+        Some(b'{') => "an object",
+        Some(b'[') => "an array",
+        Some(b'"') => "a string",
+        Some(b't' | b'f') => "a Boolean",
+        Some(b'n') => "null",
+        _ => "a number",
+    }
+}
+
+/// Whether a JSON text (known to be one) is nested deeper than [`DEPTH_MAX`].
+pub(crate) fn too_deep(text: &str) -> bool {
+    // Few brackets in all (in strings too) cannot nest deep: the common case, at memory speed.
+    if text.bytes().filter(|b| matches!(b, b'{' | b'[')).count() <= DEPTH_MAX {
+        return false;
+    }
+    let (mut depth, mut in_string, mut escaped) = (0usize, false, false);
+    for byte in text.bytes() {
+        if in_string {
+            match byte {
+                _ if escaped => escaped = false,
+                b'\\' => escaped = true,
+                b'"' => in_string = false,
+                _ => {}
+            }
+            continue;
+        }
+        match byte {
+            b'"' => in_string = true,
+            b'{' | b'[' => {
+                depth += 1;
+                if depth > DEPTH_MAX {
+                    return true;
+                }
+            }
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    false
+}
+
+impl<'a> Reader<'a, '_> {
+    fn wrong_kind(&mut self, raw: &RawValue, at: At<'_>, wanted: &str) {
+        self.errors.push(at, format!("must be {wanted}, not {}", kind_of(raw.get())));
+    }
+
+    /// A string; borrowed from the body when it has no escapes.
+    pub(crate) fn string(&mut self, raw: &'a RawValue, at: At<'_>) -> Option<Cow<'a, str>> {
+        let text = raw.get();
+        let Some(inner) = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) else {
+            self.wrong_kind(raw, at, "a string");
+            return None;
+        };
+        if !inner.contains('\\') {
+            return Some(Cow::Borrowed(inner));
+        }
+        match serde_json::from_str::<String>(text) {
+            Ok(text) => Some(Cow::Owned(text)),
+            Err(_) => {
+                self.errors.push(at, "has half of a surrogate pair, which is no character");
+                None
+            }
+        }
+    }
+
+    /// A string of a bounded number of characters.
+    pub(crate) fn text(&mut self, raw: &'a RawValue, at: At<'_>, chars: RangeInclusive<usize>) -> Option<String> {
+        let text = self.string(raw, at)?;
+        if chars.contains(&text.chars().count()) {
+            return Some(text.into_owned());
+        }
+        self.errors.push(at, format!("must have {} to {} characters", chars.start(), chars.end()));
+        None
+    }
+
+    /// A string with a grammar, whose error says what it must be.
+    pub(crate) fn parsed<T: FromStr<Err: Display>>(&mut self, raw: &'a RawValue, at: At<'_>) -> Option<T> {
+        let text = self.string(raw, at)?;
+        match text.parse() {
+            Ok(value) => Some(value),
+            Err(error) => {
+                self.errors.push(at, error.to_string());
+                None
+            }
+        }
+    }
+
+    /// One of a list of words.
+    pub(crate) fn word<T: Copy>(&mut self, raw: &'a RawValue, at: At<'_>, words: &[(&str, T)]) -> Option<T> {
+        let text = self.string(raw, at)?;
+        let found = words.iter().find(|(word, _)| *word == text);
+        if found.is_none() {
+            let list: Vec<_> = words.iter().map(|(word, _)| format!("\"{word}\"")).collect();
+            self.errors.push(at, format!("must be one of {}", list.join(", ")));
+        }
+        found.map(|(_, value)| *value)
+    }
+
+    /// A whole number within bounds.
+    pub(crate) fn integer(&mut self, raw: &RawValue, at: At<'_>, range: RangeInclusive<u32>) -> Option<u32> {
+        if kind_of(raw.get()) != "a number" {
+            self.wrong_kind(raw, at, "a whole number");
+            return None;
+        }
+        match raw.get().parse::<u32>() {
+            Ok(number) if range.contains(&number) => Some(number),
+            _ => {
+                self.errors.push(at, format!("must be a whole number, {} to {}", range.start(), range.end()));
+                None
+            }
+        }
+    }
+
+    /// A number that a double holds.
+    pub(crate) fn number(&mut self, raw: &RawValue, at: At<'_>) -> Option<f64> {
+        if kind_of(raw.get()) != "a number" {
+            self.wrong_kind(raw, at, "a number");
+            return None;
+        }
+        match raw.get().parse::<f64>() {
+            Ok(number) if number.is_finite() => Some(number),
+            _ => {
+                self.errors.push(at, "is too large a number");
+                None
+            }
+        }
+    }
+
+    /// `true` or `false`.
+    pub(crate) fn boolean(&mut self, raw: &RawValue, at: At<'_>) -> Option<bool> {
+        match raw.get() {
+            "true" => Some(true),
+            "false" => Some(false),
+            _ => {
+                self.wrong_kind(raw, at, "true or false");
+                None
+            }
+        }
+    }
+
+    /// Any JSON value, kept as it is written, if it is not nested too deep.
+    pub(crate) fn json(&mut self, raw: &'a RawValue, at: At<'_>) -> Option<&'a RawValue> {
+        if too_deep(raw.get()) {
+            self.errors.push(at, format!("is nested deeper than {DEPTH_MAX} levels"));
+            return None;
+        }
+        Some(raw)
+    }
+
+    /// Any JSON object, kept as it is written, if it is not nested too deep.
+    pub(crate) fn json_object(&mut self, raw: &'a RawValue, at: At<'_>) -> Option<&'a RawValue> {
+        if !raw.get().starts_with('{') {
+            self.wrong_kind(raw, at, "an object");
+            return None;
+        }
+        self.json(raw, at)
+    }
+}
+
+/// The bytes of a value in an allocation of their own: they are kept, and must not keep the
+/// connection's read buffer alive.
+pub(crate) fn own_bytes(raw: &RawValue) -> Bytes {
+    match raw.get() {
+        "null" => Bytes::from_static(b"null"),
+        text => Bytes::copy_from_slice(text.as_bytes()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nested(depth: usize) -> String {
+        format!("{}{}", "[".repeat(depth), "]".repeat(depth))
+    }
+
+    #[test]
+    fn depth_counts_structure_not_strings() {
+        assert!(!too_deep(&nested(DEPTH_MAX)));
+        assert!(too_deep(&nested(DEPTH_MAX + 1)));
+        assert!(!too_deep(&format!("[\"{}\\\"{}\"]", "[".repeat(500), "{".repeat(500))));
+        assert!(!too_deep(&format!("[{}]", vec!["[]"; 500].join(","))));
+        assert!(too_deep(&format!("[\"\\\\\",{}]", nested(DEPTH_MAX))));
+    }
+}
