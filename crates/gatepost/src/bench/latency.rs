@@ -1,0 +1,211 @@
+//! How soon: open loops, counted from when an event was due.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::Run;
+use super::ledger::Ledger;
+use super::load::{Applied, Form, Load, Pace};
+use super::measure::{flushes, millis, percentile};
+use super::report::Bar;
+use super::sink::Sink;
+use super::stage::{self, Cast, Stage};
+
+/// Connections of an open loop: more than are ever needed at once, unless the server stalls.
+const CONNECTIONS: usize = 64;
+/// Events a slow receiver is owed, and how long it takes over each.
+const SLOW_EVENTS: usize = 2_000;
+const SLOW_ANSWER: Duration = Duration::from_secs(10);
+/// Events a second in the two scenarios that compare.
+const STEADY: u32 = 100;
+/// The least time for a percentile of [`STEADY`] events to mean something.
+const STEADY_LENGTH: Duration = Duration::from_secs(5);
+/// How long a receiver takes over an answer when it is an ordinary one, somewhere else.
+const ORDINARY: Duration = Duration::from_millis(20);
+/// Flushes timed.
+const FLUSHES: usize = 300;
+
+/// End-to-end latencies of one open loop, in milliseconds.
+struct Latency {
+    p50: f64,
+    p99: f64,
+    max: f64,
+    /// 99 % of the answers to publishers were there by then.
+    answered_p99: f64,
+}
+
+/// Latencies of the events due before `until`.
+fn latencies(ledger: &Ledger, applied: &Applied, per_second: u32, until: u64) -> Latency {
+    let due = |index: usize| Load::due(per_second, applied.began, index);
+    let mut waits: Vec<u64> = (0..ledger.capacity())
+        .take_while(|index| due(*index) < until)
+        .filter_map(|index| Some(ledger.arrival(index)?.saturating_sub(due(index))))
+        .collect();
+    Latency {
+        p50: millis(percentile(&mut waits, 50.0)),
+        p99: millis(percentile(&mut waits, 99.0)),
+        max: millis(percentile(&mut waits, 100.0)),
+        answered_p99: millis(percentile(&mut applied.waits.clone(), 99.0)),
+    }
+}
+
+fn capacity(per_second: u32, length: Duration) -> usize {
+    (f64::from(per_second) * length.as_secs_f64()) as usize
+}
+
+impl Run {
+    async fn raw_open(&self, per_second: u32, length: Duration) -> Result<Latency> {
+        let sink = Sink::start(1, self.watch)?;
+        let ledger = Arc::new(Ledger::new(capacity(per_second, length), 1));
+        sink.watch(&ledger);
+        let load = Load {
+            addr: sink.addrs()[0],
+            paths: vec!["/hook".into()],
+            key: None,
+            form: Form::Raw,
+            pace: Pace::Open(per_second, length),
+            connections: CONNECTIONS,
+            ledger: ledger.clone(),
+        };
+        let applied = load.apply(self.watch).await?;
+        Ok(latencies(&ledger, &applied, per_second, u64::MAX))
+    }
+
+    /// An open loop on one tenant of a stage, to its end.
+    async fn open(
+        &mut self,
+        scenario: &'static str,
+        stage: &Stage,
+        tenant: usize,
+        urgency: Option<&'static str>,
+        (per_second, length): (u32, Duration),
+    ) -> Result<(Arc<Ledger>, Applied)> {
+        let ledger = stage.ledger(capacity(per_second, length));
+        let pace = Pace::Open(per_second, length);
+        let load = stage.load(tenant..tenant + 1, Form::Event { urgency }, pace, CONNECTIONS, &ledger)?;
+        let applied = load.apply(self.watch).await?;
+        stage.arrive(&ledger).await;
+        stage::check(scenario, &applied, &ledger.balance(), &mut self.report);
+        Ok((ledger, applied))
+    }
+
+    /// 200 and 1,000 events a second, against the same without a server.
+    pub(super) async fn latency(&mut self) -> Result<()> {
+        const SCENARIO: &str = "latency";
+        let cast = Cast { tenants: 1, webhooks: 1, receivers: 1 };
+        let stage = Stage::set(&self.program, self.dir.as_ref(), cast, self.watch).await?;
+        let flush = self.flush(&stage)?;
+        for per_second in [200, 1_000] {
+            let (mut raw, mut ours) = (Vec::new(), Vec::new());
+            for round in 1..=self.rounds {
+                self.say(format_args!("{SCENARIO}: {per_second}/s, round {round} of {}", self.rounds));
+                raw.push(self.raw_open(per_second, self.length).await?);
+                let (ledger, applied) = self.open(SCENARIO, &stage, 0, None, (per_second, self.length)).await?;
+                ours.push(latencies(&ledger, &applied, per_second, u64::MAX));
+            }
+            let of = |from: &[Latency], value: fn(&Latency) -> f64| from.iter().map(value).collect::<Vec<_>>();
+            let over: Vec<f64> = ours.iter().zip(&raw).map(|(ours, raw)| ours.p99 - raw.p99).collect();
+            let per_flush: Vec<f64> = ours.iter().map(|ours| ours.p50 / flush).collect();
+            let (over_bar, flush_bar) =
+                if per_second == 200 { (Bar::below(5.0, 1.5), None) } else { (None, Bar::below(10.0, 3.0)) };
+            let report = &mut self.report;
+            let name = |what: &str| format!("{per_second}/s: {what}");
+            report.add(SCENARIO, name("p99 minus raw p99"), "ms", &over, over_bar);
+            report.add(SCENARIO, name("p50 ÷ one flush"), "", &per_flush, flush_bar);
+            report.add(SCENARIO, name("end to end p50"), "ms", &of(&ours, |l| l.p50), None);
+            report.add(SCENARIO, name("end to end p99"), "ms", &of(&ours, |l| l.p99), None);
+            report.add(SCENARIO, name("publish answered, p99"), "ms", &of(&ours, |l| l.answered_p99), None);
+            report.add(SCENARIO, name("raw p50"), "ms", &of(&raw, |l| l.p50), None);
+            report.add(SCENARIO, name("raw p99"), "ms", &of(&raw, |l| l.p99), None);
+        }
+        stage.check(SCENARIO, &mut self.report);
+        Ok(())
+    }
+
+    /// What one flush of this disk takes at the median, in milliseconds.
+    fn flush(&mut self, stage: &Stage) -> Result<f64> {
+        let mut took = flushes(stage.folder.path(), FLUSHES)?;
+        let p50 = millis(percentile(&mut took, 50.0));
+        self.report.add("raw", "append of 4 KiB and fdatasync, p50", "ms", &[p50], None);
+        self.report.add("raw", "append of 4 KiB and fdatasync, p99", "ms", &[millis(percentile(&mut took, 99.0))], None);
+        Ok(p50)
+    }
+
+    /// A healthy tenant beside one whose receiver is slow and owed a lot.
+    pub(super) async fn noisy(&mut self) -> Result<()> {
+        const SCENARIO: &str = "noisy";
+        let length = self.length.max(STEADY_LENGTH);
+        let cast = Cast { tenants: 2, webhooks: 1, receivers: 2 };
+        let (mut alone, mut beside) = (Vec::new(), Vec::new());
+        for round in 1..=self.rounds {
+            self.say(format_args!("{SCENARIO}: round {round} of {}", self.rounds));
+            let stage = Stage::set(&self.program, self.dir.as_ref(), cast, self.watch).await?;
+            let (ledger, applied) = self.open(SCENARIO, &stage, 1, None, (STEADY, length)).await?;
+            alone.push(latencies(&ledger, &applied, STEADY, u64::MAX));
+            stage.sink.answer_after(0, SLOW_ANSWER);
+            let owed = stage.ledger(SLOW_EVENTS);
+            let applied = stage.pile_up(0..1, None, &owed).await?;
+            if applied.failed > 0 {
+                self.report.problem(SCENARIO, "the slow receiver's events were not accepted");
+            }
+            let (ledger, applied) = self.open(SCENARIO, &stage, 1, None, (STEADY, length)).await?;
+            beside.push(latencies(&ledger, &applied, STEADY, u64::MAX));
+            stage.check(SCENARIO, &mut self.report);
+        }
+        let ratios: Vec<f64> = beside.iter().zip(&alone).map(|(with, without)| with.p99 / without.p99).collect();
+        let of = |from: &[Latency], value: fn(&Latency) -> f64| from.iter().map(value).collect::<Vec<_>>();
+        let report = &mut self.report;
+        report.add(SCENARIO, "healthy p99 beside it ÷ alone", "", &ratios, Bar::below(3.0, 1.2));
+        report.add(SCENARIO, "healthy p50 alone", "ms", &of(&alone, |l| l.p50), None);
+        report.add(SCENARIO, "healthy p99 alone", "ms", &of(&alone, |l| l.p99), None);
+        report.add(SCENARIO, "healthy p50 beside it", "ms", &of(&beside, |l| l.p50), None);
+        report.add(SCENARIO, "healthy p99 beside it", "ms", &of(&beside, |l| l.p99), None);
+        Ok(())
+    }
+
+    /// Urgent events of a tenant whose bulk backlog, to the same receiver, is being delivered.
+    pub(super) async fn urgent(&mut self) -> Result<()> {
+        self.urgent_behind("receiver takes 20 ms", ORDINARY).await?;
+        self.urgent_behind("receiver takes no time", Duration::ZERO).await
+    }
+
+    async fn urgent_behind(&mut self, what: &str, delay: Duration) -> Result<()> {
+        const SCENARIO: &str = "urgent";
+        let length = self.length.max(STEADY_LENGTH);
+        let cast = Cast { tenants: 1, webhooks: 1, receivers: 1 };
+        let (mut idle, mut behind, mut delivered) = (Vec::new(), Vec::new(), Vec::new());
+        for round in 1..=self.rounds {
+            self.say(format_args!("{SCENARIO}: {what}, round {round} of {}", self.rounds));
+            let stage = Stage::set(&self.program, self.dir.as_ref(), cast, self.watch).await?;
+            stage.sink.answer_after(0, delay);
+            let (ledger, applied) = self.open(SCENARIO, &stage, 0, Some("urgent"), (STEADY, length)).await?;
+            idle.push(latencies(&ledger, &applied, STEADY, u64::MAX));
+            stage.sink.hold();
+            let bulk = stage.ledger(self.backlog);
+            let piled = stage.pile_up(0..1, Some("bulk"), &bulk).await?;
+            stage.sink.answer_after(0, delay);
+            let (ledger, applied) = self.open(SCENARIO, &stage, 0, Some("urgent"), (STEADY, length)).await?;
+            delivered.push(bulk.distinct() as f64 / self.backlog as f64 * 100.0);
+            // Only while there was something to be behind of.
+            let until = if bulk.is_complete() { bulk.last_arrival() } else { u64::MAX };
+            behind.push(latencies(&ledger, &applied, STEADY, until));
+            stage.sink.release();
+            stage.arrive(&bulk).await;
+            stage::check(SCENARIO, &piled, &bulk.balance(), &mut self.report);
+            stage.check(SCENARIO, &mut self.report);
+        }
+        let ratios: Vec<f64> = behind.iter().zip(&idle).map(|(with, without)| with.p99 / without.p99).collect();
+        let of = |from: &[Latency], value: fn(&Latency) -> f64| from.iter().map(value).collect::<Vec<_>>();
+        let report = &mut self.report;
+        let name = |figure: &str| format!("{what}: {figure}");
+        report.add(SCENARIO, name("p99 behind bulk ÷ idle"), "", &ratios, Bar::below(5.0, 2.0));
+        report.add(SCENARIO, name("p99 idle"), "ms", &of(&idle, |l| l.p99), None);
+        report.add(SCENARIO, name("p50 behind bulk"), "ms", &of(&behind, |l| l.p50), None);
+        report.add(SCENARIO, name("p99 behind bulk"), "ms", &of(&behind, |l| l.p99), None);
+        report.add(SCENARIO, name("max behind bulk"), "ms", &of(&behind, |l| l.max), None);
+        report.add(SCENARIO, name("of the bulk delivered meanwhile"), "%", &delivered, None);
+        Ok(())
+    }
+}

@@ -1,0 +1,208 @@
+//! `gatepost bench`: how fast, how soon, how lean, how durable, on this machine.
+//!
+//! It starts the same program's `serve` as a process of its own on a throwaway folder, receivers that
+//! only count, and load from connections driven directly; everything stays on 127.0.0.1. Absolute
+//! rates say little about a machine that others use too, so each round is measured next to the *raw
+//! ceiling C* (the same bodies posted to the same kind of receiver by a plain client) and reported as
+//! a share of it: medians of three.
+//!
+//! While it measures it checks: every accepted event must arrive everywhere it is owed; duplicates
+//! are counted. Something lost is exit code 1.
+//!
+//! To add a scenario: a variant of [`Scenario`], a method of `Run` in the file it belongs to
+//! (`throughput`, `latency`, `upkeep`), and its line in `Run::play`.
+
+mod latency;
+mod ledger;
+mod load;
+mod measure;
+mod process;
+mod report;
+mod sink;
+mod stage;
+mod throughput;
+mod upkeep;
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+
+use self::measure::Stopwatch;
+use self::report::Report;
+use self::throughput::Ceiling;
+use crate::failure::{Failure, Outcome};
+
+const EXAMPLES: &str = "\
+Examples:
+  gatepost bench                                    every scenario, short (a few minutes)
+  gatepost bench --full --json > bench.json         longer runs and larger backlogs
+  gatepost bench --scenario drain,fan-out           only these
+  gatepost bench --scenario memory --pending 0,2000000 --dir /mnt/disk
+
+Everything runs on this machine and is gone afterwards. C is what a plain HTTP client and receiver do
+without a server in between, measured before and after each round; ratios to it can be compared between
+machines, rates cannot. docs/performance.md explains the method.";
+
+/// Measure this machine: rates as shares of the raw ceiling, latencies, memory, crashes
+///
+/// Starts servers of its own on throwaway folders; nothing of yours is touched.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = EXAMPLES)]
+pub struct Command {
+    /// What to measure [default: everything]
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
+    scenario: Vec<Scenario>,
+    /// Longer runs, larger backlogs
+    #[arg(long)]
+    full: bool,
+    /// Seconds of load in one measured run [default: 2, with --full 10]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=600))]
+    seconds: Option<u64>,
+    /// At most so many events in one measured run of one-to-one, fan-out and batch
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(100..=50_000_000))]
+    count: Option<u64>,
+    /// Rounds of each scenario, of which the median counts
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=25))]
+    rounds: u8,
+    /// Events of the backlog in drain and urgent
+    #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1_000..=10_000_000))]
+    backlog: u64,
+    /// Pending events in memory, each measured apart [default: 0,200000, with --full 0,200000,1000000]
+    #[arg(long, value_name = "N,…", value_delimiter = ',', value_parser = clap::value_parser!(u64).range(0..=20_000_000))]
+    pending: Vec<u64>,
+    /// Folder for the servers' data, on the disk to be measured [default: the system's for temporary files]
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// The program to measure [default: this one]
+    #[arg(long, value_name = "FILE")]
+    program: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What can be measured.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum Scenario {
+    /// One event a request, 64 publishers, one webhook each
+    OneToOne,
+    /// One event, ten webhooks
+    FanOut,
+    /// A hundred events a request
+    Batch,
+    /// An accepted backlog, ten receivers
+    Drain,
+    /// End to end at 200 and 1,000 events a second
+    Latency,
+    /// A healthy tenant beside a slow receiver
+    Noisy,
+    /// Urgent events behind a bulk backlog
+    Urgent,
+    /// Memory, and the time to start, with pending events
+    Memory,
+    /// kill -9 under load
+    Kill,
+}
+
+/// One run of the benchmark.
+struct Run {
+    watch: Stopwatch,
+    program: PathBuf,
+    dir: Option<PathBuf>,
+    /// Of load in one round.
+    length: Duration,
+    count: Option<usize>,
+    rounds: usize,
+    backlog: usize,
+    pending: Vec<usize>,
+    ceilings: Vec<Ceiling>,
+    report: Report,
+}
+
+impl Command {
+    /// Measures and prints.
+    ///
+    /// # Errors
+    /// Something could not be measured, or an accepted event was lost.
+    pub async fn run(self) -> Outcome {
+        if cfg!(debug_assertions) && self.program.is_none() {
+            note("this is a debug build: the figures mean nothing");
+        }
+        let program = match self.program {
+            Some(program) => std::path::absolute(program)?,
+            None => std::env::current_exe().map_err(|error| Failure::failed(format!("this program cannot be found: {error}")))?,
+        };
+        let pending = match (self.pending.is_empty(), self.full) {
+            (false, _) => self.pending.clone(),
+            (true, true) => vec![0, 200_000, 1_000_000],
+            (true, false) => vec![0, 200_000],
+        };
+        // All of these are bounded far below what a usize holds.
+        let mut run = Run {
+            watch: Stopwatch::start(),
+            program,
+            dir: self.dir,
+            length: Duration::from_secs(self.seconds.unwrap_or(if self.full { 10 } else { 2 })),
+            count: self.count.map(|count| count as usize),
+            rounds: usize::from(self.rounds),
+            backlog: self.backlog as usize,
+            pending: pending.into_iter().map(|pending| pending as usize).collect(),
+            ceilings: Vec::new(),
+            report: Report {
+                version: env!("CARGO_PKG_VERSION"),
+                cores: std::thread::available_parallelism().map_or(1, usize::from),
+                ..Report::default()
+            },
+        };
+        let scenarios = if self.scenario.is_empty() { Scenario::value_variants() } else { &self.scenario };
+        for scenario in scenarios {
+            let name = scenario.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
+            if let Err(error) = run.play(*scenario).await {
+                // The others are worth having all the same.
+                run.report.problem(&name, format_args!("could not be measured: {error:#}"));
+            }
+        }
+        run.report_ceilings();
+        let report = run.report;
+        let mut out = std::io::stdout().lock();
+        if self.json {
+            let json = serde_json::to_string_pretty(&report)
+                .map_err(|error| Failure::failed(format!("the report cannot be written: {error}")))?;
+            writeln!(out, "{json}")?;
+        } else {
+            writeln!(out, "{}", report.table())?;
+        }
+        match report.problems.len() {
+            0 => Ok(()),
+            problems => Err(Failure::failed(format!("{} while measuring", crate::text::count(problems as u64, "problem")))),
+        }
+    }
+}
+
+impl Run {
+    async fn play(&mut self, scenario: Scenario) -> anyhow::Result<()> {
+        match scenario {
+            Scenario::OneToOne => self.one_to_one().await,
+            Scenario::FanOut => self.fan_out().await,
+            Scenario::Batch => self.batch().await,
+            Scenario::Drain => self.drain().await,
+            Scenario::Latency => self.latency().await,
+            Scenario::Noisy => self.noisy().await,
+            Scenario::Urgent => self.urgent().await,
+            Scenario::Memory => self.memory().await,
+            Scenario::Kill => self.kill().await,
+        }
+    }
+
+    fn say(&self, what: impl std::fmt::Display) {
+        note(what);
+    }
+}
+
+/// Progress, beside the output.
+fn note(what: impl std::fmt::Display) {
+    // Nobody reading it is no reason to stop measuring.
+    let _ = writeln!(std::io::stderr(), "{what}");
+}

@@ -1,0 +1,287 @@
+//! What the demo plays. Everything is done through the HTTP API, as anybody would.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytes::Bytes;
+use gatepost_core::catalogue::CRYPTR_SAMPLE_EVENT;
+use gatepost_core::secret::Secret;
+use http::Method;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+use tokio::time::{Instant, timeout_at};
+
+use super::super::print;
+use super::super::trigger::{Accepted, Event};
+use super::stage::{FAILURES, FLAKY, Stage};
+use crate::failure::{Failure, Outcome};
+use crate::http_client::{Api, read};
+use crate::text::count;
+
+/// How long everything may take to land.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Catalogue examples published.
+const EXAMPLES: usize = 12;
+/// The tenant everything belongs to.
+const TENANT: &str = "demo";
+
+/// What is shown of the server.
+pub(super) struct Facts {
+    pub(super) addr: SocketAddr,
+    pub(super) url: String,
+    pub(super) admin_key: Secret,
+    pub(super) folder: PathBuf,
+}
+
+/// Plays, and stays for whoever wants to play on, unless it is to be only `once`.
+///
+/// # Errors
+/// A delivery did not land in time, or its signature did not fit.
+pub(super) async fn play(api: &Api, facts: &Facts, once: bool, json: bool) -> Outcome {
+    let scene = Scene { api, json };
+    let mut stage = Stage::new(json).await?;
+    scene.say(
+        &format!("Gatepost {} on http://{}, data in {}", env!("CARGO_PKG_VERSION"), facts.addr, facts.folder.display()),
+        json!({ "kind": "server", "addr": facts.addr, "url": facts.url, "admin_key": facts.admin_key.expose() }),
+    )?;
+    scene.put_tenant().await?;
+    scene.heading("Two webhooks, registered by POST /v1/tenants/demo/webhooks")?;
+    let everything = json!({ "name": "Everything", "events": ["all"] });
+    let cloudevents = json!({
+        "name": "People, as CloudEvents",
+        "events": ["*"],
+        "profile": "cloudevents",
+        "filter": "type.startsWith('user.') || type.startsWith('dir_sync.user.')",
+    });
+    scene.register(&mut stage, "/everything", everything).await?;
+    scene.register(&mut stage, "/cloudevents", cloudevents).await?;
+
+    scene.heading("The sample event of Cryptr's document, and examples of the catalogue")?;
+    let mut owed = scene.publish(&cryptr_sample()?).await?;
+    owed += scene.publish_examples().await?;
+    scene.await_all(&mut stage, owed).await?;
+
+    scene.heading(&format!("A third webhook, whose receiver answers 503 {FAILURES} times and is tried again"))?;
+    let flaky = json!({ "name": "Flaky", "events": ["session.revoked"], "retry": { "waits": [0.5, 1], "jitter": 0 } });
+    scene.register(&mut stage, FLAKY, flaky).await?;
+    owed += scene.publish_example("session.revoked").await?;
+    scene.await_all(&mut stage, owed).await?;
+
+    scene.say(
+        &format!("\n{} landed, every signature verified; {} on the way", count(owed, "delivery"), count(stage.retried().into(), "failed attempt")),
+        json!({ "kind": "summary", "deliveries": owed, "failed_attempts": stage.retried() }),
+    )?;
+    if once {
+        return Ok(());
+    }
+    if !json {
+        print(&farewell(facts))?;
+    }
+    loop {
+        stage.take().await?;
+    }
+}
+
+struct Scene<'a> {
+    api: &'a Api,
+    json: bool,
+}
+
+impl Scene<'_> {
+    /// A line for people, or the same for programs.
+    fn say(&self, text: &str, json: Value) -> Outcome {
+        print(&if self.json { json.to_string() } else { text.to_owned() })
+    }
+
+    fn heading(&self, text: &str) -> Outcome {
+        if self.json { Ok(()) } else { print(&format!("\n{text}")) }
+    }
+
+    async fn put_tenant(&self) -> Outcome {
+        let body = json!({ "name": "The demo", "environment": "sandbox" });
+        self.call(Method::PUT, &format!("/v1/tenants/{TENANT}"), body.to_string()).await?;
+        Ok(())
+    }
+
+    /// Registers a webhook for `path` of the stage, and tells the stage its secret.
+    async fn register(&self, stage: &mut Stage, path: &str, mut webhook: Value) -> Outcome {
+        #[derive(Deserialize)]
+        struct Made {
+            id: String,
+            secret: String,
+        }
+        webhook["url"] = stage.url(path).into();
+        let answer = self.call(Method::POST, &format!("/v1/tenants/{TENANT}/webhooks"), webhook.to_string()).await?;
+        let made: Made = read(&answer)?;
+        stage.expect(path, Secret::new(made.secret));
+        self.say(
+            &format!("  {:<13} {}  {}", path, made.id, webhook["name"].as_str().unwrap_or_default()),
+            json!({ "kind": "webhook", "path": path, "id": made.id, "url": webhook["url"] }),
+        )
+    }
+
+    /// Publishes one event and answers how many deliveries are owed for it.
+    async fn publish(&self, event: &str) -> Outcome<u64> {
+        let answer = self.call(Method::POST, &format!("/v1/tenants/{TENANT}/events"), event.to_owned()).await?;
+        Ok(read::<Accepted>(&answer)?.deliveries)
+    }
+
+    async fn publish_example(&self, event_type: &str) -> Outcome<u64> {
+        let answer = self.api.call(Method::GET, &format!("/v1/event-types/{event_type}"), None).await?;
+        self.publish(&read::<Declared>(&answer)?.event()?).await
+    }
+
+    /// Publishes examples of the catalogue as one batch: spread over its families, people first.
+    async fn publish_examples(&self) -> Outcome<u64> {
+        #[derive(Deserialize)]
+        struct Batch {
+            events: Vec<Accepted>,
+        }
+        let rows = self.api.all("/v1/event-types").await?;
+        let types = rows.iter().map(|row| read(row.get().as_bytes())).collect::<Outcome<Vec<Declared>>>()?;
+        let events = chosen(types).iter().map(Declared::event).collect::<Outcome<Vec<_>>>()?;
+        let body = format!("{{\"events\":[{}]}}", events.join(","));
+        let answer = self.call(Method::POST, &format!("/v1/tenants/{TENANT}/events/batch"), body).await?;
+        Ok(read::<Batch>(&answer)?.events.iter().map(|event| event.deliveries).sum())
+    }
+
+    /// Waits until as many deliveries have landed as are owed in all.
+    async fn await_all(&self, stage: &mut Stage, owed: u64) -> Outcome {
+        let deadline = Instant::now() + PATIENCE;
+        while (stage.landed() as u64) < owed {
+            match timeout_at(deadline, stage.take()).await {
+                Ok(taken) => taken?,
+                Err(_) => {
+                    let landed = stage.landed();
+                    return Err(Failure::failed(format!(
+                        "only {landed} of {owed} deliveries landed within {} s; GATEPOST_LOG=info tells more",
+                        PATIENCE.as_secs()
+                    )));
+                }
+            }
+        }
+        match stage.unverified() {
+            0 => Ok(()),
+            n => Err(Failure::failed(format!("{} did not verify", count(n.into(), "signature")))),
+        }
+    }
+
+    async fn call(&self, method: Method, path: &str, body: String) -> Outcome<Bytes> {
+        Ok(self.api.call(method, path, Some(Bytes::from(body))).await?)
+    }
+}
+
+#[derive(Deserialize)]
+struct Declared {
+    name: String,
+    family: String,
+    example: Option<Box<RawValue>>,
+    deprecated: bool,
+}
+
+impl Declared {
+    /// Its example as an event to publish.
+    fn event(&self) -> Outcome<String> {
+        let none = || Failure::failed(format!("the catalogue has no example of {}", self.name));
+        let data = self.example.as_deref().ok_or_else(none)?;
+        Event { r#type: &self.name, subject: None, data, attributes: None }.to_json()
+    }
+}
+
+/// A dozen types with examples: in each round one of every family, so that every system is shown.
+/// Gatepost's own are left out (nobody may publish them), and so is Cymmetri's change of a password,
+/// which is a question and no event.
+fn chosen(types: Vec<Declared>) -> Vec<Declared> {
+    let mut rounds: Vec<(usize, Declared)> = Vec::new();
+    for declared in types {
+        let publishable = !declared.name.starts_with("gatepost.") && declared.name != "cymmetri.changePassword";
+        if publishable && !declared.deprecated && declared.example.is_some() {
+            let round = rounds.iter().filter(|(_, other)| other.family == declared.family).count();
+            rounds.push((round, declared));
+        }
+    }
+    rounds.sort_by_key(|(round, declared)| (*round, declared.family != "user"));
+    rounds.into_iter().take(EXAMPLES).map(|(_, declared)| declared).collect()
+}
+
+/// Cryptr's sample event as one of ours: its code is the type, its `data` the data, and what else a
+/// Cryptr envelope carries are attributes (SETTLED).
+fn cryptr_sample() -> Outcome<String> {
+    #[derive(Deserialize)]
+    struct Sample {
+        code: String,
+        data: Box<RawValue>,
+        #[serde(rename = "__domain__")]
+        domain: String,
+        params: Box<RawValue>,
+        errors: Option<Box<RawValue>>,
+    }
+    let failed = |error: serde_json::Error| Failure::failed(format!("the sample event cannot be read: {error}"));
+    let sample: Sample = serde_json::from_str(CRYPTR_SAMPLE_EVENT).map_err(failed)?;
+    let attributes = format!(
+        "{{\"domain\":{},\"params\":{},\"errors\":{}}}",
+        Value::from(sample.domain),
+        sample.params.get(),
+        sample.errors.as_deref().map_or("null", RawValue::get),
+    );
+    let attributes = RawValue::from_string(attributes).map_err(failed)?;
+    Event { r#type: &sample.code, subject: None, data: &sample.data, attributes: Some(&attributes) }.to_json()
+}
+
+fn farewell(facts: &Facts) -> String {
+    let (url, key) = (format!("http://{}", facts.addr), facts.admin_key.expose());
+    let public = if facts.url == url { String::new() } else { format!("\n  reached from outside at {}", facts.url) };
+    format!(
+        r#"
+The server stays up at {url} until Ctrl-C.{public}
+  admin key  {key}
+
+To play on, paste:
+  export GATEPOST_URL={url} GATEPOST_KEY={key}
+  curl -s "$GATEPOST_URL/v1/tenants/{TENANT}/deliveries?limit=5" -H "Authorization: Bearer $GATEPOST_KEY"
+  curl -s "$GATEPOST_URL/v1/tenants/{TENANT}/events" -H "Authorization: Bearer $GATEPOST_KEY" -d '{{"type":"user.created","data":{{"name":"Ada"}}}}'
+  curl -s "$GATEPOST_URL/v1/tenants/{TENANT}/webhooks" -H "Authorization: Bearer $GATEPOST_KEY" -d '{{"name":"Mine","url":"http://127.0.0.1:9000/","events":["all"]}}'
+  gatepost trigger user.created --tenant {TENANT}
+  gatepost event-types list
+"#
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn declared(name: &str, example: bool) -> Declared {
+        Declared {
+            name: name.to_owned(),
+            family: name.split('.').next().unwrap_or_default().to_owned(),
+            example: example.then(|| RawValue::from_string("1.0".to_owned()).unwrap()),
+            deprecated: false,
+        }
+    }
+
+    #[test]
+    fn examples_are_spread_over_the_families() {
+        let names = ["a.1", "a.2", "a.3", "b.1", "c.1", "cymmetri.changePassword", "gatepost.webhook.created", "user.1"];
+        let mut types: Vec<_> = names.into_iter().map(|name| declared(name, true)).collect();
+        types.push(declared("d.1", false));
+        let names: Vec<_> = chosen(types).into_iter().map(|declared| declared.name).collect();
+        assert_eq!(names, ["user.1", "a.1", "b.1", "c.1", "a.2", "a.3"]);
+        let many = (0..40).map(|n| declared(&format!("f{n}.x"), true)).collect();
+        assert_eq!(chosen(many).len(), EXAMPLES);
+    }
+
+    #[test]
+    fn p3_the_sample_event_keeps_the_bytes_of_its_data() {
+        let event = cryptr_sample().unwrap();
+        let value: Value = serde_json::from_str(&event).unwrap();
+        assert_eq!(value["type"], "dir_sync.user.update.success");
+        assert_eq!(value["attributes"]["domain"], "3-belges");
+        assert_eq!(value["attributes"]["errors"], Value::Null);
+        let sample: std::collections::BTreeMap<String, Box<RawValue>> = serde_json::from_str(CRYPTR_SAMPLE_EVENT).unwrap();
+        assert!(event.contains(sample["data"].get()));
+        assert!(event.contains(sample["params"].get()));
+    }
+}

@@ -1,0 +1,50 @@
+//! `gatepost serve`
+
+use clap::Args;
+
+use super::signals::Signals;
+use super::{Context, print};
+use crate::config::{Flags, Settings};
+use crate::failure::Outcome;
+use crate::logging;
+use crate::server::{Server, ServerConfig};
+
+const EXAMPLES: &str = "\
+Examples:
+  gatepost serve
+  gatepost serve --listen 0.0.0.0:8080 --data-dir /var/lib/gatepost
+  GATEPOST_ALLOW_NETS=127.0.0.0/8 gatepost serve     (lets webhooks on this machine be called, by http too)
+
+At its first start it makes the data folder with its two keys, admin.key and master.key, and prints the
+admin key once. Keep master.key: without it the secrets in the folder cannot be opened.
+SIGTERM or Ctrl-C stops it in order (30 s at most); a second one at once.";
+
+/// Run the server
+///
+/// One process, one data folder, no other service.
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Command {
+    #[command(flatten)]
+    settings: Flags,
+}
+
+impl Command {
+    pub(super) async fn run(self, context: &Context) -> Outcome {
+        let settings = Settings::load(&self.settings, context.config.as_deref())?;
+        let config = ServerConfig::from_settings(&settings)?;
+        logging::start(&settings.log.value, settings.log_format.value)?;
+        let mut signals = Signals::new()?;
+        let server = tokio::select! {
+            server = Server::start(config) => server?,
+            () = signals.next() => return Ok(()),
+        };
+        if let Some(path) = server.new_admin_key() {
+            // To stdout, never through the log (P7). That nobody reads it is no reason not to serve:
+            // the file has it.
+            let key = server.admin_key().expose();
+            let _ = print(&format!("admin key: {key}\n(shown this once; kept in {})", path.display()));
+        }
+        Ok(server.run(signals.next_then_exit()).await?)
+    }
+}

@@ -1,0 +1,150 @@
+//! `gatepost trigger`
+
+use bytes::Bytes;
+use clap::Args;
+use gatepost_core::TenantId;
+use gatepost_core::event::EventType;
+use http::Method;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::{Context, print, read_whole};
+use crate::failure::{Failure, Outcome};
+use crate::http_client::{Api, CallError, Connection, encoded, read};
+use crate::text::count;
+
+const EXAMPLES: &str = "\
+Examples:
+  gatepost trigger user.created --tenant acme
+  gatepost trigger user.created --tenant acme --data '{\"name\":\"Ada\"}' --subject user-17
+  gatepost trigger user.created --tenant acme --data user.json --json";
+
+/// Publish the catalogue's example of an event type
+///
+/// See the catalogue with: gatepost event-types list
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Command {
+    /// The event type, such as user.created
+    #[arg(value_name = "TYPE")]
+    event_type: EventType,
+    /// Whose event
+    #[arg(long)]
+    tenant: TenantId,
+    /// Data instead of the example: JSON, a file with JSON, or - for stdin
+    #[arg(long, value_name = "FILE|JSON")]
+    data: Option<String>,
+    /// Who or what it is about
+    #[arg(long, value_name = "ID")]
+    subject: Option<String>,
+    /// Print the server's answer as JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+/// An event to send. `data` goes out byte for byte.
+#[derive(Serialize)]
+pub(super) struct Event<'a> {
+    pub(super) r#type: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) subject: Option<Subject<'a>>,
+    pub(super) data: &'a RawValue,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) attributes: Option<&'a RawValue>,
+}
+
+#[derive(Serialize)]
+pub(super) struct Subject<'a> {
+    pub(super) id: &'a str,
+}
+
+impl Event<'_> {
+    /// As it goes out.
+    pub(super) fn to_json(&self) -> Outcome<String> {
+        serde_json::to_string(self).map_err(|error| Failure::failed(format!("the event cannot be written: {error}")))
+    }
+}
+
+/// What is answered about an accepted event.
+#[derive(Deserialize)]
+pub(super) struct Accepted {
+    pub(super) id: String,
+    pub(super) deliveries: u64,
+    pub(super) duplicate: bool,
+}
+
+impl Command {
+    pub(super) async fn run(self, context: &Context) -> Outcome {
+        let api = Api::connect(&self.connection, context.config.as_deref())?;
+        let data = match &self.data {
+            Some(data) => given(data)?,
+            None => example(&api, &self.event_type).await?,
+        };
+        let event = Event {
+            r#type: self.event_type.as_str(),
+            subject: self.subject.as_deref().map(|id| Subject { id }),
+            data: &data,
+            attributes: None,
+        };
+        let body = Bytes::from(event.to_json()?);
+        let answer = api.call(Method::POST, &format!("/v1/tenants/{}/events", self.tenant), Some(body)).await?;
+        if self.json {
+            return print(&String::from_utf8_lossy(&answer));
+        }
+        let accepted: Accepted = read(&answer)?;
+        print(&format!("published {} ({}): {}", accepted.id, self.event_type, count(accepted.deliveries, "delivery")))
+    }
+}
+
+/// Data from the command line: JSON as it stands, else a file.
+fn given(data: &str) -> Outcome<Box<RawValue>> {
+    if let Ok(json) = serde_json::from_str(data) {
+        return Ok(json);
+    }
+    // What begins like JSON is meant as JSON: a file of that name would only confuse.
+    let meant = data.trim_start().starts_with(['{', '[', '"']);
+    let text = if meant { data.to_owned() } else { read_whole(data)? };
+    serde_json::from_str(&text).map_err(|error| Failure::failed(format!("--data is not JSON: {error}")))
+}
+
+/// The catalogue's example of a type.
+async fn example(api: &Api, event_type: &EventType) -> Outcome<Box<RawValue>> {
+    #[derive(Deserialize)]
+    struct Declared {
+        example: Option<Box<RawValue>>,
+    }
+    let none = || Failure::failed(format!("the catalogue has no example of {event_type}; give one with --data"));
+    let path = format!("/v1/event-types/{}", encoded(event_type.as_str()));
+    match api.call(Method::GET, &path, None).await {
+        Ok(answer) => read::<Declared>(&answer)?.example.ok_or_else(none),
+        Err(CallError::Refused(problem)) if problem.code == "event_type_not_found" => Err(none()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn data_is_json_or_a_file() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("data.json");
+        std::fs::write(&path, "{ \"a\": 1.0 }\n").unwrap();
+        assert_eq!(given("{ \"b\":1e2}").unwrap().get(), "{ \"b\":1e2}");
+        assert_eq!(given(path.to_str().unwrap()).unwrap().get(), "{ \"a\": 1.0 }");
+        for bad in ["{\"a\":", "/there/is/no/such/file"] {
+            assert_eq!(given(bad).unwrap_err().code(), 1, "{bad}");
+        }
+    }
+
+    #[test]
+    fn p3_the_data_goes_out_byte_for_byte() {
+        let data: Box<RawValue> = serde_json::from_str("{ \"b\": 1.00,\n\"a\":\"\\u00e9\" }").unwrap();
+        let event = Event { r#type: "a.b", subject: Some(Subject { id: "u1" }), data: &data, attributes: None };
+        let text = event.to_json().unwrap();
+        assert_eq!(text, format!(r#"{{"type":"a.b","subject":{{"id":"u1"}},"data":{}}}"#, data.get()));
+    }
+}

@@ -1,0 +1,22 @@
+//! # gatepost: the binary
+//!
+//! Wiring and command line. [`server::Server`] is the whole server as a value: `serve`, `demo` and
+//! tests start the same one, in-process, on any port. [`cli`] has one file per command.
+//!
+//! Contract: no rule of Gatepost's lives here. The commands that work on a server speak to it over
+//! its HTTP API like anybody else; only `serve` and `demo` touch engine and store, and only to
+//! start and stop them.
+//!
+//! To add a setting: one line in [`config`]'s list, one member of [`config::Settings`], and its use.
+//! To add a command: a file in `cli` and a variant of its `Command`.
+
+pub mod bench;
+pub mod cli;
+pub mod config;
+pub mod failure;
+pub mod http_client;
+pub mod keyfiles;
+pub mod logging;
+pub mod receiver;
+pub mod server;
+mod text;
