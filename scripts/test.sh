@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# Everything that must hold: formatting, lints, unit, property, conformance, simulation and end-to-end tests.
+#   scripts/test.sh          the fast tier: minutes
+#   scripts/test.sh --slow   also what takes longer: long kill loops, long simulations
+# Needs a Rust toolchain. Installs the Debian packages the tests use when it may (root, apt-get); otherwise says what
+# is missing. Ends with the test runner's own summary.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+slow=0
+for arg in "$@"; do
+    case "$arg" in
+        --slow) slow=1 ;;
+        *) echo "usage: scripts/test.sh [--slow]" >&2; exit 2 ;;
+    esac
+done
+
+say() { printf '\n== %s\n' "$*"; }
+
+# command -> Debian package
+need=()
+command -v cc >/dev/null || need+=(gcc libc6-dev)
+command -v strace >/dev/null || need+=(strace)
+if [ ${#need[@]} -gt 0 ]; then
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        say "installing ${need[*]}"
+        apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${need[@]}"
+    else
+        echo "missing: ${need[*]}. Install with: sudo apt-get install ${need[*]}" >&2
+        exit 1
+    fi
+fi
+
+say "formatting"
+cargo fmt --all --check
+
+say "lints"
+cargo clippy --workspace --all-targets --locked -- -D warnings
+
+if command -v cargo-deny >/dev/null; then
+    say "dependencies"
+    cargo deny --offline check bans licenses sources
+fi
+
+say "tests"
+[ "$slow" = 1 ] && export GATEPOST_TEST_SLOW=1
+if command -v cargo-nextest >/dev/null; then
+    cargo nextest run --workspace --locked
+else
+    cargo test --workspace --locked
+fi
