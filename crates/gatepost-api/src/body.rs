@@ -77,7 +77,11 @@ impl Content {
         let Some(value) = headers.get(CONTENT_TYPE) else { return Ok(Content::Json) };
         let unsupported = || {
             let names: Vec<_> = accepted.iter().map(|content| content.name()).collect();
-            Problem::new(ErrorCode::UnsupportedMediaType, format!("this call reads {}", names.join(", ")))
+            let mut detail = format!("this call reads {}", names.join(", "));
+            if value.as_bytes().starts_with(b"application/x-www-form-urlencoded") {
+                detail.push_str("; some clients call every body a form unless told otherwise: say it is application/json");
+            }
+            Problem::new(ErrorCode::UnsupportedMediaType, detail)
         };
         let mut parts = value.to_str().map_err(|_| unsupported())?.split(';').map(str::trim);
         let media_type = parts.next().unwrap_or_default();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use gatepost_core::secret::Secret;
-use gatepost_core::{Entropy, KeyId, Timestamp};
+use gatepost_core::{Entropy, KeyId, TenantId, Timestamp};
 use gatepost_store::{KeyRow, PageRequest, Scope, Store, StoreError};
 
 use crate::ops::Caller;
@@ -62,6 +62,15 @@ impl KeyRing {
         self.keys.rcu(|keys| {
             let mut keys = HashMap::clone(keys);
             keys.retain(|_, row| row.id != id);
+            keys
+        });
+    }
+
+    /// Forgets the keys of a tenant that was deleted, as the store does.
+    pub(crate) fn forget_tenant(&self, tenant: &TenantId) {
+        self.keys.rcu(|keys| {
+            let mut keys = HashMap::clone(keys);
+            keys.retain(|_, row| row.tenant.as_ref() != Some(tenant));
             keys
         });
     }

@@ -138,8 +138,9 @@ pub trait Store: Send + Sync + 'static {
     /// the tenant's registry is still at the version they were matched against (P4).
     ///
     /// An event whose `caller_id` is taken by an event with the same fingerprint is a duplicate: it
-    /// is answered as it was accepted then and adds nothing. With another fingerprint the whole
-    /// call is refused ([`PublishOutcome::Conflict`]).
+    /// is answered as it was accepted then and adds nothing. With another fingerprint, or another
+    /// timestamp where both were given, the whole call is refused ([`PublishOutcome::Conflict`]). A
+    /// timestamp that is the moment of acceptance counts as not given.
     async fn publish(&self, publish: Publish) -> Result<PublishOutcome>;
 
     /// An event by its public id.

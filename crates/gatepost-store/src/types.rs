@@ -166,13 +166,13 @@ pub struct Publish {
 pub struct NewEvent {
     /// The caller's id, if it gave one.
     pub caller_id: Option<EventId>,
-    /// Keyed hash of everything that makes two events "the same" (SETTLED, Events).
+    /// Keyed hash of everything but the timestamp that makes two events "the same" (SETTLED, Events).
     pub fingerprint: [u8; 16],
     /// What happened.
     pub event_type: EventType,
     /// The catalogue does not know the type: list it as seen.
     pub undeclared: bool,
-    /// When it happened (already defaulted).
+    /// When it happened; [`Publish::now`] where the caller did not say.
     pub timestamp: Timestamp,
     /// About whom.
     pub subject: Option<Subject>,
@@ -274,9 +274,9 @@ pub struct EventQuery {
     pub subject: Option<String>,
     /// Subject type.
     pub subject_type: Option<String>,
-    /// Accepted after (exclusive).
+    /// Happened after (exclusive), by the event's own timestamp.
     pub after: Option<Timestamp>,
-    /// Accepted before (exclusive).
+    /// Happened before (exclusive), by the event's own timestamp.
     pub before: Option<Timestamp>,
     /// Which way.
     pub order: Order,
@@ -305,6 +305,8 @@ pub struct DeliveryQuery {
     pub event: Option<EventId>,
     /// About this subject.
     pub subject: Option<String>,
+    /// About a subject of this type.
+    pub subject_type: Option<String>,
     /// In this state (as shown, so `held` works).
     pub state: Option<DeliveryState>,
     /// Made at or after.

@@ -17,7 +17,7 @@ use serde::Serialize;
 use toml::de::{DeTable, DeValue};
 
 use crate::failure::{Failure, Outcome};
-use crate::logging;
+use crate::{keyfiles, logging};
 
 /// The file that is read when `--config` names none, if it is there.
 pub const DEFAULT_FILE: &str = "gatepost.toml";
@@ -314,8 +314,8 @@ impl Settings {
             shown(&LISTEN, &self.listen, Some(self.listen.value.to_string())),
             shown(&DATA_DIR, &self.data_dir, Some(self.data_dir.value.display().to_string())),
             secret(&DATABASE_URL, &self.database_url),
-            secret(&ADMIN_KEY, &self.admin_key),
-            secret(&MASTER_KEY, &self.master_key),
+            self.kept(secret(&ADMIN_KEY, &self.admin_key), keyfiles::ADMIN_KEY),
+            self.kept(secret(&MASTER_KEY, &self.master_key), keyfiles::MASTER_KEY),
             shown(&ALLOW_NETS, &self.allow_nets, Some(nets.join(",")).filter(|text| !text.is_empty())),
             shown(&EXTRA_CA, &self.extra_ca, self.extra_ca.value.as_ref().map(|path| path.display().to_string())),
             shown(&PUBLIC_URL, &self.public_url, self.public_url.value.clone()),
@@ -323,6 +323,18 @@ impl Settings {
             shown(&LOG, &self.log, Some(self.log.value.clone())),
             shown(&LOG_FORMAT, &self.log_format, Some(self.log_format.value.as_str().to_owned())),
         ]
+    }
+}
+
+impl Settings {
+    /// A key nobody set is the one in the data folder.
+    fn kept(&self, shown: Shown, file: &str) -> Shown {
+        let path = self.data_dir.value.join(file);
+        match (shown.set, path.exists()) {
+            (true, _) => shown,
+            (false, true) => Shown { set: true, origin: format!("file {}", path.display()), ..shown },
+            (false, false) => Shown { origin: format!("default: made in {}", path.display()), ..shown },
+        }
     }
 }
 

@@ -43,11 +43,14 @@ impl From<anyhow::Error> for Failure {
     }
 }
 
-/// Output that nobody reads any more (a closed pipe) is not worth a message of its own, but ends
-/// the command.
+/// Writing the output failed. Where nobody reads it any more (a closed pipe, as of `… | head`) there
+/// is nobody to tell either.
 impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Self {
-        Failure::failed(format!("cannot write the output: {error}"))
+        match error.kind() {
+            std::io::ErrorKind::BrokenPipe => Failure::failed(""),
+            _ => Failure::failed(format!("the output cannot be written: {error}")),
+        }
     }
 }
 

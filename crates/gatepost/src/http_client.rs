@@ -53,7 +53,9 @@ pub struct Api {
 /// Why a call did not give what was asked for.
 #[derive(Debug)]
 pub enum CallError {
-    /// There was no answer: it is not known what the server did.
+    /// The server was not reached.
+    NotReached(String),
+    /// There was no answer of use: it is not known what the server did.
     NoAnswer(String),
     /// The server said no.
     Refused(Box<Problem>),
@@ -111,7 +113,7 @@ impl fmt::Display for Problem {
 impl fmt::Display for CallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            CallError::NoAnswer(reason) => f.write_str(reason),
+            CallError::NotReached(reason) | CallError::NoAnswer(reason) => f.write_str(reason),
             CallError::Refused(problem) => problem.fmt(f),
         }
     }
@@ -166,7 +168,7 @@ impl Api {
     /// There was no answer, or the server said no.
     pub async fn call(&self, method: Method, path: &str, body: Option<Bytes>) -> Result<Bytes, CallError> {
         let target = Target::parse(&format!("{}{path}", self.base))
-            .map_err(|error| CallError::NoAnswer(format!("{}{path} cannot be called: {error}", self.base)))?;
+            .map_err(|error| CallError::NotReached(format!("{}{path} cannot be called: {error}", self.base)))?;
         let mut headers = vec![
             (AUTHORIZATION, self.authorization.clone()),
             (ACCEPT, HeaderValue::from_static("application/json")),
@@ -185,7 +187,7 @@ impl Api {
         };
         let exchange = self.client.send_reading(request, ANSWER_BYTES).await;
         let (Some(status), Some(response)) = (exchange.status, exchange.response) else {
-            return Err(CallError::NoAnswer(self.unreached(exchange.outcome, exchange.error.as_deref())));
+            return Err(self.unreached(exchange.outcome, exchange.error.as_deref()));
         };
         match exchange.outcome {
             Sent::Ok if response.truncated => {
@@ -239,14 +241,19 @@ impl Api {
         }
     }
 
-    fn unreached(&self, outcome: Sent, error: Option<&str>) -> String {
-        let error = error.unwrap_or("no reason is known");
-        let remedy = match outcome {
-            Sent::Connect => "start it with \"gatepost serve\", or name another with --url",
-            Sent::Dns | Sent::Tls | Sent::Protocol | Sent::InvalidUrl => "check --url",
-            _ => "see the server's log",
-        };
-        format!("the server at {} gave no answer ({error}); {remedy}", self.base)
+    fn unreached(&self, outcome: Sent, error: Option<&str>) -> CallError {
+        // The client speaks of receivers; here there is only one.
+        let error = error.unwrap_or("no reason is known").replace("the receiver", "it");
+        let base = &self.base;
+        match outcome {
+            Sent::Connect => CallError::NotReached(format!(
+                "the server at {base} cannot be reached: {error}; start it with \"gatepost serve\", or name another with --url"
+            )),
+            Sent::Dns | Sent::Tls | Sent::InvalidUrl => {
+                CallError::NotReached(format!("the server at {base} cannot be reached: {error}; check --url"))
+            }
+            _ => CallError::NoAnswer(format!("the server at {base} gave no answer: {error}; its log may tell more")),
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use gatepost_core::Entropy;
 use gatepost_core::hashing::base64url;
 use gatepost_core::seal::Key;
@@ -37,8 +37,8 @@ pub fn make_folder(folder: &Path) -> Result<()> {
     builder.recursive(true);
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(folder).with_context(|| {
-        format!("the data folder {} cannot be made; choose another with --data-dir", folder.display())
+    builder.create(folder).map_err(|error| {
+        anyhow!("the data folder {} cannot be made ({error}); choose another with --data-dir", folder.display())
     })
 }
 

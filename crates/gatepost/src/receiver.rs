@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -66,9 +66,9 @@ impl Receiver {
     /// # Errors
     /// The address cannot be had.
     pub async fn start(addr: SocketAddr, answer: Answer) -> Result<Receiver> {
-        let listener = TcpListener::bind(addr)
-            .await
-            .with_context(|| format!("cannot listen on {addr}; choose another address with --addr IP:port"))?;
+        let listener = TcpListener::bind(addr).await.map_err(|error| {
+            anyhow!("cannot listen on {addr} ({error}); choose another address with --addr IP:port")
+        })?;
         let addr = listener.local_addr().context("the bound address cannot be read")?;
         let (seen, requests) = mpsc::channel(UNSEEN);
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());

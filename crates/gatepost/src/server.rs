@@ -75,6 +75,7 @@ pub struct Server {
     listener: TcpListener,
     running: Running,
     addr: SocketAddr,
+    local_url: String,
     url: String,
     admin_key: Secret,
     new_admin_key: Option<PathBuf>,
@@ -88,29 +89,7 @@ impl Server {
     pub async fn start(config: ServerConfig) -> Result<Server> {
         let entropy = Arc::new(SystemEntropy);
         let clock = Arc::new(SystemClock);
-        keyfiles::make_folder(&config.data_dir)?;
-        // Before the database is there: a crash in between must not leave one without its key.
-        let master_key = match config.master_key {
-            Some(key) => key,
-            None => keyfiles::master_key(&config.data_dir, &*entropy)?.key,
-        };
-        let store = open_store(config.data_dir.clone()).await?;
-        let (admin_key, new_admin_key) = match config.admin_key {
-            Some(key) => (key, None),
-            None => {
-                let kept = keyfiles::admin_key(&config.data_dir, &*entropy)?;
-                (kept.key, kept.made.then(|| config.data_dir.join(keyfiles::ADMIN_KEY)))
-            }
-        };
-
-        let listener = TcpListener::bind(config.listen).await.with_context(|| {
-            format!("cannot listen on {}; choose another address with --listen IP:port", config.listen)
-        })?;
-        let addr = listener.local_addr().context("the bound address cannot be read")?;
         let policy = Arc::new(EgressPolicy::new(config.allow_nets));
-        // Before anything is delivered: our own address is never a target. A wildcard stands for
-        // every address of this machine there.
-        policy.set_own_addrs(vec![addr]);
         let transport = Client::new(ClientOptions {
             policy: Arc::clone(&policy),
             resolver: Arc::new(SystemResolver::new()),
@@ -118,7 +97,30 @@ impl Server {
             user_agent: HeaderValue::from_static(USER_AGENT),
             extra_ca_pem: config.extra_ca_pem,
         })
-        .map_err(|error| Failure::usage(format!("TLS cannot be set up (setting extra_ca): {error}")))?;
+        .map_err(|error| Failure::usage(format!("setting extra_ca: {error}")))?;
+
+        keyfiles::make_folder(&config.data_dir)?;
+        // Before the database is there: a crash in between must not leave one without its key.
+        let master_key = match config.master_key {
+            Some(key) => key,
+            None => keyfiles::master_key(&config.data_dir, &*entropy)?.key,
+        };
+        let store = open_store(config.data_dir.clone()).await?;
+        let listener = TcpListener::bind(config.listen).await.map_err(|error| {
+            anyhow!("cannot listen on {} ({error}); choose another address with --listen IP:port", config.listen)
+        })?;
+        let addr = listener.local_addr().context("the bound address cannot be read")?;
+        // Before anything is delivered: our own address is never a target. A wildcard stands for
+        // every address of this machine there.
+        policy.set_own_addrs(vec![addr]);
+        // Once hardly anything can fail any more: a new key is shown this one time.
+        let (admin_key, new_admin_key) = match config.admin_key {
+            Some(key) => (key, None),
+            None => {
+                let kept = keyfiles::admin_key(&config.data_dir, &*entropy)?;
+                (kept.key, kept.made.then(|| config.data_dir.join(keyfiles::ADMIN_KEY)))
+            }
+        };
 
         let defaults = Limits::default();
         let limits = Limits {
@@ -137,13 +139,19 @@ impl Server {
             limits,
         };
         let running = Running::start(parts).await?;
-        let url = config.public_url.unwrap_or_else(|| format!("http://{}", reachable(addr)));
-        Ok(Server { listener, running, addr, url, admin_key, new_admin_key })
+        let local_url = format!("http://{}", reachable(addr));
+        let url = config.public_url.unwrap_or_else(|| local_url.clone());
+        Ok(Server { listener, running, addr, local_url, url, admin_key, new_admin_key })
     }
 
     /// The bound address.
     pub fn addr(&self) -> SocketAddr {
         self.addr
+    }
+
+    /// Where a client on this machine finds it; no `/` at its end.
+    pub fn local_url(&self) -> &str {
+        &self.local_url
     }
 
     /// What links begin with; no `/` at its end.

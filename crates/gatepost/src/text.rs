@@ -2,19 +2,22 @@
 
 use std::fmt::Write as _;
 
-use comfy_table::{ContentArrangement, Table};
+use comfy_table::{ContentArrangement, LineStyle, Table, TableStyle};
+
+/// A line under the header and nothing else: easy to read, easy to cut.
+const STYLE: TableStyle = TableStyle::new().header_separator(LineStyle::none().fill('─').junction('─'));
 
 /// A table with a header, for people.
 pub(crate) fn table<const N: usize>(header: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
     let mut table = Table::new();
     table
-        .load_style(comfy_table::presets::UTF8_HORIZONTAL_ONLY)
+        .load_style(STYLE)
         .set_content_arrangement(ContentArrangement::Dynamic)
         .set_header(header);
     for row in rows {
         table.add_row(row.map(|cell| printable(&cell)));
     }
-    table.to_string()
+    table.lines().map(|line| format!("{}\n", line.trim_end())).collect()
 }
 
 /// A text that cannot steer the terminal: what others send must not move the cursor or hide itself.

@@ -118,14 +118,14 @@ fn good_events_are_read_and_data_keep_their_bytes() {
     let data = r#"{ "b" : 1.0e0, "a":[1E400,"\u0041\ud800"],"b":2 }"#;
     let body = format!(
         r#" {{"id":"a:1","data": {data} ,"type":"user.created","timestamp":"2026-01-02T03:04:05+01:00",
-        "subject":{{"type":null,"id":"caf\u00e9"}},"attributes":{{"x":1,"x":2}},"urgency":null}} "#
+        "subject":{{"type":null,"id":"caf\u00e9"}},"attributes":{{"x":1,"y":{{"x":2}}}},"urgency":null}} "#
     );
     let mut errors = Errors::default();
     let mut reader = Reader::new(body.as_bytes(), &mut errors).unwrap();
     let event = reader.event(reader.document(), At::Root).unwrap().unwrap();
     assert!(errors.is_empty());
     assert_eq!(&event.data[..], data.as_bytes());
-    assert_eq!(event.attributes.as_deref(), Some(&br#"{"x":1,"x":2}"#[..]));
+    assert_eq!(event.attributes.as_deref(), Some(&br#"{"x":1,"y":{"x":2}}"#[..]));
     assert_eq!(event.timestamp.unwrap().to_string(), "2026-01-02T02:04:05Z");
     assert_eq!(event.subject.unwrap().id, "café");
     assert_eq!(event.urgency, None);

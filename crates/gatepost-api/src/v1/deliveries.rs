@@ -30,7 +30,7 @@ use crate::wire::{Errors, schema};
 pub(crate) async fn list(Names(name): Names<String>, call: Call) -> Result<Response, Problem> {
     let tenant = call.tenant(&name, Scope::Read).await?;
     let mut errors = Errors::default();
-    let allowed = ["limit", "cursor", "webhook_id", "event_id", "subject", "state", "since", "until"];
+    let allowed = ["limit", "cursor", "webhook_id", "event_id", "subject", "subject_type", "state", "since", "until"];
     let params = Params::open(&call.parts.uri, &allowed, &mut errors);
     let states = DeliveryState::ALL.map(|state| (state.as_str(), state));
     let query = DeliveryQuery {
@@ -38,6 +38,7 @@ pub(crate) async fn list(Names(name): Names<String>, call: Call) -> Result<Respo
         webhook: params.parsed("webhook_id", &mut errors),
         event: params.parsed("event_id", &mut errors),
         subject: params.text("subject", &mut errors),
+        subject_type: params.text("subject_type", &mut errors),
         state: params.word("state", &states, &mut errors),
         since: params.parsed("since", &mut errors),
         until: params.parsed("until", &mut errors),

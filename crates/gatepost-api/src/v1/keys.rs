@@ -29,9 +29,11 @@ pub(crate) async fn create(call: Call) -> Result<Response, Problem> {
     Params::open(&call.parts.uri, &[], &mut errors);
     let received = call.body(&[Content::Json]).await?;
     let input = received.read(&mut errors, |reader| reader.key())?;
-    errors.check()?;
-    // Without errors there is an input.
-    let input = input.ok_or_else(Problem::internal)?;
+    if !errors.is_empty() {
+        // What could not be read is told together with what could and is wrong.
+        errors.extend(received.engine().validate_key(&input));
+        errors.check()?;
+    }
     let (row, key) = received.engine().create_key(input).await.map_err(fail("", ""))?;
     created(&format!("/v1/keys/{}", row.id), &ShowKey::new(&row, Some(key.expose())))
 }

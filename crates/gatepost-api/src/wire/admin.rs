@@ -3,7 +3,7 @@
 use gatepost_core::catalogue::EventTypeDefinition;
 use gatepost_core::event::EventType;
 use gatepost_core::tenant::Environment;
-use gatepost_engine::ops::{KeyInput, SettingsInput, TenantInput};
+use gatepost_engine::ops::{KeyInput, SettingsInput, TenantInput, check_net};
 use gatepost_engine::store::Scope;
 use serde_json::value::RawValue;
 
@@ -54,29 +54,34 @@ impl<'a> Reader<'a, '_> {
     fn settings(&mut self, raw: &'a RawValue, at: At<'_>) -> Read<Option<SettingsInput>> {
         let Some(fields) = self.open(raw.get(), at, &SETTINGS)? else { return Ok(None) };
         let allow_nets = match fields.optional("allow_nets") {
-            Some(raw) => self.texts(raw, at.member("allow_nets"), NETS_MAX)?,
+            Some(raw) => self.nets(raw, at.member("allow_nets"))?,
             None => None,
         };
         Ok(Some(SettingsInput { allow_nets }))
     }
 
-    fn texts(&mut self, raw: &'a RawValue, at: At<'_>, max: usize) -> Read<Option<Vec<String>>> {
-        let Some(list) = self.items(raw.get(), at, max)? else { return Ok(None) };
-        if list.count > max {
-            self.errors.push(at, format!("must have at most {max} items"));
+    fn nets(&mut self, raw: &'a RawValue, at: At<'_>) -> Read<Option<Vec<String>>> {
+        let Some(list) = self.items(raw.get(), at, NETS_MAX)? else { return Ok(None) };
+        if list.count > NETS_MAX {
+            self.errors.push(at, format!("must have at most {NETS_MAX} items"));
             return Ok(None);
         }
-        let mut texts = Vec::with_capacity(list.items.len());
+        let mut nets = Vec::with_capacity(list.items.len());
         for (index, item) in list.items.into_iter().enumerate() {
-            texts.extend(self.string(item, at.item(index)).map(String::from));
+            let Some(net) = self.string(item, at.item(index)) else { continue };
+            match check_net(&net) {
+                Ok(()) => nets.push(net.into_owned()),
+                Err(message) => self.errors.push(at.item(index), message),
+            }
         }
-        Ok(Some(texts))
+        Ok(Some(nets))
     }
 
-    /// A key to make. `None`: what is wrong is noted.
-    pub(crate) fn key(&mut self) -> Read<Option<KeyInput>> {
+    /// A key to make. What cannot be read is noted, and empty.
+    pub(crate) fn key(&mut self) -> Read<KeyInput> {
         let at = At::Root;
-        let Some(fields) = self.open(self.document(), at, &KEY)? else { return Ok(None) };
+        let nothing = KeyInput { name: String::new(), scopes: Vec::new(), tenant: None, expires_at: None };
+        let Some(fields) = self.open(self.document(), at, &KEY)? else { return Ok(nothing) };
         let name = fields.required("name", at, self).and_then(|raw| self.text(raw, at.member("name"), 1..=200));
         let scopes = match fields.required("scopes", at, self) {
             Some(raw) => self.scopes(raw, at.member("scopes"))?,
@@ -84,8 +89,7 @@ impl<'a> Reader<'a, '_> {
         };
         let tenant = fields.optional("tenant").and_then(|raw| self.parsed(raw, at.member("tenant")));
         let expires_at = fields.optional("expires_at").and_then(|raw| self.parsed(raw, at.member("expires_at")));
-        let (Some(name), Some(scopes)) = (name, scopes) else { return Ok(None) };
-        Ok(Some(KeyInput { name, scopes, tenant, expires_at }))
+        Ok(KeyInput { name: name.unwrap_or_default(), scopes: scopes.unwrap_or_default(), tenant, expires_at })
     }
 
     fn scopes(&mut self, raw: &'a RawValue, at: At<'_>) -> Read<Option<Vec<Scope>>> {
@@ -129,8 +133,10 @@ impl<'a> Reader<'a, '_> {
         }
         definition.example =
             fields.optional("example").and_then(|raw| self.json(raw, at.member("example"))).map(ToOwned::to_owned);
-        definition.schema =
-            fields.optional("schema").and_then(|raw| self.schema(raw, at.member("schema"))).map(ToOwned::to_owned);
+        definition.schema = match fields.optional("schema") {
+            Some(raw) => self.schema(raw, at.member("schema"))?.map(ToOwned::to_owned),
+            None => None,
+        };
         if let Some(raw) = fields.optional("urgency") {
             definition.urgency = self.word(raw, at.member("urgency"), &URGENCIES).unwrap_or_default();
         }
@@ -141,7 +147,7 @@ impl<'a> Reader<'a, '_> {
     }
 
     /// A JSON Schema is an object or a Boolean.
-    fn schema(&mut self, raw: &'a RawValue, at: At<'_>) -> Option<&'a RawValue> {
-        if matches!(raw.get(), "true" | "false") { Some(raw) } else { self.json_object(raw, at) }
+    fn schema(&mut self, raw: &'a RawValue, at: At<'_>) -> Read<Option<&'a RawValue>> {
+        if matches!(raw.get(), "true" | "false") { Ok(Some(raw)) } else { self.json_object(raw, at) }
     }
 }

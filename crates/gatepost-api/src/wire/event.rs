@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use gatepost_core::event::{Subject, Urgency};
-use gatepost_engine::ops::PublishInput;
+use gatepost_engine::ops::{PublishInput, unpublishable};
 use serde_json::value::RawValue;
 
 use super::value::own_bytes;
@@ -33,6 +33,9 @@ impl<'a> Reader<'a, '_> {
             Some(raw) => self.parsed(raw, at.member("type")),
             None => None,
         };
+        if let Some(message) = event_type.as_ref().and_then(unpublishable) {
+            self.errors.push(at.member("type"), message);
+        }
         let id = fields.optional("id").and_then(|raw| self.parsed(raw, at.member("id")));
         let timestamp = fields.optional("timestamp").and_then(|raw| self.parsed(raw, at.member("timestamp")));
         let subject = match fields.optional("subject") {
@@ -40,7 +43,10 @@ impl<'a> Reader<'a, '_> {
             None => None,
         };
         let data = fields.optional("data").and_then(|raw| self.json(raw, at.member("data")));
-        let attributes = fields.optional("attributes").and_then(|raw| self.json_object(raw, at.member("attributes")));
+        let attributes = match fields.optional("attributes") {
+            Some(raw) => self.json_object(raw, at.member("attributes"))?,
+            None => None,
+        };
         let urgency = fields.optional("urgency").and_then(|raw| self.word(raw, at.member("urgency"), &URGENCIES));
         let (Some(event_type), true) = (event_type, self.errors.len() == before) else { return Ok(None) };
         Ok(Some(PublishInput {

@@ -96,14 +96,13 @@ impl Errors {
     }
 
     /// Adds what a later check found, except where an error is known already: of a member that
-    /// could not be read the later check knows only that it is not there.
+    /// could not be read (or of all of them) the later check knows only that it is not there.
     pub(crate) fn extend(&mut self, later: Vec<FieldError>) {
         let known = self.list.len();
         for error in later {
             let told = self.list[..known].iter().any(|mine| {
-                mine.pointer
-                    .strip_prefix(error.pointer.as_str())
-                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+                let rest = mine.pointer.strip_prefix(error.pointer.as_str());
+                mine.pointer.is_empty() || rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
             });
             if !told {
                 self.push(error.pointer, error.message);

@@ -242,9 +242,9 @@ impl<'a> Reader<'a, '_> {
         Ok(())
     }
 
-    fn named_twice(&self, name: &str, near: &str) -> Malformed {
+    /// The member `name` is named again at `near`: its second name without the quote, or its value.
+    pub(crate) fn named_twice(&self, name: &str, near: &str) -> Malformed {
         let shown: String = name.chars().take(64).collect();
-        // `near` is the name without its opening quote, unless it is the value.
         let offset = self.offset_of(near);
         let quote =
             usize::from(!near.is_empty() && self.document().as_bytes().get(offset.wrapping_sub(1)) == Some(&b'"'));

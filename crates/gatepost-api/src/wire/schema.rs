@@ -459,10 +459,10 @@ pub(crate) struct EventParams {
     /// Subject type.
     #[param(required = false, nullable = false, min_length = 1, max_length = 256)]
     subject_type: Option<String>,
-    /// Accepted after this time.
+    /// Happened after this time (the event's `timestamp`).
     #[param(format = DateTime, required = false, nullable = false)]
     after: Option<String>,
-    /// Accepted before this time.
+    /// Happened before this time (the event's `timestamp`).
     #[param(format = DateTime, required = false, nullable = false)]
     before: Option<String>,
 }
@@ -480,6 +480,9 @@ pub(crate) struct DeliveryParams {
     /// About the subject with this id.
     #[param(required = false, nullable = false, min_length = 1, max_length = 256)]
     subject: Option<String>,
+    /// About subjects of this type.
+    #[param(required = false, nullable = false, min_length = 1, max_length = 256)]
+    subject_type: Option<String>,
     #[param(inline, required = false, nullable = false)]
     state: Option<DeliveryState>,
     /// Made at or after this time.

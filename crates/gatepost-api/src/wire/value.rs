@@ -1,6 +1,7 @@
 //! Single values. Each reader notes what is wrong and answers `None`; none of them can fail.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
@@ -8,7 +9,7 @@ use std::str::FromStr;
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
-use super::{At, Reader};
+use super::{At, Read, Reader};
 
 /// How deep free-form JSON may be nested: what every JSON library in reach of a receiver reads.
 pub(crate) const DEPTH_MAX: usize = 128;
@@ -55,6 +56,57 @@ pub(crate) fn too_deep(text: &str) -> bool {
         }
     }
     false
+}
+
+/// The first member, at any depth of a JSON text (known to be one), that its object names twice, and
+/// the text from its second naming on.
+fn member_named_twice(text: &str) -> Option<(Cow<'_, str>, &str)> {
+    // One set of names per open object, nothing per open array: no recursion, whatever the depth.
+    let mut open: Vec<Option<HashSet<Cow<'_, str>>>> = Vec::new();
+    let (bytes, mut at, mut name_next) = (text.as_bytes(), 0, false);
+    while let Some(byte) = bytes.get(at) {
+        match byte {
+            b'{' => open.push(Some(HashSet::new())),
+            b'[' => open.push(None),
+            b'}' | b']' => drop(open.pop()),
+            b'"' => {
+                let end = end_of_string(bytes, at);
+                if name_next && let Some(Some(names)) = open.last_mut() {
+                    let name = name_in(text, at, end);
+                    if !names.insert(name.clone()) {
+                        return Some((name, &text[at + 1..]));
+                    }
+                }
+                at = end;
+            }
+            _ => {}
+        }
+        name_next = match byte {
+            b'{' => true,
+            b',' => matches!(open.last(), Some(Some(_))),
+            byte => name_next && byte.is_ascii_whitespace(),
+        };
+        at += 1;
+    }
+    None
+}
+
+/// Where the string that begins at `start` has its closing quote.
+fn end_of_string(bytes: &[u8], start: usize) -> usize {
+    let mut at = start + 1;
+    while at < bytes.len() && bytes[at] != b'"' {
+        at += if bytes[at] == b'\\' { 2 } else { 1 };
+    }
+    at
+}
+
+/// The name between two quotes. Half a surrogate pair is no text; it is compared as it is written.
+fn name_in(text: &str, start: usize, end: usize) -> Cow<'_, str> {
+    let inner = &text[start + 1..end.min(text.len())];
+    match inner.contains('\\').then(|| serde_json::from_str::<String>(&text[start..=end])) {
+        Some(Ok(name)) => Cow::Owned(name),
+        _ => Cow::Borrowed(inner),
+    }
 }
 
 impl<'a> Reader<'a, '_> {
@@ -165,13 +217,16 @@ impl<'a> Reader<'a, '_> {
         Some(raw)
     }
 
-    /// Any JSON object, kept as it is written, if it is not nested too deep.
-    pub(crate) fn json_object(&mut self, raw: &'a RawValue, at: At<'_>) -> Option<&'a RawValue> {
+    /// Any JSON object that says nothing twice, kept as it is written, if it is not nested too deep.
+    pub(crate) fn json_object(&mut self, raw: &'a RawValue, at: At<'_>) -> Read<Option<&'a RawValue>> {
         if !raw.get().starts_with('{') {
             self.wrong_kind(raw, at, "an object");
-            return None;
+            return Ok(None);
         }
-        self.json(raw, at)
+        match member_named_twice(raw.get()) {
+            Some((name, near)) => Err(self.named_twice(&name, near)),
+            None => Ok(self.json(raw, at)),
+        }
     }
 }
 
@@ -190,6 +245,24 @@ mod tests {
 
     fn nested(depth: usize) -> String {
         format!("{}{}", "[".repeat(depth), "]".repeat(depth))
+    }
+
+    #[test]
+    fn members_named_twice_are_found_at_any_depth() {
+        let cases = [
+            (r#"{"x":1,"x":2}"#, Some(("x", r#"x":2}"#))),
+            (r#"{"a":{"x":1,"y":[{"x":{}},{ "x" :1,"\u0078":2}]}}"#, Some(("x", r#"\u0078":2}]}}"#))),
+            (r#"{"a":[],"b":{"a":1},"c":["a","a",{"a":"a"}],"d":"a"}"#, None),
+            (r#"{"a":"\"a\":","b\\":"{\"b\\\\\":1","c":",\"a\":"}"#, None),
+            (r#"{"\ud800":1,"\ud801":2}"#, None),
+            ("{}", None),
+        ];
+        for (text, wanted) in cases {
+            serde_json::from_str::<&RawValue>(text).unwrap();
+            let found = member_named_twice(text);
+            assert_eq!(found.as_ref().map(|(name, near)| (&**name, *near)), wanted, "{text}");
+        }
+        assert!(member_named_twice(&nested(100_000)).is_none());
     }
 
     #[test]

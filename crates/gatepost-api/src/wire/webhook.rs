@@ -5,7 +5,7 @@ use gatepost_core::event::EventType;
 use gatepost_core::retry::{GoneRule, RetryAfterOverride, RetryClass, RetryOverride};
 use gatepost_core::secret::{MASK, Secret};
 use gatepost_core::webhook::{Webhook, bounds};
-use gatepost_engine::ops::{TestInput, WebhookInput};
+use gatepost_engine::ops::{TestInput, WebhookInput, check_secret};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
@@ -225,7 +225,11 @@ impl<'a> Reader<'a, '_> {
             .optional("overlap_seconds")
             .and_then(|raw| self.integer(raw, at.member("overlap_seconds"), 0..=bounds::OVERLAP_SECONDS_MAX));
         let secret = fields.optional("secret").and_then(|raw| self.string(raw, at.member("secret")));
-        Ok((overlap, secret.map(|text| Secret::new(text.into_owned()))))
+        let secret = secret.map(|text| Secret::new(text.into_owned()));
+        if let Some(Err(message)) = secret.as_ref().map(check_secret) {
+            self.errors.push(at.member("secret"), message);
+        }
+        Ok((overlap, secret))
     }
 
     /// Nothing but an empty body or an empty object.

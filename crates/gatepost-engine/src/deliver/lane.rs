@@ -31,7 +31,7 @@ use crate::vault::Vault;
 
 /// Outcomes recorded in one transaction.
 const SETTLE_MAX: usize = 512;
-/// After our own fault (no descriptors, our resolver down) a delivery rests this long.
+/// After our own fault (no descriptors, our resolver down) a webhook rests this long.
 const LOCAL_FAULT_REST: Duration = Duration::from_secs(1);
 /// Routes kept of webhooks that have nothing to do.
 const ROUTES_KEPT: usize = 8_192;
@@ -51,12 +51,15 @@ pub(crate) enum Effect {
 }
 
 enum Done {
-    Sent { due: Due, route: Arc<Route>, made: Made },
+    Sent { due: Due, route: Arc<Route>, made: Box<Made> },
     Settled { batch: Vec<Unsettled>, answer: Result<Vec<Settled>, StoreError> },
     Refilled { query: DueQuery, answer: Result<DuePage, StoreError> },
-    Loaded { key: WebhookKey, answer: Result<Option<(Webhook, Tenant)>, StoreError> },
+    Loaded { key: WebhookKey, answer: Result<Option<Owner>, StoreError> },
     Owed { after: Option<WebhookKey>, answer: Result<Vec<Owed>, StoreError> },
 }
+
+/// A webhook and whose it is.
+type Owner = Box<(Webhook, Tenant)>;
 
 struct Unsettled {
     settlement: Settlement,
@@ -240,6 +243,8 @@ impl Lane {
     fn webhook_changed(&mut self, webhook: Arc<Webhook>, reopened: bool, now: Timestamp) {
         let (key, tenant) = (webhook.key, webhook.tenant);
         match self.slots.get_mut(&key) {
+            // Two changes may be told in another order than they were made.
+            Some(Slot::Ready { route, .. }) if route.webhook.revision > webhook.revision => return,
             Some(Slot::Ready { route, paused_until }) => {
                 let fresh = Arc::new(Route::build(&self.parts.vault, webhook, Arc::clone(&route.tenant)));
                 let mut terms = fresh.terms();
@@ -316,7 +321,7 @@ impl Lane {
             let answer = async {
                 let Some(webhook) = store.webhook_by_key(key).await? else { return Ok(None) };
                 let tenant = store.tenant_by_key(webhook.tenant).await?;
-                Ok(tenant.map(|tenant| (webhook, tenant)))
+                Ok(tenant.map(|tenant| Box::new((webhook, tenant))))
             };
             Done::Loaded { key, answer: answer.await }
         }));
@@ -349,10 +354,7 @@ impl Lane {
     fn send(&mut self, due: Due, now: Timestamp) {
         let Some(Slot::Ready { route, .. }) = self.slots.get(&due.webhook) else {
             // Cannot be: only webhooks with terms are picked. Its delivery stays in the store.
-            self.scheduler.ended(due.tenant, due.webhook, Feedback::Nothing, now);
-            let again = Some(now.saturating_add(LOCAL_FAULT_REST));
-            self.scheduler.settled(due.tenant, due.webhook, due.urgency, due.seq, again, now);
-            return;
+            return self.rest(&due, now);
         };
         let route = Arc::clone(route);
         let sender = self.parts.sender.clone();
@@ -360,14 +362,14 @@ impl Lane {
             let by_hand = due.manual && due.attempts == due.budget_start;
             let trigger = if by_hand { Trigger::Manual } else { Trigger::Scheduled };
             let made = attempt(&sender, &route, &due, trigger).await;
-            Done::Sent { due, route, made }
+            Done::Sent { due, route, made: Box::new(made) }
         }));
     }
 
     fn take_in(&mut self, done: Done) {
         let now = self.parts.sender.clock.now();
         match done {
-            Done::Sent { due, route, made } => self.sent(due, &route, made, now),
+            Done::Sent { due, route, made } => self.sent(due, &route, *made, now),
             Done::Settled { batch, answer } => self.settled(batch, answer, now),
             Done::Refilled { query, answer } => {
                 let page = answer.map_err(|error| self.store_failed("due", &error)).ok();
@@ -395,33 +397,14 @@ impl Lane {
     fn loaded(
         &mut self,
         key: WebhookKey,
-        answer: Result<Option<(Webhook, Tenant)>, StoreError>,
+        answer: Result<Option<Owner>, StoreError>,
         now: Timestamp,
     ) {
         if matches!(self.slots.get(&key), Some(Slot::Loading { dirty: true })) {
             return self.load(key);
         }
         match answer {
-            Ok(Some((webhook, tenant))) => {
-                let (mut webhook, mut tenant) = (Arc::new(webhook), Arc::new(tenant));
-                let (mut reopened, mut pause) = (false, webhook.paused_until);
-                if let Some(Slot::Ready { route, paused_until }) = self.slots.get(&key) {
-                    // Told of a change meanwhile that this read has not seen.
-                    if route.webhook.revision > webhook.revision {
-                        webhook = Arc::clone(&route.webhook);
-                    }
-                    if route.tenant.updated_at > tenant.updated_at {
-                        tenant = Arc::clone(&route.tenant);
-                    }
-                    reopened = !route.terms().open;
-                    pause = pause.max(*paused_until);
-                }
-                let route = Arc::new(Route::build(&self.parts.vault, webhook, tenant));
-                let terms = Terms { paused_until: pause, ..route.terms() };
-                let tenant = route.tenant.key;
-                self.slots.insert(key, Slot::Ready { paused_until: pause, route });
-                self.scheduler.set_terms(tenant, key, terms, reopened, now);
-            }
+            Ok(Some(found)) => self.ready(key, *found, now),
             Ok(None) => {
                 self.slots.remove(&key);
                 self.scheduler.remove(key);
@@ -433,6 +416,27 @@ impl Lane {
         }
     }
 
+    /// What was read of a webhook counts, unless something later was heard meanwhile.
+    fn ready(&mut self, key: WebhookKey, (webhook, tenant): (Webhook, Tenant), now: Timestamp) {
+        let (mut webhook, mut tenant) = (Arc::new(webhook), Arc::new(tenant));
+        let (mut reopened, mut pause) = (false, webhook.paused_until);
+        if let Some(Slot::Ready { route, paused_until }) = self.slots.get(&key) {
+            if route.webhook.revision > webhook.revision {
+                webhook = Arc::clone(&route.webhook);
+            }
+            if route.tenant.updated_at > tenant.updated_at {
+                tenant = Arc::clone(&route.tenant);
+            }
+            reopened = !route.terms().open;
+            pause = pause.max(*paused_until);
+        }
+        let route = Arc::new(Route::build(&self.parts.vault, webhook, tenant));
+        let terms = Terms { paused_until: pause, ..route.terms() };
+        let tenant = route.tenant.key;
+        self.slots.insert(key, Slot::Ready { paused_until: pause, route });
+        self.scheduler.set_terms(tenant, key, terms, reopened, now);
+    }
+
     fn sent(&mut self, due: Due, route: &Arc<Route>, made: Made, now: Timestamp) {
         let record = made.record;
         if made.local_fault {
@@ -441,10 +445,7 @@ impl Lane {
                 error = record.error.as_deref().unwrap_or_default(),
                 "could not even try: no attempt is used up"
             );
-            self.scheduler.ended(due.tenant, due.webhook, Feedback::Nothing, now);
-            let again = Some(now.saturating_add(LOCAL_FAULT_REST));
-            self.scheduler.settled(due.tenant, due.webhook, due.urgency, due.seq, again, now);
-            return;
+            return self.rest(&due, now);
         }
         self.parts.metrics.attempt(record.outcome, record.timings.total_us);
         self.scheduler.ended(due.tenant, due.webhook, feedback_of(&record), now);
@@ -479,6 +480,14 @@ impl Lane {
         };
         let effect = disable.then(|| Effect::Gone { webhook: Arc::clone(&route.webhook) });
         self.to_settle.push(Unsettled { settlement, due, effect });
+    }
+
+    /// Nothing was tried: the delivery is in the store as it was, and its webhook rests a little, so
+    /// that a fault of ours that lasts does not make the lane run in circles.
+    fn rest(&mut self, due: &Due, now: Timestamp) {
+        self.scheduler.ended(due.tenant, due.webhook, Feedback::Nothing, now);
+        self.scheduler.settled(due.tenant, due.webhook, due.urgency, due.seq, Some(Timestamp::EPOCH), now);
+        self.scheduler.pause(due.webhook, now.saturating_add(LOCAL_FAULT_REST));
     }
 
     fn pause(&mut self, key: WebhookKey, until: Timestamp) {

@@ -11,7 +11,7 @@ mod route;
 pub(crate) mod scheduler;
 mod sender;
 
-pub(crate) use inbox::{Command, Inbox};
+pub(crate) use inbox::{Command, Doubt, Inbox};
 pub(crate) use lane::{Effect, Lane, LaneParts};
 pub(crate) use route::Route;
 pub(crate) use sender::{Sender, attempt, request_of};

@@ -40,6 +40,13 @@ pub(crate) struct Terms {
     pub(crate) paused_until: Option<Timestamp>,
 }
 
+impl Terms {
+    /// Whether the webhook may be sent to.
+    pub(super) fn takes(&self, now: Timestamp) -> bool {
+        self.open && self.paused_until.is_none_or(|until| until <= now)
+    }
+}
+
 /// What is known of one urgency of a webhook.
 #[derive(Default)]
 pub(super) struct Class {
@@ -117,13 +124,15 @@ impl Queue {
     }
 
     pub(super) fn may_send(&self, now: Timestamp) -> bool {
-        self.terms.is_some_and(|t| t.open && t.paused_until.is_none_or(|until| until <= now))
-            && self.in_flight < self.limit()
+        self.terms.is_some_and(|t| t.takes(now)) && self.in_flight < self.limit()
     }
 
     pub(super) fn is_idle(&self) -> bool {
         self.known.is_empty()
             && self.in_flight == 0
-            && self.classes.iter().all(|c| c.heads.is_empty() && c.next_due.is_none() && c.refill.is_none())
+            && self.classes.iter().all(|c| {
+                // What stands in a line is forgotten when its turn comes, or it would stand there twice.
+                c.heads.is_empty() && c.next_due.is_none() && c.refill.is_none() && !c.queued && !c.hungry
+            })
     }
 }

@@ -13,45 +13,23 @@
 
 #[cfg(test)]
 pub(crate) mod audit;
+mod limits;
 #[cfg(test)]
 mod tests;
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::time::Duration;
 
 use gatepost_core::event::Urgency;
 use gatepost_core::{DeliverySeq, TenantKey, Timestamp, WebhookKey};
 use gatepost_store::{Due, DuePage, DueQuery, Owed};
 
 use super::queue::{Class, Queue, Refill};
+use limits::{ASSURED_HEADS, ASSURED_SLOTS, MAX_READS, MAX_TURNS};
+pub use limits::Limits;
+pub(crate) use limits::READ_AGAIN_AFTER;
 pub(crate) use super::queue::{Feedback, Terms};
 
-/// How much the scheduler may hold and start.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Requests under way at once, over all tenants.
-    pub slots: usize,
-    /// Heads per webhook and urgency.
-    pub window: usize,
-    /// Heads in all.
-    pub heads: usize,
-    /// Payload bytes of all heads.
-    pub head_bytes: usize,
-    /// Outcomes whose record is not durable yet: past this nothing new is started.
-    pub unsettled: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Limits { slots: 1_024, window: 256, heads: 32_768, head_bytes: 96 << 20, unsettled: 8_192 }
-    }
-}
-
-/// Heads a webhook may always have, whatever the others hold: a full window elsewhere must not
-/// stop it (P5).
-const ASSURED_HEADS: usize = 4;
-/// Requests a tenant may always have under way, even when the slots are taken.
-const ASSURED_SLOTS: usize = 16;
 #[derive(Default)]
 struct Turn {
     ready: [VecDeque<WebhookKey>; 3],
@@ -173,7 +151,8 @@ impl Scheduler {
         let (key, tenant, rank) = (due.webhook, due.tenant, due.urgency.rank());
         let window = if self.is_full() { ASSURED_HEADS } else { self.limits.window };
         let queue = Self::queue(&mut self.queues, &mut self.strangers, tenant, key);
-        let closed = queue.terms.is_some_and(|t| !t.open);
+        // What may not be sent to yet must not fill the window.
+        let rests = queue.terms.is_some_and(|t| !t.takes(now));
         let class = &mut queue.classes[rank];
         if queue.known.contains(&due.seq) {
             // An older copy is here. As a head it gives way; under way, its settlement will be
@@ -184,7 +163,7 @@ impl Scheduler {
             return self.stored(tenant, key, rank, due.due, now);
         }
         let overtakes = class.next_due.is_some_and(|next| next <= due.due);
-        if closed || overtakes || due.due > now || class.heads.len() >= window {
+        if rests || overtakes || due.due > now || class.heads.len() >= window {
             return self.stored(tenant, key, rank, due.due, now);
         }
         self.heads += 1;
@@ -197,13 +176,11 @@ impl Scheduler {
     /// The webhook's terms, found out or changed. Closing gives its heads back to the store; opening
     /// looks for everything the store has (`reopened`, or known to have been closed).
     pub(crate) fn set_terms(&mut self, tenant: TenantKey, key: WebhookKey, terms: Terms, reopened: bool, now: Timestamp) {
-        if !self.queues.contains_key(&key) {
-            if !(terms.open && reopened) {
-                return;
-            }
-            self.queues.insert(key, Queue::new(tenant));
-        }
-        let Some(queue) = self.queues.get_mut(&key) else { return };
+        let queue = match self.queues.entry(key) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) if terms.open && reopened => entry.insert(Queue::new(tenant)),
+            Entry::Vacant(_) => return,
+        };
         let was = queue.terms.replace(terms);
         if !terms.open {
             self.give_back(key, true);
@@ -319,7 +296,10 @@ impl Scheduler {
                     continue;
                 }
                 let class = &mut queue.classes[rank];
-                let Some((_, due)) = class.heads.pop_first() else { continue };
+                let Some((_, due)) = class.heads.pop_first() else {
+                    self.tidy(key);
+                    continue;
+                };
                 let low = class.next_due.is_some_and(|next| next <= now) && class.heads.len() <= self.limits.window / 4;
                 queue.in_flight += 1;
                 self.heads -= 1;
@@ -410,8 +390,8 @@ impl Scheduler {
         let Some(queue) = self.queues.get(&key) else { return };
         let mut next = queue.terms.and_then(|t| t.paused_until).filter(|until| *until > now);
         let mut hungry = [false; 3];
-        for rank in 0..3 {
-            match queue.classes[rank].next_due {
+        for (rank, class) in queue.classes.iter().enumerate() {
+            match class.next_due {
                 Some(due) if due <= now => hungry[rank] = true,
                 Some(due) => next = earlier(next, due),
                 None => {}
@@ -420,8 +400,8 @@ impl Scheduler {
         if let Some(at) = next {
             self.arm(key, at);
         }
-        for rank in 0..3 {
-            if hungry[rank] {
+        for (rank, hungry) in hungry.into_iter().enumerate() {
+            if hungry {
                 self.feed(key, rank);
             }
             self.make_ready(key, rank, now);
@@ -470,7 +450,7 @@ impl Scheduler {
             let full = self.is_full();
             let Some(queue) = self.queues.get_mut(&key) else { continue };
             queue.classes[rank].hungry = false;
-            let sendable = queue.terms.is_some_and(|t| t.open && t.paused_until.is_none_or(|until| until <= now));
+            let sendable = queue.terms.is_some_and(|t| t.takes(now));
             let low = if full { ASSURED_HEADS / 2 } else { self.limits.window / 4 };
             let limit = if full { ASSURED_HEADS } else { self.limits.window };
             let known = queue.known.len();
@@ -479,6 +459,7 @@ impl Scheduler {
             if !due || !sendable || class.refill.is_some() {
                 // Paused and closed webhooks are looked at again when that ends, a read under way
                 // when it is done.
+                self.tidy(key);
                 continue;
             }
             if class.heads.len() > low {
@@ -596,12 +577,3 @@ impl Scheduler {
         })
     }
 }
-
-/// Reads started at once: the store's readers are few.
-const MAX_READS: usize = 16;
-
-/// Tenants looked at for one pick: keeps a pick cheap when very many wait and none may go.
-const MAX_TURNS: usize = 64;
-
-/// How long the lane waits before it reads again after the store failed.
-pub(crate) const READ_AGAIN_AFTER: Duration = Duration::from_millis(250);

@@ -65,7 +65,8 @@ pub(crate) async fn attempt(sender: &Sender, route: &Route, due: &Due, trigger: 
             target: &calling.target,
             method: http::Method::POST,
             headers,
-            title_case: false,
+            // Some receivers of the HTTP/1.1 days compare header names by case (DESIGN 8).
+            title_case: true,
             body: body.clone(),
             timeout: route.timeout,
             allow_nets: &route.allow_nets,

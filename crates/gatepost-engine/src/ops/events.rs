@@ -64,13 +64,7 @@ impl Engine {
             .iter()
             .enumerate()
             .filter_map(|(i, input)| {
-                let message = if input.event_type.is_own() {
-                    "the gatepost family is Gatepost's own and cannot be published"
-                } else if catalogue::is_point_only(&input.event_type) {
-                    "this type carries secrets and is only ever asked as a blocking point, never stored as an event"
-                } else {
-                    return None;
-                };
+                let message = unpublishable(&input.event_type)?;
                 let pointer = if batch { format!("/events/{i}/type") } else { "/type".into() };
                 Some(FieldError::new(pointer, message))
             })
@@ -108,18 +102,14 @@ impl Engine {
         Publish { tenant: state.tenant.load().key, registry_version: registry.version(), now, events }
     }
 
-    /// What makes two events with one id the same: every member, `data` by its bytes (SETTLED). A
-    /// keyed hash, so that the store tells nothing about the content. Only events with a caller's
-    /// id can repeat, so the others skip the work.
+    /// What makes two events with one id the same: every member, `data` by its bytes (SETTLED); but
+    /// the timestamp, which counts only where both say one, is the store's to compare. A keyed hash,
+    /// so that the store tells nothing about the content. Kept for every event: the id we gave one can
+    /// be sent again too.
     fn fingerprint(&self, input: &PublishInput) -> [u8; 16] {
-        if input.id.is_none() {
-            return [0; 16];
-        }
-        let timestamp = input.timestamp.map(|t| t.as_micros().to_be_bytes());
         let subject = input.subject.as_ref();
-        let parts: [Option<&[u8]>; 7] = [
+        let parts: [Option<&[u8]>; 6] = [
             Some(input.event_type.as_str().as_bytes()),
-            timestamp.as_ref().map(|t| t.as_slice()),
             subject.and_then(|s| s.kind.as_deref()).map(str::as_bytes),
             subject.map(|s| s.id.as_bytes()),
             input.urgency.map(|u| u.as_str().as_bytes()),
@@ -212,6 +202,17 @@ impl Engine {
     /// The catalogue's example of a type, as published by `trigger`.
     pub fn example_of(&self, event_type: &EventType) -> Option<Arc<gatepost_core::catalogue::EventTypeDefinition>> {
         self.inner.catalogue.get(event_type).and_then(|view| view.definition)
+    }
+}
+
+/// Why events of a type cannot be published, if they cannot.
+pub fn unpublishable(event_type: &EventType) -> Option<&'static str> {
+    if event_type.is_own() {
+        Some("the gatepost family is Gatepost's own and cannot be published")
+    } else if catalogue::is_point_only(event_type) {
+        Some("this type carries secrets and is only ever asked as a blocking point, never stored as an event")
+    } else {
+        None
     }
 }
 

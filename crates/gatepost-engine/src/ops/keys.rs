@@ -15,20 +15,11 @@ impl Engine {
     /// # Errors
     /// [`Error::Invalid`] for a bad name, no scope, or an expiry in the past.
     pub async fn create_key(&self, input: KeyInput) -> Result<(KeyRow, Secret)> {
-        let now = self.now();
-        let mut errors = Vec::new();
-        if input.name.is_empty() || input.name.chars().count() > 200 {
-            errors.push(FieldError::new("/name", "must have 1 to 200 characters"));
-        }
-        if input.scopes.is_empty() {
-            errors.push(FieldError::new("/scopes", "must name at least one of admin, manage, publish, invoke, read"));
-        }
-        if input.expires_at.is_some_and(|at| at <= now) {
-            errors.push(FieldError::new("/expires_at", "must lie in the future"));
-        }
+        let errors = self.validate_key(&input);
         if !errors.is_empty() {
             return Err(Error::Invalid(errors));
         }
+        let now = self.now();
         let text = generate_key(&*self.inner.entropy);
         let mut scopes = input.scopes;
         scopes.sort_unstable();
@@ -45,6 +36,21 @@ impl Engine {
         self.inner.store.create_key(row.clone()).await?;
         self.inner.keys.add(row.clone());
         Ok((row, text))
+    }
+
+    /// Everything wrong with a key to make.
+    pub fn validate_key(&self, input: &KeyInput) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        if input.name.is_empty() || input.name.chars().count() > 200 {
+            errors.push(FieldError::new("/name", "must have 1 to 200 characters"));
+        }
+        if input.scopes.is_empty() {
+            errors.push(FieldError::new("/scopes", "must name at least one of admin, manage, publish, invoke, read"));
+        }
+        if input.expires_at.is_some_and(|at| at <= self.now()) {
+            errors.push(FieldError::new("/expires_at", "must lie in the future"));
+        }
+        errors
     }
 
     /// All keys, newest first, without their texts.

@@ -22,6 +22,10 @@ use gatepost_core::webhook::Webhook;
 use gatepost_core::{EventId, KeyId, TenantId, Timestamp, WebhookId};
 use gatepost_store::{DeliveryDetail, DeliveryRow, Scope};
 
+pub use events::unpublishable;
+pub use tenants::check_net;
+pub use validate::check_secret;
+
 /// A tenant to put. `None` keeps what is there.
 #[derive(Clone, Debug, Default)]
 pub struct TenantInput {

@@ -69,6 +69,7 @@ impl Engine {
         doubt.resolved();
         self.inner.tenants.forget(id);
         let tenant = deleted.ok_or(Error::NotFound(Kind::Tenant))?;
+        self.inner.keys.forget_tenant(id);
         self.inner.inbox.send(Command::TenantDeleted(tenant.key));
         self.inner.sweep.notify_one();
         Ok(())
@@ -79,13 +80,18 @@ fn check_nets(nets: &[String]) -> Result<()> {
     let errors: Vec<_> = nets
         .iter()
         .enumerate()
-        .filter(|(_, net)| net.parse::<ipnet::IpNet>().is_err())
-        .map(|(i, net)| {
-            FieldError::new(
-                format!("/settings/allow_nets/{i}"),
-                format!("{net:?} is not a network in CIDR form, such as 10.0.0.0/8 or fd00::/8"),
-            )
-        })
+        .filter_map(|(i, net)| Some(FieldError::new(format!("/settings/allow_nets/{i}"), check_net(net).err()?)))
         .collect();
     if errors.is_empty() { Ok(()) } else { Err(Error::Invalid(errors)) }
+}
+
+/// Whether a text is a network as `allow_nets` has them.
+///
+/// # Errors
+/// Says what it is to be.
+pub fn check_net(net: &str) -> std::result::Result<(), String> {
+    match net.parse::<ipnet::IpNet>() {
+        Ok(_) => Ok(()),
+        Err(_) => Err(format!("{net:?} is not a network in CIDR form, such as 10.0.0.0/8 or fd00::/8")),
+    }
 }

@@ -102,7 +102,10 @@ impl Engine {
 }
 
 /// A secret to import: the symmetric form only, since a webhook's scheme is Standard Webhooks `v1`.
-pub(super) fn check_secret(secret: &Secret) -> Result<(), String> {
+///
+/// # Errors
+/// Says what it is to be, and nothing of what it is.
+pub fn check_secret(secret: &Secret) -> Result<(), String> {
     if !secret.expose().starts_with("whsec_") {
         return Err("must be whsec_ and the base64 text of 24 to 64 bytes".into());
     }

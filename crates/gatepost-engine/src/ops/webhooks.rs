@@ -11,7 +11,7 @@ use gatepost_core::{WebhookId, profiles, signing};
 use gatepost_store::{NewWebhook, Page, PageRequest, RegistryChange, UpdateOutcome, WebhookUpdate};
 
 use super::{WebhookInput, WebhookView};
-use crate::deliver::Command;
+use crate::deliver::{Command, Doubt};
 use crate::engine::Engine;
 use crate::error::{ConflictCode, Error, FieldError, Kind, Result};
 
@@ -76,6 +76,10 @@ impl Engine {
         input: WebhookInput,
     ) -> Result<WebhookView> {
         let present = self.inner.store.webhook(tenant.key, id).await?.ok_or(Error::NotFound(Kind::Webhook))?;
+        if present.revision != expected_revision {
+            // Judged against another form than it was made from, it could look wrong without being so.
+            return Err(concurrent_change());
+        }
         let errors = self.validate_webhook(tenant, &input, Some(&present));
         if !errors.is_empty() {
             return Err(Error::Invalid(errors));
@@ -110,10 +114,7 @@ impl Engine {
         let outcome = self.inner.store.update_webhook(update).await?;
         match outcome {
             UpdateOutcome::Updated(change) => self.changed(tenant, *change, reopened, doubt).await,
-            UpdateOutcome::Stale => Err(Error::Conflict {
-                code: ConflictCode::ConcurrentChange,
-                message: "the webhook was changed at the same time: read it and try again".into(),
-            }),
+            UpdateOutcome::Stale => Err(concurrent_change()),
             UpdateOutcome::NotFound => Err(Error::NotFound(Kind::Webhook)),
         }
     }
@@ -208,7 +209,14 @@ impl Engine {
     }
 
     /// Makes a committed change known: to publishers before the caller hears of it (P4), and to the lane.
-    async fn changed(&self, tenant: &Tenant, change: RegistryChange, reopened: bool) -> Result<WebhookView> {
+    /// Should the first fail, or nobody wait for it, `doubt` sees to the second.
+    async fn changed(
+        &self,
+        tenant: &Tenant,
+        change: RegistryChange,
+        reopened: bool,
+        doubt: Doubt<'_>,
+    ) -> Result<WebhookView> {
         if let Some(state) = self.inner.tenants.cached(&tenant.id)
             && state.tenant.load().key == tenant.key
         {
@@ -216,6 +224,7 @@ impl Engine {
         }
         let webhook = Arc::new(change.webhook);
         self.inner.inbox.send(Command::WebhookChanged { webhook: Arc::clone(&webhook), reopened });
+        doubt.resolved();
         Ok(self.view_of(webhook))
     }
 
@@ -226,6 +235,13 @@ impl Engine {
     fn view_of(&self, webhook: Arc<Webhook>) -> WebhookView {
         let warnings = self.warnings(&webhook.config);
         WebhookView { webhook, warnings }
+    }
+}
+
+fn concurrent_change() -> Error {
+    Error::Conflict {
+        code: ConflictCode::ConcurrentChange,
+        message: "the webhook was changed at the same time: read it and try again".into(),
     }
 }
 

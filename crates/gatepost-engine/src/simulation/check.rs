@@ -20,8 +20,8 @@ const PATIENCE: Duration = Duration::from_secs(1_200);
 impl World {
     /// Heals everything, lets it run, and checks.
     pub(crate) fn finish(&mut self) {
+        self.tell(|| "all is healed".to_owned());
         self.fail(0);
-        self.heal();
         self.store.revive();
         self.receivers.all_well();
         // What is under way comes to its end first: a 410 disables what was just enabled.
@@ -33,29 +33,31 @@ impl World {
         }
         let deadline = self.now().saturating_add(PATIENCE);
         self.advance_to(self.after(GRACE));
-        while !self.is_broken() && !self.rests() {
+        loop {
             let neglected = self.neglected();
             if !neglected.is_empty() {
                 self.violate(Kind::Idle, format!("receivers {neglected:?} are owed something and nothing happens"));
+            }
+            if self.is_broken() || self.rests() {
+                break;
             }
             match self.next_event() {
                 Some(next) if next <= deadline => self.advance_to(next.max(self.now())),
                 _ => break,
             }
         }
-        while !self.is_broken() && self.disk.sweep(self.now(), 100).now_or_never().is_some_and(|p| p.is_ok_and(|p| p.more)) {}
-        if !self.is_broken() {
-            self.check();
-        }
+        while self.disk.sweep(self.now(), 100).now_or_never().is_some_and(|p| p.is_ok_and(|p| p.more)) {}
+        self.check();
     }
 
     fn check(&mut self) {
         let mut there: HashMap<(usize, u64), Event> = HashMap::new();
+        let mut numbers: BTreeSet<u64> = BTreeSet::new();
         for tenant in 0..self.tenants.len() {
             for event in self.stored_events(tenant) {
                 let number = serde_json::from_slice::<serde_json::Value>(&event.data).ok().and_then(|v| v["n"].as_u64());
                 match number {
-                    Some(number) if !there.contains_key(&(tenant, number)) => {
+                    Some(number) if numbers.insert(number) => {
                         there.insert((tenant, number), event);
                     }
                     _ => self.violate(Kind::WrongMatch, format!("event {} was never published, or is there twice", event.id)),
@@ -74,7 +76,7 @@ impl World {
         for ((_, number), _) in there {
             self.violate(Kind::WrongMatch, format!("event {number} is another tenant's"));
         }
-        self.check_doubtful_calls();
+        self.check_doubtful_calls(&numbers);
     }
 
     fn stored_events(&self, tenant: usize) -> Vec<Event> {
@@ -102,21 +104,14 @@ impl World {
     }
 
     /// P1: a call of which nobody knows happened whole or not at all.
-    fn check_doubtful_calls(&self) {
+    fn check_doubtful_calls(&self, there: &BTreeSet<u64>) {
         for call in &self.in_doubt {
             if call.iter().any(|position| self.events[*position].repeated) {
                 continue;
             }
-            let tenant = self.events[call[0]].tenant;
-            let numbers: BTreeSet<u64> = call.iter().map(|position| self.events[*position].number).collect();
-            let count = self
-                .stored_events(tenant)
-                .iter()
-                .filter_map(|event| serde_json::from_slice::<serde_json::Value>(&event.data).ok()?["n"].as_u64())
-                .filter(|number| numbers.contains(number))
-                .count();
-            if count != 0 && count != numbers.len() {
-                self.violate(Kind::HalfAccepted, format!("{count} of {} events of one call are there", numbers.len()));
+            let count = call.iter().filter(|position| there.contains(&self.events[**position].number)).count();
+            if count != 0 && count != call.len() {
+                self.violate(Kind::HalfAccepted, format!("{count} of {} events of one call are there", call.len()));
             }
         }
     }
@@ -157,6 +152,7 @@ impl World {
             return vec![(Kind::WrongMatch, "to no webhook".to_owned())];
         };
         must(row.state.is_terminal(), Kind::NotDone, "has not come to an end");
+        must(row.state.is_terminal() || !journal.is_over(), Kind::LostSettle, "its end was not recorded");
         let numbered = attempts.iter().enumerate().all(|(i, a)| a.number as usize == i + 1);
         must(numbered && row.attempts as usize == attempts.len(), Kind::WrongEnd, "its attempts are not numbered in order");
 

@@ -86,9 +86,16 @@ pub(crate) struct Journal {
     pub(crate) cancelled: bool,
 }
 
+impl Journal {
+    /// Whether the engine, or a person, was told that it is over.
+    pub(crate) fn is_over(&self) -> bool {
+        self.over.is_some()
+    }
+}
+
 /// What is known of one webhook.
 #[derive(Clone, Default, Debug)]
-struct Owner {
+pub(crate) struct Owner {
     closed: bool,
     paused_until: Timestamp,
 }
@@ -96,13 +103,14 @@ struct Owner {
 /// See the module.
 #[derive(Default)]
 pub(crate) struct Ledger {
-    violations: Vec<Violation>,
+    pub(crate) violations: Vec<Violation>,
     pub(crate) deliveries: BTreeMap<DeliverySeq, Journal>,
-    owners: BTreeMap<usize, Owner>,
+    pub(crate) owners: BTreeMap<usize, Owner>,
     pub(crate) life: u32,
     /// Everything that happened, as a number: equal histories have equal numbers.
     pub(crate) trace: u64,
     pub(crate) requests: u64,
+    pub(crate) aloud: bool,
 }
 
 /// The ledger, shared by driver, receivers and store.
@@ -121,8 +129,11 @@ impl Ledger {
         }
     }
 
-    pub(crate) fn violations(&self) -> &[Violation] {
-        &self.violations
+    /// Tells the story while it happens, for whoever runs one history alone.
+    pub(crate) fn tell(&self, now: Timestamp, what: impl FnOnce() -> String) {
+        if self.aloud {
+            println!("{now} {}", what());
+        }
     }
 
     pub(crate) fn note(&mut self, what: &[u8]) {
@@ -134,6 +145,9 @@ impl Ledger {
     /// A request arrived.
     pub(crate) fn requested(&mut self, request: Request) {
         self.requests += 1;
+        self.tell(request.at, || {
+            format!("  request {} of {} to receiver {}", request.attempt, request.delivery_id, request.hook)
+        });
         self.note(&request.at.as_micros().to_le_bytes());
         self.note(request.delivery_id.as_bytes());
         self.note(&request.attempt.to_le_bytes());
@@ -193,6 +207,10 @@ impl Ledger {
     pub(crate) fn settled(&mut self, settlements: &[Settlement], answers: &[Settled]) {
         for (settlement, answer) in settlements.iter().zip(answers) {
             self.note(&settlement.seq.0.to_le_bytes());
+            self.tell(settlement.attempt.ended_at(), || {
+                let (seq, next) = (settlement.seq, &settlement.next);
+                format!("  settled {seq:?} of receiver: {:?} {next:?} {answer:?}", settlement.attempt.outcome)
+            });
             let hook = self.deliveries.get(&settlement.seq).and_then(|journal| journal.requests.last()).map(|r| r.hook);
             if let (Some(until), Some(hook)) = (settlement.pause_until, hook) {
                 let owner = self.owners.entry(hook).or_default();
@@ -230,10 +248,5 @@ impl Ledger {
     /// Whether a webhook takes anything, as far as its owner was told.
     pub(crate) fn closed(&mut self, hook: usize, closed: bool) {
         self.owners.entry(hook).or_default().closed = closed;
-    }
-
-    /// Until when a webhook's receiver is to be left alone.
-    pub(crate) fn paused_until(&self, hook: usize) -> Timestamp {
-        self.owners.get(&hook).map_or(Timestamp::EPOCH, |owner| owner.paused_until)
     }
 }

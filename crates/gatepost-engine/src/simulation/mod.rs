@@ -5,6 +5,7 @@
 //! A history that breaks a promise is told with its seed; `GATEPOST_SEED=<seed> cargo test -p
 //! gatepost-engine simulation` runs it alone. `GATEPOST_TEST_SLOW=1` runs twenty times as many.
 
+mod abandoned;
 mod check;
 mod dice;
 mod ledger;
@@ -34,7 +35,7 @@ fn history(seed: u64, size: Size, bug: Option<Bug>) -> Told {
     for _ in 0..1 + dice.below(3) {
         world.create_hook();
     }
-    for _ in 0..20 + dice.below(60) {
+    for _ in 0..10 + dice.below(45) {
         world.step();
         if world.is_broken() {
             break;
@@ -46,7 +47,7 @@ fn history(seed: u64, size: Size, bug: Option<Bug>) -> Told {
     let ledger = ledger::open(&world.ledger);
     Told {
         seed,
-        violations: ledger.violations().to_vec(),
+        violations: ledger.violations.clone(),
         trace: ledger.trace,
         requests: ledger.requests,
         crashes: world.crashes,
@@ -54,7 +55,7 @@ fn history(seed: u64, size: Size, bug: Option<Bug>) -> Told {
 }
 
 /// Histories of a run of the fast tier, per size.
-const HISTORIES: u64 = 1_500;
+const HISTORIES: u64 = 750;
 
 fn seeds(first: u64) -> Box<dyn Iterator<Item = u64>> {
     let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
@@ -106,9 +107,8 @@ fn finds(bug: Bug, expected: &[Kind]) {
     const WITHIN: u64 = 300;
     for seed in 0..WITHIN {
         let told = history(seed, Size::Tiny, Some(bug));
-        if let Some(first) = told.violations.first() {
-            println!("{bug:?} found by history {seed}: {first:?}");
-            assert!(expected.contains(&first.kind), "{bug:?} was taken for something else: {:#?}", told.violations);
+        if let Some(found) = told.violations.iter().find(|violation| expected.contains(&violation.kind)) {
+            println!("{bug:?} found by history {seed}: {found:?}");
             return;
         }
     }
@@ -117,12 +117,12 @@ fn finds(bug: Bug, expected: &[Kind]) {
 
 #[test]
 fn finds_a_lost_settle() {
-    finds(Bug::LostSettle, &[Kind::LostSettle, Kind::WrongEnd]);
+    finds(Bug::LostSettle, &[Kind::LostSettle]);
 }
 
 #[test]
 fn finds_a_double_claim() {
-    finds(Bug::DoubleClaim, &[Kind::DoubleClaim, Kind::Unbounded]);
+    finds(Bug::DoubleClaim, &[Kind::DoubleClaim]);
 }
 
 #[test]

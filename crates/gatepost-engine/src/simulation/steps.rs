@@ -21,6 +21,14 @@ const TYPES: [&str; 3] = ["user.created", "user.deleted", "group.changed"];
 const EVEN: &str = "data.n % 2 == 0";
 const HOOKS_MAX: usize = 12;
 
+fn short<T>(answer: &Option<Result<T, Error>>) -> String {
+    match answer {
+        None => "the process died".to_owned(),
+        Some(Ok(_)) => "yes".to_owned(),
+        Some(Err(error)) => error.to_string(),
+    }
+}
+
 impl World {
     /// One thing happens.
     pub(crate) fn step(&mut self) {
@@ -35,6 +43,7 @@ impl World {
             55..=60 => self.change_manner(),
             61..=63 => {
                 let rate = self.dice.of(&[0, 0, 20, 80, 200]);
+                self.tell(|| format!("{rate} of 1000 store calls fail"));
                 self.fail(rate);
             }
             64..=65 => self.crash(),
@@ -83,7 +92,7 @@ impl World {
         self.hooks.iter().filter(wants).map(|hook| hook.key).collect()
     }
 
-    fn input_of(event: &Published) -> PublishInput {
+    pub(crate) fn input_of(event: &Published) -> PublishInput {
         PublishInput {
             id: event.caller_id.clone(),
             fallback: None,
@@ -122,6 +131,7 @@ impl World {
         let inputs: Vec<_> = self.events[first..].iter().map(World::input_of).collect();
         let (engine, id) = (self.engine(), self.tenants[tenant].id.clone());
         let answer = self.run(async move { engine.publish(&id, inputs, count > 1).await });
+        self.tell(|| format!("publish {count} in tenant {tenant}: {}", short(&answer)));
         match answer {
             Some(Ok(list)) => {
                 for (offset, published) in list.into_iter().enumerate() {
@@ -189,7 +199,7 @@ impl World {
         }
     }
 
-    fn input_for(hook: usize, pattern: &str, even: bool, waits: &[f64], max_in_flight: u32, enabled: bool) -> WebhookInput {
+    pub(crate) fn input_for(hook: usize, pattern: &str, even: bool, waits: &[f64], max_in_flight: u32, enabled: bool) -> WebhookInput {
         WebhookInput {
             name: Some(format!("hook {hook}")),
             url: Some(url(hook)),
@@ -216,6 +226,7 @@ impl World {
         input.profile = Some(self.dice.of(&["standard", "standard", "cloudevents"]).to_owned());
         let (engine, owner) = (self.engine(), self.tenants[tenant].clone());
         let answer = self.run(async move { engine.create_webhook(&owner, input).await.map(|(view, _)| view.webhook) });
+        self.tell(|| format!("create webhook of receiver {receiver} ({manner:?}): {}", short(&answer)));
         if let Some(Err(error)) = &answer
             && !matches!(error, Error::Store(_))
         {
@@ -262,12 +273,13 @@ impl World {
             engine.update_webhook(&owner, hook.id, present.revision, input).await
         });
         let sure = matches!(answer, Some(Ok(_)));
+        self.tell(|| format!("webhook of receiver {}: enabled {enabled}: {}", hook.receiver, short(&answer)));
         if let Some(Err(error)) = &answer
             && !matches!(error, Error::Store(_))
         {
             self.violate(Kind::WrongAnswer, format!("changing a webhook answered {error}"));
         }
-        self.recall();
+        self.recall(position..position + 1);
         if sure && self.hooks[position].enabled != enabled {
             self.violate(Kind::Lost, "a change of a webhook is not there");
         }
@@ -281,7 +293,8 @@ impl World {
         let (engine, owner) = (self.engine(), self.tenants[hook.tenant].clone());
         let answer = self.run(async move { engine.delete_webhook(&owner, hook.id).await });
         let sure = matches!(answer, Some(Ok(())));
-        self.recall();
+        self.tell(|| format!("delete webhook of receiver {}: {}", hook.receiver, short(&answer)));
+        self.recall(position..position + 1);
         if sure && !self.hooks[position].deleted {
             self.violate(Kind::Lost, "a deleted webhook is still there");
         }
@@ -296,7 +309,9 @@ impl World {
     fn change_manner(&mut self) {
         if let Some(position) = self.some_hook() {
             let manner = Manner::any(&mut self.dice);
-            self.receivers.behave(self.hooks[position].receiver, manner);
+            let receiver = self.hooks[position].receiver;
+            self.tell(|| format!("receiver {receiver}: {manner:?}"));
+            self.receivers.behave(receiver, manner);
         }
     }
 
@@ -308,6 +323,7 @@ impl World {
             webhook: None,
             event: None,
             subject: None,
+            subject_type: None,
             state: None,
             since: None,
             until: None,
@@ -326,6 +342,7 @@ impl World {
         let Some((tenant, id, hook)) = self.some_delivery() else { return };
         let (engine, owner) = (self.engine(), self.tenants[tenant].clone());
         let answer = self.run(async move { engine.retry_delivery(&owner, id).await });
+        self.tell(|| format!("retry {id}: {}", short(&answer)));
         let takes = self.hooks[hook].enabled && !self.hooks[hook].deleted;
         match answer {
             Some(Ok(_)) if takes => ledger::open(&self.ledger).reopened(id.seq()),
@@ -339,6 +356,7 @@ impl World {
         let Some((tenant, id, _)) = self.some_delivery() else { return };
         let (engine, owner) = (self.engine(), self.tenants[tenant].clone());
         let answer = self.run(async move { engine.cancel_delivery(&owner, id).await });
+        self.tell(|| format!("cancel {id}: {}", short(&answer)));
         match answer {
             Some(Ok(_)) => ledger::open(&self.ledger).cancelled(id.seq(), true),
             None | Some(Err(Error::Store(_))) => ledger::open(&self.ledger).cancelled(id.seq(), false),

@@ -119,7 +119,8 @@ const MASTER: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 impl World {
     pub(crate) fn new(seed: u64, size: Size, bug: Option<Bug>) -> World {
         let clock = Arc::new(ManualClock::default());
-        let ledger: Shared = Arc::new(std::sync::Mutex::new(Ledger::default()));
+        let aloud = std::env::var_os("GATEPOST_SEED").is_some();
+        let ledger: Shared = Arc::new(std::sync::Mutex::new(Ledger { aloud, ..Ledger::default() }));
         let disk = Arc::new(SqliteStore::open_inline().expect("memory is there"));
         let rate = Arc::new(AtomicU64::new(0));
         let faulty = Arc::new(FaultStore::new(Arc::clone(&disk) as Arc<dyn Store>, {
@@ -181,17 +182,17 @@ impl World {
         ledger::open(&self.ledger).violate(kind, text);
     }
 
+    pub(crate) fn tell(&self, what: impl FnOnce() -> String) {
+        ledger::open(&self.ledger).tell(self.now(), what);
+    }
+
     pub(crate) fn is_broken(&self) -> bool {
-        !ledger::open(&self.ledger).violations().is_empty()
+        !ledger::open(&self.ledger).violations.is_empty()
     }
 
     /// Of a thousand store calls so many fail before, and as many after they were applied.
     pub(crate) fn fail(&self, rate: u64) {
         self.rate.store(rate, Ordering::Relaxed);
-    }
-
-    pub(crate) fn heal(&self) {
-        self.faulty.set_healthy(true);
     }
 
     fn parts(&self) -> EngineParts {
@@ -214,18 +215,21 @@ impl World {
             claims_twice: self.bug == Some(Bug::DoubleClaim),
             favourite: (self.bug == Some(Bug::Favourite)).then_some(TenantKey(1)),
         };
-        for _ in 0..100_000 {
+        for attempt in 0.. {
+            // Whoever runs it sees to it that the store is well, after a while.
+            self.faulty.set_healthy(attempt > 2);
             if let Some(Ok((engine, mut lane, effects))) = Engine::assemble(self.parts()).now_or_never() {
                 lane.scheduler_mut().plant(planted);
                 self.life = Some(Life { engine, lane, effects });
-                return;
+                break;
             }
         }
-        panic!("the engine does not start");
+        self.faulty.set_healthy(false);
     }
 
     /// The process is killed and started again; the disk stays.
     pub(crate) fn crash(&mut self) {
+        self.tell(|| "the process dies".to_owned());
         self.life = None;
         self.receivers.cut_off();
         self.turns.clear();
@@ -258,13 +262,13 @@ impl World {
             if let Some(effect) = effect {
                 let engine = self.engine();
                 if self.run(async move { engine.take_effect(effect).await }).is_some() {
-                    self.recall();
+                    self.recall(0..self.hooks.len());
                 }
             }
             if self.store.is_dead() {
                 self.crash();
             }
-            self.look_at_scheduler();
+            self.look_at_picks();
             let after = (self.store.calls(), ledger::open(&self.ledger).requests);
             still = if moved || before != after { 0 } else { still + 1 };
             turns += 1;
@@ -272,15 +276,15 @@ impl World {
                 return self.violate(Kind::Spin, "the lane finds no rest");
             }
         }
+        self.look_at_scheduler();
     }
 
-    /// Everything the scheduler promises, after each turn.
+    /// Bounds and bookkeeping, whenever the lane rests.
     fn look_at_scheduler(&mut self) {
         let limits = self.size.limits();
         let now = self.now();
-        let Some(life) = &mut self.life else { return };
-        let scheduler = life.lane.scheduler_mut();
-        let picks = scheduler.take_picks();
+        let Some(life) = &self.life else { return };
+        let scheduler = life.lane.scheduler();
         let webhooks = scheduler.webhooks();
         // Each class may have its assured few beyond the limit, and a read one window.
         let allowed = limits.heads + limits.window + webhooks * 3 * 5;
@@ -294,7 +298,16 @@ impl World {
         if scheduler.in_flight() > limits.slots * 3 / 2 {
             wrong.push((Kind::Unbounded, format!("{} requests under way", scheduler.in_flight())));
         }
-        for pick in picks {
+        for (kind, text) in wrong {
+            self.violate(kind, text);
+        }
+    }
+
+    /// Urgency within a tenant, turns between tenants.
+    fn look_at_picks(&mut self) {
+        let Some(life) = &mut self.life else { return };
+        let mut wrong: Vec<(Kind, String)> = Vec::new();
+        for pick in life.lane.scheduler_mut().take_picks() {
             if pick.overlooked {
                 wrong.push((Kind::Urgency, format!("{pick:?}")));
             }
@@ -354,17 +367,21 @@ impl World {
         }
         let now = self.now();
         let owed = self.disk.owed(None, 10_000).now_or_never().expect("inline").expect("the disk is well");
-        let owed = owed.into_iter().filter(|o| o.earliest.iter().flatten().any(|due| *due <= now));
-        let ledger = ledger::open(&self.ledger);
-        owed.filter_map(|o| self.hooks.iter().find(|h| h.key == o.webhook))
+        let forgotten = self.rests();
+        let owed = owed.into_iter().filter(|o| forgotten || o.earliest.iter().flatten().any(|due| *due <= now));
+        let paused = |key| {
+            let found = self.disk.webhook_by_key(key).now_or_never().expect("inline").expect("the disk is well");
+            found.and_then(|webhook| webhook.paused_until).is_some_and(|until| until > now)
+        };
+        owed.filter(|o| forgotten || !paused(o.webhook))
+            .filter_map(|o| self.hooks.iter().find(|h| h.key == o.webhook))
             .map(|hook| hook.receiver)
-            .filter(|receiver| ledger.paused_until(*receiver) <= now)
             .collect()
     }
 
     /// Looks up what has become of the webhooks, after a change whose answer is not the whole truth.
-    pub(crate) fn recall(&mut self) {
-        for hook in &mut self.hooks {
+    pub(crate) fn recall(&mut self, hooks: std::ops::Range<usize>) {
+        for hook in &mut self.hooks[hooks] {
             let found = self.disk.webhook_by_key(hook.key).now_or_never().expect("inline").expect("the disk is well");
             let webhook = found.expect("no tenant is deleted here");
             let (enabled, deleted) = (webhook.config.enabled, webhook.deleted_at.is_some());

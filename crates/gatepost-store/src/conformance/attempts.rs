@@ -225,7 +225,7 @@ pub async fn a_settlement_after_the_webhook_was_deleted_keeps_the_attempt(store:
             assert_eq!(settle(&*store, late.clone()).await, Settled::Superseded);
             let detail = store.delivery(acme, made.seq).await.unwrap().unwrap();
             assert_eq!((detail.row.state, detail.row.reason), (DeliveryState::Cancelled, Some(Reason::WebhookDeleted)));
-            assert_eq!(detail.attempts, [late.attempt.clone()]);
+            assert_eq!(detail.attempts, std::slice::from_ref(&late.attempt));
         }
     }
 }

@@ -151,6 +151,7 @@ pub async fn writing_cancellations_down_changes_nothing_visible(store: Arc<dyn S
             webhook: None,
             event: None,
             subject: None,
+            subject_type: None,
             state: None,
             since: None,
             until: None,

@@ -39,6 +39,7 @@ macro_rules! for_each_conformance_case {
             publishing: p4_a_publish_matched_against_an_older_registry_is_refused,
             publishing: p6_an_event_that_matches_nothing_is_kept,
             publishing: the_same_event_again_is_a_duplicate_and_adds_nothing,
+            publishing: a_timestamp_counts_only_where_both_give_one,
             publishing: another_event_under_a_taken_id_refuses_the_whole_call,
             publishing: an_id_repeated_within_one_call_is_judged_the_same,
             publishing: an_id_of_our_own_making_is_taken_too,

@@ -104,6 +104,31 @@ pub async fn another_event_under_a_taken_id_refuses_the_whole_call(store: Arc<dy
 }
 
 /// See the name.
+pub async fn a_timestamp_counts_only_where_both_give_one(store: Arc<dyn Store>) {
+    let acme = tenant(&*store, "acme").await.key;
+    // Not given means the moment of acceptance.
+    let new = |id: &str, timestamp| NewEvent { timestamp, ..named(id, 1, event("a.b", &[])) };
+    publish(&*store, acme, at(10), vec![new("given", at(5)), new("omitted", at(10))]).await;
+    for (id, now, timestamp, same) in [
+        ("given", at(20), at(5), true),
+        ("given", at(20), at(6), false),
+        ("given", at(20), at(20), true),
+        ("omitted", at(20), at(20), true),
+        ("omitted", at(20), at(10), true),
+        ("omitted", at(20), at(6), true),
+    ] {
+        match try_publish(&*store, acme, now, vec![new(id, timestamp)]).await {
+            PublishOutcome::Accepted(accepted) => assert!(same && accepted[0].duplicate, "{id} {timestamp}"),
+            other => assert!(!same, "{id} {timestamp}: {other:?}"),
+        }
+    }
+    let within = vec![new("x", at(5)), new("x", at(30)), new("x", at(6))];
+    let outcome = try_publish(&*store, acme, at(30), within).await;
+    assert!(matches!(outcome, PublishOutcome::Conflict { index: 2 }), "{outcome:?}");
+    assert_eq!(count(&*store, acme).await, 2);
+}
+
+/// See the name.
 pub async fn an_id_repeated_within_one_call_is_judged_the_same(store: Arc<dyn Store>) {
     let acme = tenant(&*store, "acme").await.key;
     let hook = webhook(&*store, acme, 1).await;

@@ -115,6 +115,7 @@ fn all_deliveries(tenant: TenantKey) -> DeliveryQuery {
         webhook: None,
         event: None,
         subject: None,
+        subject_type: None,
         state: None,
         since: None,
         until: None,

@@ -22,7 +22,6 @@ const DISORDER_US: i64 = 60_000_000;
 /// A column that grows with the number of its row.
 #[derive(Clone, Copy)]
 enum Growing {
-    EventAccepted,
     EventFirstDelivery,
     DeliveryCreated,
 }
@@ -30,14 +29,13 @@ enum Growing {
 impl Growing {
     fn highest(self) -> &'static str {
         match self {
-            Growing::EventAccepted | Growing::EventFirstDelivery => "SELECT max(seq) FROM events",
+            Growing::EventFirstDelivery => "SELECT max(seq) FROM events",
             Growing::DeliveryCreated => "SELECT max(seq) FROM deliveries",
         }
     }
 
     fn probe(self) -> &'static str {
         match self {
-            Growing::EventAccepted => "SELECT seq, accepted_at FROM events WHERE seq >= ?1 ORDER BY seq LIMIT 1",
             Growing::EventFirstDelivery => {
                 "SELECT seq, first_delivery FROM events WHERE seq >= ?1 ORDER BY seq LIMIT 1"
             }
@@ -93,7 +91,8 @@ fn window(
 
 pub(super) fn events(conn: &Connection, query: &EventQuery) -> DbResult<EventPage> {
     let ascending = query.order == Order::Ascending;
-    let mut window = window(conn, Growing::EventAccepted, query.after, query.before)?;
+    // An event's own time says nothing about its number: publishers send events late, and import old ones.
+    let mut window = Window { from: 1, to: i64::MAX };
     match (query.page.after, ascending) {
         (Some(cursor), true) => window.from = window.from.max(cursor.saturating_add(1)),
         (Some(cursor), false) => window.to = window.to.min(cursor),
@@ -171,7 +170,7 @@ impl EventScan {
                 event_columns!(),
                 ", e.delivery_count FROM {} AND e.seq >= ?3 AND e.seq < ?4
                    AND (?5 IS NULL OR e.type = ?5) AND (?6 IS NULL OR e.subject_type = ?6)
-                   AND e.accepted_at > ?7 AND e.accepted_at < ?8 ORDER BY e.seq {} LIMIT ?9"
+                   AND e.ts > ?7 AND e.ts < ?8 ORDER BY e.seq {} LIMIT ?9"
             ),
             self.source,
             self.order(),
@@ -237,6 +236,7 @@ pub(super) fn deliveries(conn: &Connection, query: &DeliveryQuery) -> DbResult<P
             && query.since.is_none_or(|since| row.created_at >= since)
             && query.until.is_none_or(|until| row.created_at < until)
             && query.subject.as_ref().is_none_or(|id| row.subject.as_ref().is_some_and(|s| s.id == *id))
+            && query.subject_type.as_ref().is_none_or(|kind| row.subject.as_ref().is_some_and(|s| s.kind.as_ref() == Some(kind)))
     };
     for seq in &candidates {
         if page.rows.len() == query.page.limit {
@@ -270,7 +270,11 @@ fn candidates(conn: &Connection, query: &DeliveryQuery, event: Option<EventSeq>,
         return of_subject(conn, tenant, subject, window);
     }
     // Without a filter on the rows themselves, a page needs no more than it shows.
-    let filtered = query.webhook.is_some() || query.state.is_some() || query.since.is_some() || query.until.is_some();
+    let filtered = query.webhook.is_some()
+        || query.subject_type.is_some()
+        || query.state.is_some()
+        || query.since.is_some()
+        || query.until.is_some();
     let limit = if filtered { SCAN } else { count(query.page.limit).saturating_add(1).min(SCAN) };
     numbers(
         conn,

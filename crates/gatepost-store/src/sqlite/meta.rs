@@ -29,7 +29,14 @@ pub(super) fn set(tx: &Tx<'_>, name: &str, value: &[u8]) -> DbResult<()> {
     Ok(())
 }
 
-/// Writes something, so that the commit has something to flush.
+/// Writes something, so that the commit has something to flush. The value must change: SQLite leaves a
+/// page alone whose bytes would be the same, and then nothing is written at all.
 pub(super) fn check(tx: &Tx<'_>) -> DbResult<()> {
-    set(tx, CHECKED, &[])
+    tx.conn
+        .prepare_cached(
+            "INSERT INTO meta(name, value) VALUES (?1, x'00')
+             ON CONFLICT(name) DO UPDATE SET value = CASE value WHEN x'00' THEN x'01' ELSE x'00' END",
+        )?
+        .execute([CHECKED])?;
+    Ok(())
 }

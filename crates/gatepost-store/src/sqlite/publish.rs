@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use gatepost_core::event::Event;
 use gatepost_core::{DeliverySeq, EventId, EventSeq, TenantKey, Timestamp};
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::error::{DbError, DbResult};
 use super::row::{AS_GIVEN, event_by_seq, is_live, rank, time, version_number};
@@ -25,8 +25,28 @@ enum Fate {
 /// An event found by its public id.
 struct Found {
     seq: EventSeq,
-    fingerprint: [u8; 16],
+    likeness: Likeness,
     delivery_count: u32,
+}
+
+/// What two events with one id are compared by.
+#[derive(Clone, Copy)]
+struct Likeness {
+    fingerprint: [u8; 16],
+    /// When it happened; none where the caller left that out, which is no difference to anything.
+    /// One left out was set to the moment of acceptance, and is known by that.
+    timestamp: Option<Timestamp>,
+}
+
+impl Likeness {
+    fn of(fingerprint: [u8; 16], timestamp: Timestamp, accepted_at: Timestamp) -> Self {
+        Likeness { fingerprint, timestamp: Some(timestamp).filter(|at| *at != accepted_at) }
+    }
+
+    fn same(self, other: Likeness) -> bool {
+        let differ = |(mine, theirs)| mine != theirs;
+        self.fingerprint == other.fingerprint && !self.timestamp.zip(other.timestamp).is_some_and(differ)
+    }
 }
 
 pub(super) fn publish(tx: &mut Tx<'_>, publish: Publish) -> DbResult<PublishOutcome> {
@@ -34,7 +54,7 @@ pub(super) fn publish(tx: &mut Tx<'_>, publish: Publish) -> DbResult<PublishOutc
     if version != publish.registry_version {
         return Ok(PublishOutcome::StaleRegistry(version));
     }
-    let fates = match fates(tx.conn, publish.tenant, &publish.events)? {
+    let fates = match fates(tx.conn, publish.tenant, publish.now, &publish.events)? {
         Ok(fates) => fates,
         Err(index) => return Ok(PublishOutcome::Conflict { index }),
     };
@@ -59,7 +79,13 @@ fn duplicate(event: Arc<Event>, delivery_count: u32) -> Accepted {
 }
 
 /// What each event is, before anything is written; the index of the first conflict otherwise.
-fn fates(conn: &Connection, tenant: TenantKey, events: &[NewEvent]) -> DbResult<Result<Vec<Fate>, usize>> {
+fn fates(
+    conn: &Connection,
+    tenant: TenantKey,
+    now: Timestamp,
+    events: &[NewEvent],
+) -> DbResult<Result<Vec<Fate>, usize>> {
+    let likeness = |new: &NewEvent| Likeness::of(new.fingerprint, new.timestamp, now);
     let mut here: HashMap<&EventId, usize> = HashMap::new();
     let mut fates = Vec::with_capacity(events.len());
     for (index, new) in events.iter().enumerate() {
@@ -67,16 +93,16 @@ fn fates(conn: &Connection, tenant: TenantKey, events: &[NewEvent]) -> DbResult<
             fates.push(Fate::New);
             continue;
         };
-        let (fate, fingerprint) = if let Some(&earlier) = here.get(id) {
-            (Fate::Repeats(earlier), events[earlier].fingerprint)
+        let (fate, earlier) = if let Some(&earlier) = here.get(id) {
+            (Fate::Repeats(earlier), likeness(&events[earlier]))
         } else if let Some(found) = find(conn, tenant, id)? {
-            let fingerprint = found.fingerprint;
-            (Fate::Known(found), fingerprint)
+            let earlier = found.likeness;
+            (Fate::Known(found), earlier)
         } else {
             here.insert(id, index);
-            (Fate::New, new.fingerprint)
+            (Fate::New, likeness(new))
         };
-        if fingerprint != new.fingerprint {
+        if !earlier.same(likeness(new)) {
             return Ok(Err(index));
         }
         fates.push(fate);
@@ -86,22 +112,26 @@ fn fates(conn: &Connection, tenant: TenantKey, events: &[NewEvent]) -> DbResult<
 
 /// The event of `tenant` with this public id: a caller's, or one of our own making.
 fn find(conn: &Connection, tenant: TenantKey, id: &EventId) -> DbResult<Option<Found>> {
+    let found = |row: &Row<'_>| {
+        let accepted_at = time(row.get(3)?);
+        let likeness = Likeness::of(row.get(1)?, time(row.get(2)?), accepted_at);
+        Ok((accepted_at, Found { seq: EventSeq(row.get(0)?), likeness, delivery_count: row.get(4)? }))
+    };
     let by_caller = conn
-        .prepare_cached("SELECT seq, fingerprint, delivery_count FROM events WHERE tenant = ?1 AND ext_id = ?2")?
-        .query_row((tenant.0, id.as_str()), |row| {
-            Ok(Found { seq: EventSeq(row.get(0)?), fingerprint: row.get(1)?, delivery_count: row.get(2)? })
-        })
-        .optional()?;
+        .prepare_cached(
+            "SELECT seq, fingerprint, ts, accepted_at, delivery_count FROM events
+             WHERE tenant = ?1 AND ext_id = ?2",
+        )?
+        .query_row((tenant.0, id.as_str()), found)
+        .optional()?
+        .map(|(_, found)| found);
     let (None, Some(seq)) = (&by_caller, id.as_numbered()) else { return Ok(by_caller) };
     let by_number = conn
         .prepare_cached(
-            "SELECT accepted_at, fingerprint, delivery_count FROM events
+            "SELECT seq, fingerprint, ts, accepted_at, delivery_count FROM events
              WHERE seq = ?1 AND tenant = ?2 AND ext_id IS NULL",
         )?
-        .query_row((seq.0, tenant.0), |row| {
-            let found = Found { seq, fingerprint: row.get(1)?, delivery_count: row.get(2)? };
-            Ok((time(row.get(0)?), found))
-        })
+        .query_row((seq.0, tenant.0), found)
         .optional()?;
     Ok(by_number.filter(|(at, _)| EventId::numbered(*at, seq) == *id).map(|(_, found)| found))
 }

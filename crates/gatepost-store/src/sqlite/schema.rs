@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use refinery::{Migration, Runner};
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
 use super::error::of_sqlite;
@@ -74,6 +75,9 @@ pub(super) fn open_reader(path: &Path, cache_kib: u32) -> rusqlite::Result<Conne
 fn finish(conn: &Connection) -> rusqlite::Result<()> {
     conn.busy_timeout(BUSY)?;
     conn.set_prepared_statement_cache_capacity(STATEMENTS);
+    // Otherwise the planner looks at bound values to see whether a partial index applies, and prepares
+    // the statement again whenever they change: more work than all the rest of a settlement.
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     Ok(())
 }
 

@@ -43,6 +43,7 @@ struct Shared {
     /// Those of the runs under way: a few.
     ledgers: RwLock<Vec<Arc<Ledger>>>,
     strays: AtomicU64,
+    connections: AtomicU64,
     receivers: Vec<Receiver>,
 }
 
@@ -60,6 +61,7 @@ impl Sink {
             watch,
             ledgers: RwLock::default(),
             strays: AtomicU64::new(0),
+            connections: AtomicU64::new(0),
             receivers: std::iter::repeat_with(Receiver::default).take(count).collect(),
         });
         let stop = CancellationToken::new();
@@ -91,6 +93,11 @@ impl Sink {
     /// Requests that belong to no run under way.
     pub(super) fn strays(&self) -> u64 {
         self.shared.strays.load(Ordering::Relaxed)
+    }
+
+    /// Connections accepted so far.
+    pub(super) fn connections(&self) -> u64 {
+        self.shared.connections.load(Ordering::Relaxed)
     }
 
     /// Answers at once (zero) or after a time.
@@ -154,6 +161,7 @@ async fn accept(listener: TcpListener, receiver: usize, shared: Arc<Shared>) {
             tokio::time::sleep(Duration::from_millis(10)).await;
             continue;
         };
+        shared.connections.fetch_add(1, Ordering::Relaxed);
         // Without it answers are merely later.
         let _ = stream.set_nodelay(true);
         let shared = shared.clone();

@@ -132,13 +132,14 @@ impl Stage {
     /// Applies a load to all tenants and waits until all of it arrived and is recorded.
     pub(super) async fn play(&self, form: Form, pace: Pace, connections: usize, capacity: usize) -> Result<Round> {
         let ledger = self.ledger(capacity);
-        let before = self.read().await?;
+        let (before, connections_before) = (self.read().await?, self.sink.connections());
         let load = self.load(0..self.cast.tenants, form, pace, connections, &ledger)?;
         let applied = load.apply(self.watch).await?;
         self.arrive(&ledger).await;
         self.record(&before, &ledger).await?;
         let spent = self.read().await?.since(&before);
-        Ok(Round { applied, balance: ledger.balance(), last_arrival: ledger.last_arrival(), spent })
+        let connections = self.sink.connections() - connections_before;
+        Ok(Round { applied, balance: ledger.balance(), last_arrival: ledger.last_arrival(), connections, spent })
     }
 
     /// Publishes `ledger.capacity()` events as fast as it goes, in batches.
@@ -243,6 +244,8 @@ pub(super) struct Round {
     pub(super) applied: Applied,
     pub(super) balance: Balance,
     pub(super) last_arrival: u64,
+    /// Connections the server opened.
+    pub(super) connections: u64,
     pub(super) spent: Spent,
 }
 
@@ -255,6 +258,11 @@ impl Round {
     /// Events accepted a second, from the first request to the last answer.
     pub(super) fn accepted_per_second(&self) -> f64 {
         self.balance.accepted as f64 / self.applied.seconds()
+    }
+
+    /// Percent of the deliveries that did not need a new connection.
+    pub(super) fn reused(&self) -> f64 {
+        (1.0 - self.connections as f64 / self.balance.distinct as f64) * 100.0
     }
 
     /// Microseconds of the server's CPU for each delivery.

@@ -16,7 +16,7 @@ use super::stage::{Cast, Round, Stage};
 /// Requests at once for the ceiling and 1:1.
 const PUBLISHERS: usize = 64;
 /// Requests of one measurement of the ceiling.
-const CEILING_REQUESTS: usize = 100_000;
+const CEILING_REQUESTS: usize = 60_000;
 /// The most requests a second a closed loop is given room for.
 const MOST_PER_SECOND: f64 = 150_000.0;
 
@@ -156,6 +156,7 @@ impl Run {
         let flush_bar = if scenario == "one-to-one" { Bar::below(0.25, 0.1) } else { None };
         report.add(scenario, "flushes per accepted event", "", &flushes, flush_bar);
         report.add(scenario, "duplicates", "", &of(|round| round.balance.duplicates as f64), None);
+        report.add(scenario, "deliveries on a reused connection", "%", &of(Round::reused), None);
         let waits = |percent: f64| -> Vec<f64> {
             let each = rounds.iter().map(|round| {
                 super::measure::millis(super::measure::percentile(&mut round.applied.waits.clone(), percent))

@@ -63,9 +63,9 @@ impl Command {
             .map_err(|error| Failure::failed(format!("no folder can be made for the demo: {error}")))?;
         let config = ServerConfig::from_settings(&settings)?;
         let server = start(config, &settings, folder.path()).await?;
-        let api = Api::new(&format!("http://{}", server.addr()), server.admin_key(), None)?;
+        let api = Api::new(server.local_url(), server.admin_key(), None)?;
         let facts = scene::Facts {
-            addr: server.addr(),
+            local_url: server.local_url().to_owned(),
             url: server.url().to_owned(),
             admin_key: server.admin_key().clone(),
             folder: folder.path().to_owned(),
@@ -79,7 +79,7 @@ impl Command {
             played = scene::play(&api, &facts, self.once, self.json) => played,
             () = signals.next() => Ok(()),
         };
-        tokio::spawn(async move { signals.next_then_exit().await });
+        signals.exit_on_next();
         let _ = stop.send(());
         let stopped = match running.await {
             Ok(stopped) => stopped.map_err(Failure::from),

@@ -25,12 +25,12 @@ const EXAMPLES: &str = "\
 Examples:
   gatepost publish events.ndjson --tenant acme
   gatepost publish event.json --tenant acme --json
-  gatepost publish update.json --tenant acme --type dir_sync.user.update.success   (the file is the event's data)
+  gatepost publish user.json --tenant acme --type user.created   (the file is data)
   cat events.ndjson | gatepost publish - --tenant acme
 
-A file is one event, a list of events, {\"events\":[…]}, or NDJSON: one event a line. An event is
-{\"type\": …, \"data\": …} with, as wanted, id, timestamp, subject, attributes and urgency. Events with ids can be
-sent again without harm.";
+A file is one event, a list of events, {\"events\":[…]}, or NDJSON: one event a
+line. An event is {\"type\": …, \"data\": …} with, as wanted, id, timestamp,
+subject, attributes and urgency. Events with ids can be sent again without harm.";
 
 /// Events in one request: the most the server takes.
 const BATCH_EVENTS: usize = 1_000;
@@ -201,9 +201,13 @@ fn batch_of(items: &[Item]) -> String {
 
 /// A refusal in terms of the file.
 fn explain(error: CallError, chunk: &[Item], batch: bool) -> Failure {
-    let CallError::Refused(mut problem) = error else {
-        let silent = format!("{error}\nwhether the events of the last request were accepted is not known");
-        return Failure::failed(printable(&silent));
+    let mut problem = match error {
+        CallError::Refused(problem) => problem,
+        CallError::NotReached(reason) => return Failure::failed(printable(&reason)),
+        CallError::NoAnswer(reason) => {
+            let unknown = "whether the events of the last request were accepted is not known";
+            return Failure::failed(printable(&format!("{reason}\n{unknown}")));
+        }
     };
     for wrong in &mut problem.errors {
         if let Some((place, rest)) = located(&wrong.pointer, chunk, batch) {

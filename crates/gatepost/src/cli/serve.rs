@@ -13,11 +13,12 @@ const EXAMPLES: &str = "\
 Examples:
   gatepost serve
   gatepost serve --listen 0.0.0.0:8080 --data-dir /var/lib/gatepost
-  GATEPOST_ALLOW_NETS=127.0.0.0/8 gatepost serve     (lets webhooks on this machine be called, by http too)
+  gatepost serve --allow-nets 127.0.0.0/8        (webhooks on this machine, http too)
 
-At its first start it makes the data folder with its two keys, admin.key and master.key, and prints the
-admin key once. Keep master.key: without it the secrets in the folder cannot be opened.
-SIGTERM or Ctrl-C stops it in order (30 s at most); a second one at once.";
+At its first start it makes the data folder with two keys, admin.key and
+master.key, and prints the admin key once. Keep master.key: without it the
+secrets in the folder cannot be opened.
+SIGTERM or Ctrl-C stops it in order (30 s at most), a second one at once.";
 
 /// Run the server
 ///

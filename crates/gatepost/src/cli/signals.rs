@@ -41,6 +41,11 @@ impl Signals {
     /// The next signal; the one after it ends the process at once, whatever is still being finished.
     pub(super) async fn next_then_exit(mut self) {
         self.next().await;
+        self.exit_on_next();
+    }
+
+    /// From now on a signal ends the process at once.
+    pub(super) fn exit_on_next(mut self) {
         tokio::spawn(async move {
             self.next().await;
             std::process::exit(1);

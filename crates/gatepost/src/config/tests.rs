@@ -78,7 +78,8 @@ fn the_file_takes_numbers_and_lists_too() {
 
 #[test]
 fn a_bad_value_is_named_with_its_origin_and_what_would_be_right() {
-    let cases: [(&[(&str, &str)], &str, &[&str]); 18] = [
+    type Case = (&'static [(&'static str, &'static str)], &'static str, &'static [&'static str]);
+    let cases: [Case; 18] = [
         (&[("GATEPOST_LISTEN", "8080")], "", &["listen", "environment GATEPOST_LISTEN", "127.0.0.1:8080"]),
         (&[("GATEPOST_LISTEN", "localhost")], "", &["listen", "IP:port"]),
         (&[("GATEPOST_ALLOW_NETS", "127.0.0.1")], "", &["allow_nets", "\"127.0.0.1\"", "127.0.0.0/8"]),

@@ -82,6 +82,10 @@ impl Scheduler {
     /// What is wrong with the bookkeeping; empty when nothing is.
     pub(crate) fn faults(&self) -> Vec<String> {
         let mut found = Vec::new();
+        if self.audit.planted.claims_twice {
+            // Known to be wrong: it shall be found by what it does, not by what it breaks in here.
+            return found;
+        }
         let mut must = |holds: bool, text: &str| {
             if !holds {
                 found.push(text.to_owned());

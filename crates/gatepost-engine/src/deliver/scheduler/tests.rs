@@ -1,1 +1,434 @@
-//! later
+//! The scheduler alone: small worlds by hand, and large ones by chance against a store that is a map.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use gatepost_core::event::Event;
+use gatepost_core::{EventId, EventSeq};
+use proptest::prelude::*;
+
+use super::*;
+
+const SMALL: Limits = Limits { slots: 3, window: 4, heads: 10, head_bytes: 1 << 20, unsettled: 5 };
+const ROOMY: Limits = Limits { slots: 64, window: 64, heads: 1_000, head_bytes: 1 << 20, unsettled: 100 };
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_secs(1_000_000 + seconds)
+}
+
+fn due(seq: i64, webhook: i64, urgency: Urgency, at: Timestamp) -> Due {
+    let event = Event {
+        seq: EventSeq(seq),
+        tenant: tenant_of(webhook),
+        id: EventId::numbered(at, EventSeq(seq)),
+        event_type: "user.created".parse().unwrap(),
+        timestamp: at,
+        accepted_at: at,
+        subject: None,
+        urgency,
+        attributes: None,
+        data: Bytes::from_static(b"{}"),
+        registry_version: 1,
+    };
+    Due {
+        seq: DeliverySeq(seq),
+        created_at: at,
+        tenant: tenant_of(webhook),
+        webhook: WebhookKey(webhook),
+        revision: 1,
+        event: Arc::new(event),
+        due: at,
+        urgency,
+        attempts: 0,
+        budget_start: 0,
+        manual: false,
+        generation: 0,
+        body: None,
+    }
+}
+
+/// Webhooks 10 to 19 are tenant 1's, 20 to 29 tenant 2's, and so on.
+fn tenant_of(webhook: i64) -> TenantKey {
+    TenantKey(webhook / 10)
+}
+
+fn open() -> Terms {
+    Terms { open: true, max_in_flight: 32, paused_until: None }
+}
+
+/// Tells the terms of every webhook met.
+fn introduce(scheduler: &mut Scheduler, terms: Terms, now: Timestamp) {
+    for key in scheduler.take_strangers() {
+        scheduler.set_terms(tenant_of(key.0), key, terms, false, now);
+    }
+}
+
+fn picks(scheduler: &mut Scheduler, now: Timestamp) -> Vec<i64> {
+    std::iter::from_fn(|| scheduler.pick(now)).map(|due| due.seq.0).collect()
+}
+
+fn finish(scheduler: &mut Scheduler, webhook: i64, seq: i64, feedback: Feedback, now: Timestamp) {
+    let (tenant, key) = (tenant_of(webhook), WebhookKey(webhook));
+    scheduler.ended(tenant, key, feedback, now);
+    scheduler.settled(tenant, key, Urgency::Normal, DeliverySeq(seq), None, now);
+}
+
+#[test]
+fn urgent_goes_before_normal_before_bulk_whatever_came_first() {
+    let mut scheduler = Scheduler::new(ROOMY);
+    for (seq, webhook, urgency) in
+        [(1, 10, Urgency::Bulk), (2, 11, Urgency::Normal), (3, 10, Urgency::Urgent), (4, 12, Urgency::Urgent), (5, 10, Urgency::Normal)]
+    {
+        scheduler.offer(due(seq, webhook, urgency, at(0)), at(0));
+    }
+    assert_eq!(picks(&mut scheduler, at(0)), Vec::<i64>::new(), "nothing goes before the terms are known");
+    introduce(&mut scheduler, open(), at(0));
+    // Webhooks in turn within an urgency.
+    assert_eq!(picks(&mut scheduler, at(0)), [3, 4, 5, 2, 1]);
+}
+
+#[test]
+fn p5_tenants_go_in_turn_whatever_they_have_waiting() {
+    let mut scheduler = Scheduler::new(ROOMY);
+    for seq in 0..6 {
+        scheduler.offer(due(seq, 10, Urgency::Urgent, at(0)), at(0));
+    }
+    scheduler.offer(due(100, 20, Urgency::Bulk, at(0)), at(0));
+    scheduler.offer(due(101, 20, Urgency::Bulk, at(0)), at(0));
+    scheduler.offer(due(200, 30, Urgency::Normal, at(0)), at(0));
+    introduce(&mut scheduler, open(), at(0));
+    assert_eq!(picks(&mut scheduler, at(0)), [0, 100, 200, 1, 101, 2, 3, 4, 5]);
+}
+
+#[test]
+fn after_a_pause_one_probe_goes_first() {
+    let mut scheduler = Scheduler::new(ROOMY);
+    for seq in 0..4 {
+        scheduler.stored(tenant_of(10), WebhookKey(10), 1, at(0), at(0));
+        scheduler.offer(due(seq, 10, Urgency::Normal, at(0)), at(0));
+    }
+    introduce(&mut scheduler, open(), at(0));
+    scheduler.pause(WebhookKey(10), at(60));
+    assert_eq!(scheduler.heads(), 0, "a paused webhook holds no heads");
+    scheduler.offer(due(4, 10, Urgency::Bulk, at(1)), at(1));
+    assert_eq!(scheduler.heads(), 0, "and gets none");
+    assert!(scheduler.wanted_refills(at(59)).is_empty(), "nor is it read for");
+    assert_eq!(scheduler.next_wake(), Some(at(60)));
+
+    scheduler.advance(at(60));
+    let queries = scheduler.wanted_refills(at(60));
+    assert_eq!(queries.len(), 2, "the pause is over");
+    let rows = (0..4).map(|seq| due(seq, 10, Urgency::Normal, at(0))).collect();
+    let query = queries.iter().find(|query| query.urgency == Urgency::Normal).expect("one of two");
+    scheduler.refilled(query, Some(DuePage { rows, more: false, next_due: None }), at(61), at(60));
+    assert_eq!(picks(&mut scheduler, at(60)), [0]);
+    finish(&mut scheduler, 10, 0, Feedback::Silent, at(61));
+    assert_eq!(picks(&mut scheduler, at(61)), [1], "silence is no answer: still one at a time");
+    finish(&mut scheduler, 10, 1, Feedback::Answered, at(62));
+    assert_eq!(picks(&mut scheduler, at(62)), [2, 3]);
+}
+
+#[test]
+fn p5_an_endpoint_that_is_silent_keeps_few_slots() {
+    let mut scheduler = Scheduler::new(ROOMY);
+    for seq in 0..40 {
+        scheduler.offer(due(seq, 10, Urgency::Normal, at(0)), at(0));
+    }
+    introduce(&mut scheduler, open(), at(0));
+    let first = picks(&mut scheduler, at(0));
+    assert_eq!(first.len(), 8, "nothing is known about it yet");
+    for seq in &first {
+        finish(&mut scheduler, 10, *seq, Feedback::Silent, at(1));
+    }
+    let second = picks(&mut scheduler, at(1));
+    assert_eq!(second.len(), 4);
+    for seq in &second {
+        finish(&mut scheduler, 10, *seq, Feedback::Answered, at(2));
+    }
+    assert_eq!(picks(&mut scheduler, at(2)).len(), 8, "each answer earns one more");
+}
+
+#[test]
+fn p10_a_webhook_has_one_timer_however_often_it_is_put_off() {
+    let mut scheduler = Scheduler::new(ROOMY);
+    for (round, seq) in (0..500).zip(1_000..) {
+        scheduler.stored(tenant_of(10), WebhookKey(10), 1, at(100_000 - round), at(0));
+        scheduler.stored(tenant_of(10), WebhookKey(10), 0, at(50_000 + seq), at(0));
+    }
+    assert_eq!(scheduler.timers.len(), 1);
+    assert_eq!(scheduler.next_wake(), Some(at(51_000)));
+}
+
+#[test]
+fn p10_reads_under_way_are_few_and_what_they_may_bring_is_counted() {
+    let mut scheduler = Scheduler::new(Limits { heads: 100, window: 10, ..ROOMY });
+    for webhook in 10..200 {
+        scheduler.stored(tenant_of(webhook), WebhookKey(webhook), 1, at(0), at(0));
+    }
+    introduce(&mut scheduler, open(), at(0));
+    let first = scheduler.wanted_refills(at(0));
+    assert_eq!(first.len(), MAX_READS);
+    assert!(scheduler.wanted_refills(at(0)).is_empty(), "sixteen at once is all");
+    assert!(first.iter().map(|q| q.limit).sum::<usize>() <= 100 + 6 * ASSURED_HEADS, "{first:?}");
+    let page = DuePage { rows: Vec::new(), more: false, next_due: None };
+    for query in &first {
+        scheduler.refilled(query, Some(page.clone()), at(1), at(0));
+    }
+    let second = scheduler.wanted_refills(at(0));
+    assert_eq!(second.len(), MAX_READS);
+    assert!(second.iter().all(|q| first.iter().all(|f| f.webhook != q.webhook)), "everybody's turn comes");
+}
+
+#[test]
+fn a_delivery_whose_record_was_superseded_is_read_again_although_it_was_due_long_ago() {
+    let mut scheduler = Scheduler::new(ROOMY);
+    let (tenant, key) = (tenant_of(10), WebhookKey(10));
+    scheduler.stored(tenant, key, 1, at(0), at(10));
+    introduce(&mut scheduler, open(), at(10));
+    let query = scheduler.wanted_refills(at(10)).pop().expect("it is due");
+    let rows = vec![due(1, 10, Urgency::Normal, at(0)), due(2, 10, Urgency::Normal, at(5))];
+    scheduler.refilled(&query, Some(DuePage { rows, more: false, next_due: None }), at(11), at(10));
+    assert_eq!(picks(&mut scheduler, at(10)), [1, 2]);
+    scheduler.ended(tenant, key, Feedback::Answered, at(10));
+    scheduler.settled(tenant, key, Urgency::Normal, DeliverySeq(1), Some(Timestamp::EPOCH), at(10));
+    let query = scheduler.wanted_refills(at(10)).pop().expect("the store knows more");
+    assert_eq!(query.after, None, "from the beginning");
+}
+
+/// A store that is a map.
+#[derive(Default)]
+struct Shelf {
+    deliveries: BTreeMap<i64, Kept>,
+}
+
+#[derive(Clone, Copy)]
+struct Kept {
+    webhook: i64,
+    urgency: Urgency,
+    due: Timestamp,
+    pending: bool,
+}
+
+impl Shelf {
+    fn page(&self, query: &DueQuery) -> DuePage {
+        let mut waiting: Vec<_> = self
+            .deliveries
+            .iter()
+            .filter(|(_, d)| d.pending && WebhookKey(d.webhook) == query.webhook && d.urgency == query.urgency)
+            .map(|(seq, d)| (d.due, *seq))
+            .collect();
+        waiting.sort_unstable();
+        let next_due = waiting.iter().map(|(at, _)| *at).find(|at| *at > query.now);
+        let after = query.after.map(|(at, seq)| (at, seq.0));
+        waiting.retain(|place| place.0 <= query.now && after.is_none_or(|after| *place > after));
+        let more = waiting.len() > query.limit;
+        waiting.truncate(query.limit);
+        let rows = waiting.into_iter().map(|(at, seq)| due(seq, query.webhook.0, query.urgency, at)).collect();
+        DuePage { rows, more, next_due }
+    }
+}
+
+struct World {
+    scheduler: Scheduler,
+    limits: Limits,
+    shelf: Shelf,
+    now: Timestamp,
+    terms: BTreeMap<i64, Terms>,
+    under_way: BTreeMap<i64, Due>,
+    /// Made, its record not durable yet.
+    unsettled: Vec<Due>,
+    reads: Vec<(DueQuery, DuePage)>,
+    next: i64,
+}
+
+const WEBHOOKS: [i64; 6] = [10, 11, 20, 21, 30, 31];
+
+impl World {
+    fn new(limits: Limits) -> Self {
+        World {
+            scheduler: Scheduler::new(limits),
+            limits,
+            shelf: Shelf::default(),
+            now: at(0),
+            terms: WEBHOOKS.iter().map(|w| (*w, Terms { max_in_flight: 2, ..open() })).collect(),
+            under_way: BTreeMap::new(),
+            unsettled: Vec::new(),
+            reads: Vec::new(),
+            next: 1,
+        }
+    }
+
+    fn step(&mut self, (what, a, b): (u8, u8, u8)) {
+        let webhook = WEBHOOKS[usize::from(a) % WEBHOOKS.len()];
+        let (tenant, key) = (tenant_of(webhook), WebhookKey(webhook));
+        let urgency = Urgency::ALL[usize::from(b) % 3];
+        match what % 16 {
+            0..=4 => {
+                let at = self.now;
+                for _ in 0..1 + b % 4 {
+                    let seq = self.next;
+                    self.next += 1;
+                    self.shelf.deliveries.insert(seq, Kept { webhook, urgency, due: at, pending: true });
+                    if b % 7 == 0 {
+                        self.scheduler.stored(tenant, key, urgency.rank(), at, self.now);
+                    } else {
+                        self.scheduler.offer(due(seq, webhook, urgency, at), self.now);
+                    }
+                }
+            }
+            5..=6 => self.turn(),
+            7..=8 => self.answer_read(b % 5 != 0),
+            9..=10 => self.end_one(b),
+            11 => self.settle_one(b),
+            12 => self.now = self.now.saturating_add(Duration::from_millis(200 * u64::from(b))),
+            13 => {
+                let until = self.now.saturating_add(Duration::from_secs(u64::from(b % 20)));
+                let terms = self.terms.get_mut(&webhook).expect("one of ours");
+                terms.paused_until = terms.paused_until.max(Some(until));
+                self.scheduler.pause(key, until);
+            }
+            14 => {
+                let terms = self.terms.get_mut(&webhook).expect("one of ours");
+                let reopened = !terms.open;
+                terms.open = !terms.open;
+                self.scheduler.set_terms(tenant, key, *terms, reopened, self.now);
+            }
+            _ => {
+                let seq = i64::from(b) % self.next.max(1);
+                if let Some(kept) = self.shelf.deliveries.get_mut(&seq) {
+                    kept.pending = false;
+                    self.scheduler.cancel(WebhookKey(kept.webhook), DeliverySeq(seq));
+                }
+            }
+        }
+        self.check();
+    }
+
+    fn turn(&mut self) {
+        self.scheduler.advance(self.now);
+        for key in self.scheduler.take_strangers() {
+            self.scheduler.set_terms(tenant_of(key.0), key, self.terms[&key.0], false, self.now);
+        }
+        for query in self.scheduler.wanted_refills(self.now) {
+            let takes = self.terms[&query.webhook.0].open;
+            let empty = DuePage { rows: Vec::new(), more: false, next_due: None };
+            let page = if takes { self.shelf.page(&query) } else { empty };
+            self.reads.push((query, page));
+        }
+        while let Some(due) = self.scheduler.pick(self.now) {
+            let terms = self.terms[&due.webhook.0];
+            let kept = self.shelf.deliveries[&due.seq.0];
+            assert!(terms.open && terms.paused_until.is_none_or(|until| until <= self.now), "to a closed or paused one");
+            assert!(kept.pending, "delivery {} is owed no more", due.seq.0);
+            assert!(kept.due <= self.now, "delivery {} is not due", due.seq.0);
+            let twice = self.unsettled.iter().any(|u| u.seq == due.seq);
+            assert!(!twice && self.under_way.insert(due.seq.0, due).is_none(), "one delivery twice");
+        }
+        assert!(self.scheduler.forgotten(self.now).is_empty(), "somebody is in no line");
+        for pick in self.scheduler.take_picks() {
+            assert!(!pick.overlooked, "something more urgent could have gone: {pick:?}");
+        }
+    }
+
+    fn answer_read(&mut self, well: bool) {
+        if !self.reads.is_empty() {
+            let (query, page) = self.reads.remove(0);
+            let again = self.now.saturating_add(READ_AGAIN_AFTER);
+            self.scheduler.refilled(&query, well.then_some(page), again, self.now);
+        }
+    }
+
+    fn end_one(&mut self, by: u8) {
+        let Some(seq) = self.under_way.keys().nth(usize::from(by) % self.under_way.len().max(1)).copied() else { return };
+        let due = self.under_way.remove(&seq).expect("just seen");
+        let feedback = [Feedback::Answered, Feedback::Silent, Feedback::AnsweredSlowly, Feedback::Nothing];
+        self.scheduler.ended(due.tenant, due.webhook, feedback[usize::from(by) % 4], self.now);
+        self.unsettled.push(due);
+    }
+
+    fn settle_one(&mut self, by: u8) {
+        if self.unsettled.is_empty() {
+            return;
+        }
+        let due = self.unsettled.remove(usize::from(by) % self.unsettled.len());
+        let kept = self.shelf.deliveries.get_mut(&due.seq.0).expect("never removed");
+        let again = match by % 3 {
+            _ if !kept.pending => Some(Timestamp::EPOCH),
+            0 => {
+                kept.due = self.now.saturating_add(Duration::from_secs(u64::from(by)));
+                Some(kept.due)
+            }
+            // The record went elsewhere; the delivery is as it was.
+            1 if by.is_multiple_of(2) => Some(Timestamp::EPOCH),
+            _ => {
+                kept.pending = false;
+                None
+            }
+        };
+        self.scheduler.settled(due.tenant, due.webhook, due.urgency, due.seq, again, self.now);
+    }
+
+    fn check(&self) {
+        assert_eq!(self.scheduler.faults(), Vec::<String>::new());
+        let allowed = self.limits.heads + self.limits.window + self.limits.slots * 2 + WEBHOOKS.len() * 3 * (ASSURED_HEADS + 1);
+        assert!(self.scheduler.heads() <= allowed, "{} heads", self.scheduler.heads());
+        assert!(self.scheduler.timers.len() <= WEBHOOKS.len());
+        assert!(self.scheduler.in_flight() <= self.limits.slots * 3 / 2);
+        for webhook in WEBHOOKS {
+            let count = self.under_way.values().filter(|due| due.webhook.0 == webhook).count();
+            assert!(count <= 2, "{count} at once to {webhook}");
+        }
+    }
+
+    /// Everything is well from now on: everything owed must go out.
+    fn run_out(&mut self) {
+        for webhook in WEBHOOKS {
+            let terms = self.terms.get_mut(&webhook).expect("one of ours");
+            let reopened = !terms.open;
+            terms.open = true;
+            self.scheduler.set_terms(tenant_of(webhook), WebhookKey(webhook), *terms, reopened, self.now);
+        }
+        for _ in 0..5_000 {
+            self.turn();
+            let read = !self.reads.is_empty();
+            while !self.reads.is_empty() {
+                self.answer_read(true);
+            }
+            let ended: BTreeSet<_> = self.under_way.keys().copied().collect();
+            for _ in &ended {
+                self.end_one(0);
+            }
+            while !self.unsettled.is_empty() {
+                self.settle_one(5);
+            }
+            self.check();
+            if ended.is_empty() && !read {
+                match self.scheduler.next_wake() {
+                    Some(next) => self.now = self.now.max(next),
+                    None => break,
+                }
+            }
+        }
+        let left: Vec<_> = self.shelf.deliveries.iter().filter(|(_, d)| d.pending).map(|(seq, _)| *seq).collect();
+        assert!(left.is_empty(), "{left:?} never went out");
+        assert_eq!(self.scheduler.webhooks(), 0, "what has nothing to do is forgotten");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn p2_p10_everything_owed_goes_out_once_at_a_time_and_within_bounds(
+        steps in proptest::collection::vec(any::<(u8, u8, u8)>(), 0..160),
+        small in any::<bool>(),
+    ) {
+        let mut world = World::new(if small { SMALL } else { ROOMY });
+        for step in steps {
+            world.step(step);
+        }
+        world.run_out();
+    }
+}

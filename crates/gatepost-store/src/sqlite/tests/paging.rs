@@ -91,6 +91,7 @@ async fn history(steps: Vec<Step>) {
                         webhook: Some(hook.id),
                         event: None,
                         subject: None,
+                        subject_type: None,
                         state: None,
                         since: None,
                         until: None,

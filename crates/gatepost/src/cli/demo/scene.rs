@@ -1,6 +1,5 @@
 //! What the demo plays. Everything is done through the HTTP API, as anybody would.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -22,14 +21,27 @@ use crate::text::count;
 
 /// How long everything may take to land.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Catalogue examples published.
-const EXAMPLES: usize = 12;
+/// Catalogue examples published: a dozen, something of every system.
+const SHOWN: [&str; 12] = [
+    "user.created",
+    "user.deactivated",
+    "credential.password_changed",
+    "group.member_added",
+    "dir_sync.user.provision.success",
+    "sso_saml.user.login.success",
+    "cymmetri.postCreateUser",
+    "cymmetri.runDeprovision",
+    "client.created",
+    "realm.settings.updated",
+    "user.lifecycle.create",
+    "user.session.start",
+];
 /// The tenant everything belongs to.
 const TENANT: &str = "demo";
 
 /// What is shown of the server.
 pub(super) struct Facts {
-    pub(super) addr: SocketAddr,
+    pub(super) local_url: String,
     pub(super) url: String,
     pub(super) admin_key: Secret,
     pub(super) folder: PathBuf,
@@ -43,8 +55,8 @@ pub(super) async fn play(api: &Api, facts: &Facts, once: bool, json: bool) -> Ou
     let scene = Scene { api, json };
     let mut stage = Stage::new(json).await?;
     scene.say(
-        &format!("Gatepost {} on http://{}, data in {}", env!("CARGO_PKG_VERSION"), facts.addr, facts.folder.display()),
-        json!({ "kind": "server", "addr": facts.addr, "url": facts.url, "admin_key": facts.admin_key.expose() }),
+        &format!("Gatepost {} on {}, data in {}", env!("CARGO_PKG_VERSION"), facts.local_url, facts.folder.display()),
+        json!({ "kind": "server", "url": facts.local_url, "admin_key": facts.admin_key.expose() }),
     )?;
     scene.put_tenant().await?;
     scene.heading("Two webhooks, registered by POST /v1/tenants/demo/webhooks")?;
@@ -190,20 +202,21 @@ impl Declared {
     }
 }
 
-/// A dozen types with examples: in each round one of every family, so that every system is shown.
-/// Gatepost's own are left out (nobody may publish them), and so is Cymmetri's change of a password,
-/// which is a question and no event.
+/// Which types with examples are published: those of [`SHOWN`] the catalogue has, then in each round
+/// one of every family. Gatepost's own are left out (nobody may publish them), and so is Cymmetri's
+/// change of a password, which is a question and no event.
 fn chosen(types: Vec<Declared>) -> Vec<Declared> {
-    let mut rounds: Vec<(usize, Declared)> = Vec::new();
+    let mut ranked: Vec<((usize, usize), Declared)> = Vec::new();
     for declared in types {
         let publishable = !declared.name.starts_with("gatepost.") && declared.name != "cymmetri.changePassword";
         if publishable && !declared.deprecated && declared.example.is_some() {
-            let round = rounds.iter().filter(|(_, other)| other.family == declared.family).count();
-            rounds.push((round, declared));
+            let shown = SHOWN.iter().position(|name| *name == declared.name).unwrap_or(SHOWN.len());
+            let round = ranked.iter().filter(|(_, other)| other.family == declared.family).count();
+            ranked.push(((shown, round), declared));
         }
     }
-    rounds.sort_by_key(|(round, declared)| (*round, declared.family != "user"));
-    rounds.into_iter().take(EXAMPLES).map(|(_, declared)| declared).collect()
+    ranked.sort_by_key(|(rank, _)| *rank);
+    ranked.into_iter().take(SHOWN.len()).map(|(_, declared)| declared).collect()
 }
 
 /// Cryptr's sample event as one of ours: its code is the type, its `data` the data, and what else a
@@ -231,8 +244,8 @@ fn cryptr_sample() -> Outcome<String> {
 }
 
 fn farewell(facts: &Facts) -> String {
-    let (url, key) = (format!("http://{}", facts.addr), facts.admin_key.expose());
-    let public = if facts.url == url { String::new() } else { format!("\n  reached from outside at {}", facts.url) };
+    let (url, key) = (&facts.local_url, facts.admin_key.expose());
+    let public = if facts.url == *url { String::new() } else { format!("\n  reached from outside at {}", facts.url) };
     format!(
         r#"
 The server stays up at {url} until Ctrl-C.{public}
@@ -241,8 +254,8 @@ The server stays up at {url} until Ctrl-C.{public}
 To play on, paste:
   export GATEPOST_URL={url} GATEPOST_KEY={key}
   curl -s "$GATEPOST_URL/v1/tenants/{TENANT}/deliveries?limit=5" -H "Authorization: Bearer $GATEPOST_KEY"
-  curl -s "$GATEPOST_URL/v1/tenants/{TENANT}/events" -H "Authorization: Bearer $GATEPOST_KEY" -d '{{"type":"user.created","data":{{"name":"Ada"}}}}'
-  curl -s "$GATEPOST_URL/v1/tenants/{TENANT}/webhooks" -H "Authorization: Bearer $GATEPOST_KEY" -d '{{"name":"Mine","url":"http://127.0.0.1:9000/","events":["all"]}}'
+  curl -s "$GATEPOST_URL/v1/tenants/{TENANT}/events" -H "Authorization: Bearer $GATEPOST_KEY" --json '{{"type":"user.created","data":{{"name":"Ada"}}}}'
+  curl -s "$GATEPOST_URL/v1/tenants/{TENANT}/webhooks" -H "Authorization: Bearer $GATEPOST_KEY" --json '{{"name":"Mine","url":"http://127.0.0.1:9000/","events":["all"]}}'
   gatepost trigger user.created --tenant {TENANT}
   gatepost event-types list
 "#
@@ -263,14 +276,23 @@ mod tests {
     }
 
     #[test]
-    fn examples_are_spread_over_the_families() {
-        let names = ["a.1", "a.2", "a.3", "b.1", "c.1", "cymmetri.changePassword", "gatepost.webhook.created", "user.1"];
+    fn what_is_missing_of_the_list_is_made_up_for_from_every_family() {
+        let names =
+            ["a.1", "a.2", "a.3", "b.1", "c.1", "cymmetri.changePassword", "gatepost.webhook.created", "user.created"];
         let mut types: Vec<_> = names.into_iter().map(|name| declared(name, true)).collect();
         types.push(declared("d.1", false));
         let names: Vec<_> = chosen(types).into_iter().map(|declared| declared.name).collect();
-        assert_eq!(names, ["user.1", "a.1", "b.1", "c.1", "a.2", "a.3"]);
+        assert_eq!(names, ["user.created", "a.1", "b.1", "c.1", "a.2", "a.3"]);
         let many = (0..40).map(|n| declared(&format!("f{n}.x"), true)).collect();
-        assert_eq!(chosen(many).len(), EXAMPLES);
+        assert_eq!(chosen(many).len(), SHOWN.len());
+    }
+
+    #[test]
+    fn the_catalogue_has_what_the_demo_shows() {
+        for name in SHOWN {
+            let found = gatepost_core::catalogue::find(&name.parse().unwrap());
+            assert!(found.is_some_and(|found| found.definition.example.is_some()), "{name}");
+        }
     }
 
     #[test]
