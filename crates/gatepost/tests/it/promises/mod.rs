@@ -1,0 +1,11 @@
+//! One file per promise of the design (section 2). A test here fails when the promise is broken.
+
+mod p10_bounded;
+mod p1_durable_accept;
+mod p2_at_least_once;
+mod p3_same_bytes;
+mod p4_no_blind_spot;
+mod p5_isolation;
+mod p6_nothing_silent;
+mod p7_secrets;
+mod p8_egress;

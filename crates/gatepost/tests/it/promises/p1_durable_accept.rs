@@ -1,0 +1,335 @@
+//! P1: a 202 means the event, its deliveries and its id are flushed to disk, in one transaction.
+
+use std::collections::{BTreeMap, HashMap};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use gatepost_core::Entropy;
+use gatepost_testkit::{Gate, Script};
+use serde_json::{Value, json};
+
+use crate::harness::{Options, Server, receiver, run, seeded, slow_tier, text, wait_until};
+
+/// Whether a process can be traced here. Where the tests must be complete (`CI=true`) it has to be.
+fn strace_works() -> bool {
+    let folder = tempfile::tempdir().unwrap();
+    let trace = folder.path().join("trace");
+    let traced = Command::new("strace").args(["-f", "-D", "-o"]).arg(&trace).arg("true").status();
+    let works = traced.is_ok_and(|status| status.success());
+    if !works {
+        assert!(std::env::var("CI").as_deref() != Ok("true"), "strace must work where CI=true");
+        eprintln!("\n!!!! SKIPPED: no strace here, so nothing proves that a 202 follows its flush !!!!\n");
+    }
+    works
+}
+
+/// A system call of a trace, at its beginning or its end.
+struct Call<'a> {
+    pid: &'a str,
+    name: &'a str,
+    text: &'a str,
+    begins: bool,
+    ends: bool,
+}
+
+fn calls(trace: &str) -> impl Iterator<Item = Call<'_>> {
+    trace.lines().filter_map(|line| {
+        let (pid, rest) = line.split_once(' ')?;
+        let rest = rest.trim_start();
+        if let Some(rest) = rest.strip_prefix("<... ") {
+            let (name, text) = rest.split_once(" resumed>")?;
+            return Some(Call { pid, name, text, begins: false, ends: true });
+        }
+        let (name, text) = rest.split_once('(')?;
+        Some(Call { pid, name, text, begins: true, ends: !text.ends_with("<unfinished ...>") })
+    })
+}
+
+/// Reads a trace as a whole: how many 202 were written to sockets, each after the end of a flush of
+/// the write-ahead log that began when all of it had been written.
+fn acknowledged_after_flush(trace: &str) -> Result<usize, String> {
+    // Writes to the log so far, of which how many are surely flushed, and for each thread what it
+    // is flushing.
+    let (mut written, mut flushed, mut flushing) = (0_u64, 0_u64, HashMap::new());
+    let (mut at_last_202, mut acknowledged) = (0, 0);
+    for call in calls(trace) {
+        match call.name {
+            "pwrite64" | "pwritev" | "write" | "writev" if call.begins && call.text.contains("-wal>") => written += 1,
+            "fdatasync" | "fsync" => {
+                if call.begins && call.text.contains("-wal>") {
+                    flushing.insert(call.pid, written);
+                }
+                if call.ends && let Some(upto) = flushing.remove(call.pid) {
+                    flushed = flushed.max(upto);
+                }
+            }
+            "write" | "writev" | "sendto" | "sendmsg" if call.begins && call.text.contains("\"HTTP/1.1 202") => {
+                acknowledged += 1;
+                if written == at_last_202 {
+                    return Err(format!("the {acknowledged}th 202 had nothing written before it"));
+                }
+                if flushed < written {
+                    return Err(format!("the {acknowledged}th 202 left before the log was flushed ({flushed} < {written})"));
+                }
+                at_last_202 = written;
+            }
+            _ => {}
+        }
+    }
+    Ok(acknowledged)
+}
+
+#[test]
+fn p1_the_reading_of_a_trace_can_fail() {
+    let write = "7 pwrite64(5</d/gatepost.db-wal>, \"x\"..., 4096, 0) = 4096\n";
+    let sync = "7 fdatasync(5</d/gatepost.db-wal>) = 0\n";
+    let begun = "7 fdatasync(5</d/gatepost.db-wal> <unfinished ...>\n";
+    let ended = "7 <... fdatasync resumed>) = 0\n";
+    let other = "7 fdatasync(4</d/gatepost.db>) = 0\n";
+    let answer = "8 writev(9<TCP:[1]>, [{iov_base=\"HTTP/1.1 202 Accepted\"..., iov_len=9}], 1) = 9\n";
+    for (good, lines) in [
+        (true, vec![write, sync, answer, write, begun, ended, answer]),
+        (true, vec![sync, write, write, begun, ended, answer]),
+        (false, vec![write, answer]),
+        (false, vec![answer]),
+        (false, vec![write, other, answer]),
+        (false, vec![write, begun, answer, ended]),
+        (false, vec![write, begun, write, ended, answer]),
+        (false, vec![write, sync, answer, answer]),
+    ] {
+        assert_eq!(acknowledged_after_flush(&lines.concat()).is_ok(), good, "{lines:?}");
+    }
+}
+
+#[test]
+fn p1_no_202_before_the_flush_of_its_commit() {
+    if !strace_works() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let trace = folder.path().join("trace");
+    let wrapper = [
+        "strace",
+        "-f",
+        "-D",
+        "-y",
+        "-s",
+        "24",
+        "-e",
+        "trace=fdatasync,fsync,pwrite64,pwritev,write,writev,sendto,sendmsg",
+        "-o",
+        trace.to_str().unwrap(),
+    ];
+    let mut server = Server::with(Options::default().under(&wrapper));
+    server.create_tenant("acme");
+    // Deliveries are part of the commit. Their outcomes would be commits of their own, so there are none.
+    let silent = receiver();
+    silent.script(Script::Hang);
+    server.webhook("acme", &silent.url("/"), json!({"timeout_ms": 60_000}));
+    for n in 0..30 {
+        server.publish("acme", "user.created", json!({"n": n}));
+    }
+    server.post("/v1/tenants/acme/events/batch", json!({"events": [{"type": "a.b"}, {"type": "a.c"}]})).expect(202);
+    server.kill9();
+    // The tracer writes on until it has seen the end of what it traces.
+    let trace = wait_until("the end of the trace", || {
+        let trace = std::fs::read_to_string(&trace).unwrap();
+        trace.contains("+++ killed by SIGKILL +++").then_some(trace)
+    });
+    assert_eq!(acknowledged_after_flush(&trace), Ok(31));
+}
+
+/// What was answered 202: the data of each id, as sent.
+type Accepted = Mutex<BTreeMap<String, String>>;
+
+/// Data that would not survive being read and written again.
+fn odd_data(entropy: &dyn Entropy, n: usize) -> String {
+    let filler = "x".repeat((entropy.next_u64() % 3_000) as usize);
+    format!("{{ \"n\" : {n}.0,\t\"big\":123456789012345678901234567890, \"a\":\"\\u00e9\\/\",\"fill\":\"{filler}\" }}")
+}
+
+#[test]
+fn p1_kill_9_under_load_loses_nothing_accepted() {
+    let entropy = seeded("p1_kill_9", 20_260_101);
+    let mut server = Server::start();
+    server.create_tenant("acme");
+    let inbox = receiver();
+    let failing = receiver();
+    failing.script(Script::status(500));
+    server.webhook("acme", &inbox.url("/"), json!({"max_in_flight": 64}));
+    server.webhook("acme", &failing.url("/"), json!({"retry": {"waits": [0.2, 0.2, 0.2]}}));
+
+    let accepted = Accepted::default();
+    let numbers = AtomicUsize::new(0);
+    for round in 0..if slow_tier() { 100 } else { 6 } {
+        load_until_killed(&mut server, &entropy, &numbers, &accepted);
+        server.restart();
+        let accepted = accepted.lock().unwrap_or_else(PoisonError::into_inner);
+        for (id, data) in accepted.iter() {
+            let view = server.get(&format!("/v1/tenants/acme/events/{id}")).expect(200);
+            assert!(view.text().contains(&format!("\"data\":{data}")), "round {round}: {id} has other data: {view:?}");
+            assert_eq!(view.json()["deliveries"].as_array().map(Vec::len), Some(2), "round {round}: {id}");
+        }
+    }
+
+    let accepted = accepted.into_inner().unwrap();
+    server.wait_settled("acme");
+    let mut bodies: HashMap<String, Vec<u8>> = HashMap::new();
+    for request in inbox.received() {
+        let id = request.header("webhook-id").expect("every delivery names its event").to_owned();
+        let first = bodies.entry(id.clone()).or_insert_with(|| request.body.to_vec());
+        assert_eq!(*first, request.body, "{id} went out with two bodies");
+    }
+    for (id, data) in &accepted {
+        let body = String::from_utf8_lossy(bodies.get(id).unwrap_or_else(|| panic!("{id} never arrived")));
+        assert!(body.ends_with(&format!("\"data\":{data}}}")), "{id} arrived as {body}");
+    }
+    // What was not answered may have been accepted, but then whole.
+    let feed = server.all("/v1/tenants/acme/events?order=asc");
+    assert!(feed.len() >= accepted.len());
+    for event in &feed {
+        assert_eq!(event["deliveries"], 2, "{event}");
+    }
+}
+
+/// Publishes from four threads, single events and batches, and kills the server somewhere in it.
+fn load_until_killed(server: &mut Server, entropy: &dyn Entropy, numbers: &AtomicUsize, accepted: &Accepted) {
+    let kill_after = 20 + (entropy.next_u64() % 150) as usize;
+    let done = AtomicUsize::new(0);
+    let gone = AtomicBool::new(false);
+    let clients: Vec<_> = (0..4).map(|_| server.client()).collect();
+    std::thread::scope(|scope| {
+        for (thread, mut client) in clients.into_iter().enumerate() {
+            let (done, gone) = (&done, &gone);
+            scope.spawn(move || {
+                while !gone.load(Ordering::SeqCst) {
+                    let count = if thread == 0 { 5 } else { 1 };
+                    let first = numbers.fetch_add(count, Ordering::SeqCst);
+                    let events: Vec<(String, String)> =
+                        (first..first + count).map(|n| (format!("e:{n}"), odd_data(entropy, n))).collect();
+                    let texts: Vec<String> = events
+                        .iter()
+                        .map(|(id, data)| format!("{{\"id\":\"{id}\",\"type\":\"user.updated\",\"data\":{data}}}"))
+                        .collect();
+                    let (path, body) = match &texts[..] {
+                        [one] => ("/v1/tenants/acme/events", one.clone()),
+                        many => ("/v1/tenants/acme/events/batch", format!("{{\"events\":[{}]}}", many.join(","))),
+                    };
+                    // No answer: the server is gone, or going.
+                    let Ok(reply) = client.try_send("POST", path, &[], body) else { return };
+                    assert_eq!(reply.status, 202, "{reply:?}");
+                    accepted.lock().unwrap().extend(events);
+                    done.fetch_add(1, Ordering::SeqCst);
+                }
+            });
+        }
+        wait_until("enough to be accepted", || (done.load(Ordering::SeqCst) >= kill_after).then_some(()));
+        server.kill9();
+        gone.store(true, Ordering::SeqCst);
+    });
+}
+
+#[test]
+fn p1_a_full_store_refuses_and_goes_on_by_itself() {
+    // The limit is the process's own, on the size of any file; soft, so that it can be lifted.
+    let limit = ["bash", "-c", r#"trap "" XFSZ; ulimit -S -f 8192; exec "$0" "$@""#];
+    let mut server = Server::with(Options::default().under(&limit));
+    server.create_tenant("acme");
+    let gate = Gate::new();
+    let inbox = receiver();
+    inbox.script(Script::status(204).behind(&gate));
+    server.webhook("acme", &inbox.url("/"), json!({"timeout_ms": 60_000}));
+
+    // Half a MiB each, then less and less, until the last page is taken. Full is when ten in a row
+    // are refused: in between the log may be moved into the database and leave room once more.
+    let (mut accepted, mut refused, mut sizes) = (Vec::new(), Vec::new(), HashMap::new());
+    let publish = |id: &str, size: usize| {
+        let event = json!({"id": id, "type": "user.created", "data": {"filler": "x".repeat(size)}});
+        server.post("/v1/tenants/acme/events", event)
+    };
+    for size in [500_000, 20_000, 500] {
+        let mut in_a_row = 0;
+        while in_a_row < 10 {
+            let id = format!("e:{}", sizes.len());
+            sizes.insert(id.clone(), size);
+            assert!(sizes.len() < 2_000, "the store is never full");
+            let reply = publish(&id, size);
+            if reply.status == 202 {
+                accepted.push(id);
+                in_a_row = 0;
+            } else {
+                reply.clone().expect_problem(503, "store_unavailable");
+                assert!(reply.header("retry-after").is_some(), "{:?}", reply.headers);
+                refused.push(id);
+                in_a_row += 1;
+            }
+        }
+    }
+    assert!(!accepted.is_empty(), "nothing fitted at all");
+    // Changes are refused the same way. Looking whether the store can be written takes what a page or
+    // two there may be left.
+    let readiness = wait_until("readiness to be lost", || Some(server.get("/readyz")).filter(|reply| reply.status != 200));
+    assert_eq!((readiness.status, &readiness.json()["status"]), (503, &json!("store_unavailable")));
+    let change = json!({"name": "n", "description": "x".repeat(1_000), "url": inbox.url("/2"), "events": ["*"]});
+    server.post("/v1/tenants/acme/webhooks", change).expect_problem(503, "store_unavailable");
+
+    // Reading goes on, nothing refused is there, everything accepted is.
+    let listed: Vec<String> = server.all("/v1/tenants/acme/events").iter().map(|e| text(e, "id")).collect();
+    for id in &accepted {
+        assert!(listed.contains(id), "{id} was accepted and is not there");
+    }
+    for id in &refused {
+        assert!(!listed.contains(id), "{id} was refused and is there");
+        server.get(&format!("/v1/tenants/acme/events/{id}")).expect_problem(404, "event_not_found");
+    }
+    // So does delivering.
+    gate.open();
+    inbox.wait_for_blocking(accepted.len());
+
+    // With room again, the same process goes on by itself, and what was refused can be sent again.
+    let lifted = Command::new("prlimit").arg("--fsize=unlimited").arg(format!("--pid={}", server.pid())).status();
+    assert!(lifted.unwrap().success());
+    let again = &refused[0];
+    wait_until("the store to take events again", || (publish(again, sizes[again]).status == 202).then_some(()));
+    wait_until("readiness", || (server.get("/readyz").status == 200).then_some(()));
+    server.wait_settled("acme");
+    for id in accepted.iter().chain([again]) {
+        let deliveries = server.deliveries_of("acme", id);
+        assert!(!deliveries.is_empty() && deliveries.iter().all(|d| d["state"] == "delivered"), "{id}: {deliveries:?}");
+    }
+    assert_eq!(server.terminate().code(), Some(0));
+}
+
+#[test]
+fn p1_ids_survive_a_crash_and_mean_the_same_event() {
+    let mut server = Server::start();
+    server.create_tenant("acme");
+    let event = r#"{"id":"order-1","type":"user.created","data":{"a":1.0}}"#;
+    let first = server.publish_event("acme", event);
+    assert_eq!(first["duplicate"], false);
+    server.kill9();
+    server.restart();
+    let second = server.publish_event("acme", event);
+    assert_eq!(second["duplicate"], true);
+    for member in ["id", "type", "timestamp", "deliveries"] {
+        assert_eq!(first[member], second[member], "{member}");
+    }
+    let other = r#"{"id":"order-1","type":"user.created","data":{"a":1}}"#;
+    server.post("/v1/tenants/acme/events", other).expect_problem(409, "event_id_conflict");
+    assert_eq!(server.all("/v1/tenants/acme/events").len(), 1);
+}
+
+#[test]
+fn p1_one_data_folder_has_one_server() {
+    let server = Server::start();
+    let data = server.data_dir();
+    let env = [
+        ("GATEPOST_DATA_DIR", data.to_str().unwrap()),
+        ("GATEPOST_LISTEN", "127.0.0.1:0"),
+        ("GATEPOST_ADMIN_KEY", "k"),
+    ];
+    let second = run(server.folder(), &["serve"], &env).expect(1);
+    assert!(second.stderr.contains("in use"), "{}", second.stderr);
+    assert_eq!(server.get("/v1/tenants").expect(200).json()["data"], Value::Array(Vec::new()));
+}
