@@ -79,7 +79,9 @@ impl Content {
             let names: Vec<_> = accepted.iter().map(|content| content.name()).collect();
             let mut detail = format!("this call reads {}", names.join(", "));
             if value.as_bytes().starts_with(b"application/x-www-form-urlencoded") {
-                detail.push_str("; some clients call every body a form unless told otherwise: say it is application/json");
+                detail.push_str(
+                    "; some clients call every body a form unless told otherwise: say it is application/json",
+                );
             }
             Problem::new(ErrorCode::UnsupportedMediaType, detail)
         };

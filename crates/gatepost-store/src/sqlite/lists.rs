@@ -236,7 +236,10 @@ pub(super) fn deliveries(conn: &Connection, query: &DeliveryQuery) -> DbResult<P
             && query.since.is_none_or(|since| row.created_at >= since)
             && query.until.is_none_or(|until| row.created_at < until)
             && query.subject.as_ref().is_none_or(|id| row.subject.as_ref().is_some_and(|s| s.id == *id))
-            && query.subject_type.as_ref().is_none_or(|kind| row.subject.as_ref().is_some_and(|s| s.kind.as_ref() == Some(kind)))
+            && query
+                .subject_type
+                .as_ref()
+                .is_none_or(|kind| row.subject.as_ref().is_some_and(|s| s.kind.as_ref() == Some(kind)))
     };
     for seq in &candidates {
         if page.rows.len() == query.page.limit {
