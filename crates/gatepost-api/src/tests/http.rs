@@ -199,14 +199,13 @@ async fn bodies_too_large_or_of_another_kind_are_refused() {
 async fn bad_queries_have_all_their_pointers() {
     let server = Server::start().await;
     server.tenant("acme").await;
-    let cases: [(&str, &str, &[&str]); 15] = [
+    let cases: [(&str, &str, &[&str]); 14] = [
         ("events?limit=0", "validation_failed", &["?limit"]),
         ("events?limit=251", "validation_failed", &["?limit"]),
         ("events?limit=ten", "validation_failed", &["?limit"]),
         ("events?limit=+5", "validation_failed", &["?limit"]),
         ("events?limit=", "validation_failed", &["?limit"]),
         ("events?cursor=garbage", "invalid_cursor", &["?cursor"]),
-        ("events?cursor=", "invalid_cursor", &["?cursor"]),
         ("events?cursor=garbage&limit=0", "validation_failed", &["?limit", "?cursor"]),
         ("events?colour=red&order=up", "validation_failed", &["?colour", "?order"]),
         ("events?type=a..b&after=x&before=1", "validation_failed", &["?type", "?after", "?before"]),

@@ -97,7 +97,7 @@ impl Params {
 
     /// `cursor`, as bytes.
     pub(crate) fn cursor(&self, list: List, owner: i64, errors: &mut Errors) -> Option<Vec<u8>> {
-        let position = cursor::decode(self.get("cursor")?, list, owner);
+        let position = cursor::decode(self.get("cursor").filter(|text| !text.is_empty())?, list, owner);
         if position.is_none() {
             bad_cursor(errors);
         }
@@ -107,7 +107,8 @@ impl Params {
     /// `limit` and `cursor` of a list with numbered positions.
     pub(crate) fn page(&self, list: List, owner: i64, errors: &mut Errors) -> PageRequest {
         let limit = self.limit(errors);
-        let after = self.get("cursor").and_then(|text| {
+        // An empty cursor is none: a poller may begin with one.
+        let after = self.get("cursor").filter(|text| !text.is_empty()).and_then(|text| {
             let position = cursor::decode_number(text, list, owner);
             if position.is_none() {
                 bad_cursor(errors);

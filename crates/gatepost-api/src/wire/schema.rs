@@ -286,7 +286,7 @@ pub(crate) struct WebhookInput {
     #[schema(max_length = 2000)]
     description: Option<String>,
     /// https, or http where the server allows the address.
-    #[schema(max_length = 2048, examples("https://hooks.example.com/gatepost"))]
+    #[schema(min_length = 1, max_length = 2048, pattern = r"^https?://.+$", examples("https://hooks.example.com/gatepost"))]
     url: String,
     /// Patterns: `*` or `all`, `family.*` or `family.all`, or an exact type.
     #[schema(min_items = 1, max_items = 500, examples(json!(["user.*", "session.revoked"])))]
@@ -422,8 +422,7 @@ pub(crate) struct EventTypeInput {
     #[serde(default)]
     #[schema(value_type = Value, required = false)]
     example: serde_json::Value,
-    /// A JSON Schema of `data`.
-    #[schema(value_type = Option<Object>)]
+    /// A JSON Schema of `data`: an object, or a Boolean.
     schema: Option<serde_json::Value>,
     /// Default `normal`.
     urgency: Option<Urgency>,
