@@ -2,6 +2,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
@@ -72,7 +73,7 @@ pub(crate) async fn observe(State(api): State<Api>, request: Request, next: Next
     let elapsed = started.elapsed();
     let label = HttpLabel { method: method_label(&method), route, status: response.status().as_u16() };
     api.engine().metrics().http_request(&label, elapsed.as_secs_f64());
-    log(&method, route, response.status(), elapsed.as_secs_f64() * 1e3, shown(&request_id));
+    log(&method, route, response.status(), elapsed, shown(&request_id));
     let headers = response.headers_mut();
     headers.insert(REQUEST_ID, request_id);
     headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
@@ -142,13 +143,14 @@ fn shown(request_id: &HeaderValue) -> &str {
 }
 
 /// One line a request: changes and failures at `info`, the stream of reads and publishes at `debug`.
-fn log(method: &Method, route: &str, status: StatusCode, duration_ms: f64, request_id: &str) {
+fn log(method: &Method, route: &str, status: StatusCode, elapsed: Duration, request_id: &str) {
     let method = method.as_str();
+    let duration_us = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
     let routine = matches!(method, "GET" | "HEAD") || route.ends_with("/events") || route.ends_with("/events/batch");
     let status_code = status.as_u16();
     if routine && !status.is_server_error() {
-        tracing::debug!(method, route, status = status_code, duration_ms, request_id, "request");
+        tracing::debug!(method, route, status = status_code, duration_us, request_id, "request");
     } else {
-        tracing::info!(method, route, status = status_code, duration_ms, request_id, "request");
+        tracing::info!(method, route, status = status_code, duration_us, request_id, "request");
     }
 }

@@ -23,6 +23,7 @@ pub mod matching;
 pub mod pattern;
 pub mod profiles;
 pub mod retry;
+pub mod schema;
 pub mod seal;
 pub mod secret;
 pub mod signing;

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use gatepost_core::Timestamp;
 use gatepost_core::catalogue::{self, BuiltinType, EventTypeDefinition};
 use gatepost_core::event::{EventType, Urgency};
-use gatepost_core::Timestamp;
+use gatepost_core::schema::Schema;
 use gatepost_store::{EventTypeRow, Store, StoreError};
 
 /// An event type to show.
@@ -16,6 +17,8 @@ pub struct EventTypeView {
     pub name: EventType,
     /// What was declared; `None`: only seen in a publish.
     pub definition: Option<Arc<EventTypeDefinition>>,
+    /// Its schema, ready to be enforced.
+    pub(crate) schema: Option<Arc<Schema>>,
     /// Whether the definition is the one Gatepost ships.
     pub builtin: bool,
     /// When it was put or first seen.
@@ -33,9 +36,8 @@ pub(crate) struct Catalogue {
 impl Catalogue {
     /// The built-in types with the store's declarations over them.
     pub(crate) async fn load(store: &dyn Store) -> Result<Self, StoreError> {
-        let mut types: BTreeMap<_, _> = catalogue::builtin()
-            .map(|shipped| (shipped.name.clone(), shipped_view(shipped)))
-            .collect();
+        let mut types: BTreeMap<_, _> =
+            catalogue::builtin().map(|shipped| (shipped.name.clone(), shipped_view(shipped))).collect();
         let mut after: Option<String> = None;
         loop {
             let rows = store.event_types(after.as_deref(), 250).await?;
@@ -58,6 +60,11 @@ impl Catalogue {
     /// Whether somebody declared the type.
     pub(crate) fn declares(&self, name: &EventType) -> bool {
         self.types.load().contains_key(name)
+    }
+
+    /// The schema of a type's `data`, if it has one.
+    pub(crate) fn schema(&self, name: &EventType) -> Option<Arc<Schema>> {
+        self.types.load().get(name).and_then(|view| view.schema.clone())
     }
 
     /// How much events of the type hurry, and whether the type is declared.
@@ -98,10 +105,21 @@ impl Catalogue {
     }
 }
 
+/// A schema was checked when it was put. Should a later version no longer read one, events of the
+/// type are accepted unchecked, and the log says so: refusing them all would lose them.
+fn schema_of(name: &EventType, definition: Option<&EventTypeDefinition>) -> Option<Arc<Schema>> {
+    let text = definition?.schema.as_ref()?.get();
+    Schema::compile(text)
+        .inspect_err(|error| tracing::error!(event_type = %name, error, "the schema cannot be enforced"))
+        .ok()
+        .map(Arc::new)
+}
+
 fn shipped_view(shipped: &BuiltinType) -> EventTypeView {
     EventTypeView {
         name: shipped.name.clone(),
         definition: Some(Arc::new(shipped.definition.clone())),
+        schema: schema_of(&shipped.name, Some(&shipped.definition)),
         builtin: true,
         created_at: None,
         updated_at: None,
@@ -110,6 +128,7 @@ fn shipped_view(shipped: &BuiltinType) -> EventTypeView {
 
 fn view_of(row: EventTypeRow) -> EventTypeView {
     EventTypeView {
+        schema: schema_of(&row.name, row.definition.as_ref()),
         name: row.name,
         definition: row.definition.map(Arc::new),
         builtin: false,

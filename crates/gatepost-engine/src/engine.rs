@@ -17,8 +17,8 @@ use crate::deliver::{Command, Effect, Inbox, Lane, LaneParts, Sender};
 use crate::error::{Error, Kind, Result};
 use crate::metrics::Metrics;
 use crate::net::EgressPolicy;
-use crate::transport::Transport;
 use crate::registry::{TenantState, Tenants};
+use crate::transport::Transport;
 use crate::vault::{Vault, VaultError};
 
 /// What an engine is made of.

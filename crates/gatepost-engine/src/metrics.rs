@@ -4,7 +4,7 @@
 //! no key.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use gatepost_core::delivery::{DeliveryState, Outcome, Reason};
 use gatepost_core::event::Urgency;
@@ -59,8 +59,8 @@ pub struct Metrics {
     heads: Gauge,
     webhooks: Gauge,
     store_errors: Counter,
-    store_commits: Gauge<i64>,
-    store_requests: Gauge<i64>,
+    store_commits: Counter,
+    store_requests: Counter,
     store_queued: Gauge<i64>,
     store_bytes: Gauge<i64>,
     http: Family<HttpLabel, Counter<u64, AtomicU64>>,
@@ -81,8 +81,8 @@ impl Metrics {
             heads: Gauge::default(),
             webhooks: Gauge::default(),
             store_errors: Counter::default(),
-            store_commits: Gauge::default(),
-            store_requests: Gauge::default(),
+            store_commits: Counter::default(),
+            store_requests: Counter::default(),
             store_queued: Gauge::default(),
             store_bytes: Gauge::default(),
             http: Family::default(),
@@ -108,10 +108,15 @@ impl Metrics {
         r.register("heads_in_memory", "Deliveries held in memory ahead of their attempt", self.heads.clone());
         r.register("webhooks_active", "Webhooks with something to do", self.webhooks.clone());
         r.register("store_errors", "Store calls of the delivery lane that failed", self.store_errors.clone());
-        r.register("store_commits", "Group commits since start", self.store_commits.clone());
+        r.register("store_commits", "Group commits", self.store_commits.clone());
         r.register("store_requests", "Requests those commits carried", self.store_requests.clone());
         r.register("store_queue", "Requests waiting for a commit", self.store_queued.clone());
-        r.register_with_unit("store_size", "Size of the store, its log included", Unit::Bytes, self.store_bytes.clone());
+        r.register_with_unit(
+            "store_size",
+            "Size of the store, its log included",
+            Unit::Bytes,
+            self.store_bytes.clone(),
+        );
         r.register("http_requests", "API requests answered", self.http.clone());
         r.register_with_unit(
             "http_request_duration",
@@ -155,8 +160,9 @@ impl Metrics {
 
     /// Everything in the OpenMetrics text format.
     pub(crate) fn text(&self, store: &StoreStats) -> String {
-        self.store_commits.set(store.commits as i64);
-        self.store_requests.set(store.requests as i64);
+        // The store counts by itself; these follow it.
+        self.store_commits.inner().store(store.commits, Ordering::Relaxed);
+        self.store_requests.inner().store(store.requests, Ordering::Relaxed);
         self.store_queued.set(store.queued as i64);
         self.store_bytes.set(store.bytes as i64);
         let mut text = String::new();

@@ -8,10 +8,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use arc_swap::ArcSwap;
+use gatepost_core::TenantId;
 use gatepost_core::matching::{Subscription, TenantRegistry};
 use gatepost_core::tenant::Tenant;
 use gatepost_core::webhook::Webhook;
-use gatepost_core::TenantId;
 use gatepost_store::{RegistryChange, Store, StoreError};
 
 /// A tenant in memory.

@@ -1,9 +1,9 @@
 //! Bodies, rendered from facts frozen at acceptance (P3).
 
 use bytes::Bytes;
+use gatepost_core::TenantId;
 use gatepost_core::event::Event;
 use gatepost_core::profiles::{self, RenderFacts, Wire};
-use gatepost_core::TenantId;
 
 /// The wire form of a profile that takes webhooks.
 pub(crate) fn wire(profile: &str) -> Option<&'static dyn Wire> {

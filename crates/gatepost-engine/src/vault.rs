@@ -54,9 +54,7 @@ impl Vault {
             return Err(VaultError::WrongMasterKey);
         }
         let fresh = Key::generate(&entropy).to_base64();
-        let wrapped = master
-            .seal(fresh.as_bytes(), DATA_KEY_CONTEXT, &entropy)
-            .map_err(|_| VaultError::Damaged)?;
+        let wrapped = master.seal(fresh.as_bytes(), DATA_KEY_CONTEXT, &entropy).map_err(|_| VaultError::Damaged)?;
         let wrapped = store.init_meta(META_DATA_KEY, &wrapped).await?;
         let text = master.open(&wrapped, DATA_KEY_CONTEXT).map_err(|_| VaultError::Damaged)?;
         let text = std::str::from_utf8(&text).map_err(|_| VaultError::Damaged)?;
@@ -95,11 +93,7 @@ impl Vault {
             signing: form
                 .signing
                 .into_iter()
-                .map(|k| SigningKey {
-                    text: Secret::new(k.text),
-                    created_at: k.created_at,
-                    expires_at: k.expires_at,
-                })
+                .map(|k| SigningKey { text: Secret::new(k.text), created_at: k.created_at, expires_at: k.expires_at })
                 .collect(),
             headers: form.headers.into_iter().map(|(n, v)| (n, Secret::new(v))).collect(),
         })

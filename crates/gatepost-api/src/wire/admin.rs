@@ -3,7 +3,7 @@
 use gatepost_core::catalogue::EventTypeDefinition;
 use gatepost_core::event::EventType;
 use gatepost_core::tenant::Environment;
-use gatepost_engine::ops::{KeyInput, SettingsInput, TenantInput, check_net};
+use gatepost_engine::ops::{KeyInput, SettingsInput, TenantInput, check_net, check_schema};
 use gatepost_engine::store::Scope;
 use serde_json::value::RawValue;
 
@@ -148,6 +148,13 @@ impl<'a> Reader<'a, '_> {
 
     /// A JSON Schema is an object or a Boolean.
     fn schema(&mut self, raw: &'a RawValue, at: At<'_>) -> Read<Option<&'a RawValue>> {
-        if matches!(raw.get(), "true" | "false") { Ok(Some(raw)) } else { self.json_object(raw, at) }
+        let shape = if matches!(raw.get(), "true" | "false") { Some(raw) } else { self.json_object(raw, at)? };
+        match shape.map(|raw| check_schema(raw.get())) {
+            Some(Err(problem)) => {
+                self.errors.push(at, problem);
+                Ok(None)
+            }
+            _ => Ok(shape),
+        }
     }
 }

@@ -286,7 +286,12 @@ pub(crate) struct WebhookInput {
     #[schema(max_length = 2000)]
     description: Option<String>,
     /// https, or http where the server allows the address.
-    #[schema(min_length = 1, max_length = 2048, pattern = r"^https?://.+$", examples("https://hooks.example.com/gatepost"))]
+    #[schema(
+        min_length = 1,
+        max_length = 2048,
+        pattern = r"^https?://.+$",
+        examples("https://hooks.example.com/gatepost")
+    )]
     url: String,
     /// Patterns: `*` or `all`, `family.*` or `family.all`, or an exact type.
     #[schema(min_items = 1, max_items = 500, examples(json!(["user.*", "session.revoked"])))]

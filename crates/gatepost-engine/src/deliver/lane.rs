@@ -10,8 +10,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::stream::{FuturesUnordered, StreamExt};
 use futures_util::FutureExt;
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use gatepost_core::delivery::{AttemptRecord, DeliveryState, Outcome, Trigger};
 use gatepost_core::event::Urgency;
 use gatepost_core::retry::{self, AttemptFacts, Verdict};
@@ -22,8 +22,8 @@ use gatepost_store::{Due, DuePage, DueQuery, Next, Owed, Settled, Settlement, St
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::inbox::{Command, Inbox};
-use super::route::Route;
 use super::queue::SLOW;
+use super::route::Route;
 use super::scheduler::{Feedback, Limits, READ_AGAIN_AFTER, Scheduler, Terms};
 use super::sender::{Made, Sender, attempt};
 use crate::metrics::Metrics;
@@ -69,8 +69,13 @@ struct Unsettled {
 
 enum Slot {
     /// Being read; `dirty` when the webhook changed meanwhile.
-    Loading { dirty: bool },
-    Ready { route: Arc<Route>, paused_until: Option<Timestamp> },
+    Loading {
+        dirty: bool,
+    },
+    Ready {
+        route: Arc<Route>,
+        paused_until: Option<Timestamp>,
+    },
 }
 
 /// What a lane is made of.
@@ -394,12 +399,7 @@ impl Lane {
         }
     }
 
-    fn loaded(
-        &mut self,
-        key: WebhookKey,
-        answer: Result<Option<Owner>, StoreError>,
-        now: Timestamp,
-    ) {
+    fn loaded(&mut self, key: WebhookKey, answer: Result<Option<Owner>, StoreError>, now: Timestamp) {
         if matches!(self.slots.get(&key), Some(Slot::Loading { dirty: true })) {
             return self.load(key);
         }
@@ -448,6 +448,11 @@ impl Lane {
             return self.rest(&due, now);
         }
         self.parts.metrics.attempt(record.outcome, record.timings.total_us);
+        tracing::debug!(
+            tenant = %route.tenant.id, webhook = %route.webhook.id, delivery = %due.id(), attempt = record.number,
+            outcome = record.outcome.as_str(), status = record.status, duration_us = record.timings.total_us,
+            error = record.error.as_deref(), "attempt"
+        );
         self.scheduler.ended(due.tenant, due.webhook, feedback_of(&record), now);
         let facts = AttemptFacts {
             outcome: record.outcome,

@@ -25,10 +25,10 @@ use gatepost_core::{DeliverySeq, TenantKey, Timestamp, WebhookKey};
 use gatepost_store::{Due, DuePage, DueQuery, Owed};
 
 use super::queue::{Class, Queue, Refill};
-use limits::{ASSURED_HEADS, ASSURED_SLOTS, MAX_READS, MAX_TURNS};
+pub(crate) use super::queue::{Feedback, Terms};
 pub use limits::Limits;
 pub(crate) use limits::READ_AGAIN_AFTER;
-pub(crate) use super::queue::{Feedback, Terms};
+use limits::{ASSURED_HEADS, ASSURED_SLOTS, MAX_READS, MAX_TURNS};
 
 #[derive(Default)]
 struct Turn {
@@ -175,7 +175,14 @@ impl Scheduler {
 
     /// The webhook's terms, found out or changed. Closing gives its heads back to the store; opening
     /// looks for everything the store has (`reopened`, or known to have been closed).
-    pub(crate) fn set_terms(&mut self, tenant: TenantKey, key: WebhookKey, terms: Terms, reopened: bool, now: Timestamp) {
+    pub(crate) fn set_terms(
+        &mut self,
+        tenant: TenantKey,
+        key: WebhookKey,
+        terms: Terms,
+        reopened: bool,
+        now: Timestamp,
+    ) {
         let queue = match self.queues.entry(key) {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(entry) if terms.open && reopened => entry.insert(Queue::new(tenant)),

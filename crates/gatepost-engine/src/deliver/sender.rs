@@ -128,9 +128,8 @@ pub(crate) fn request_of(
     });
     let signed = wire.signed_headers().iter().copied().zip(values).collect();
     let headers = ours(wire, signed, event, delivery, attempt.number, attempt.trigger);
-    let ours = headers.into_iter().map(|(name, value)| {
-        (name.as_str().to_owned(), value.to_str().unwrap_or(MASK).to_owned())
-    });
+    let ours =
+        headers.into_iter().map(|(name, value)| (name.as_str().to_owned(), value.to_str().unwrap_or(MASK).to_owned()));
     let own = config.header_names.iter().map(|name| (name.to_ascii_lowercase(), MASK.to_owned()));
     Request { url, headers: ours.chain(own).collect() }
 }

@@ -91,7 +91,7 @@ impl Target {
         let (authority, path) = rest.split_at(end);
         if authority.contains('@') {
             return Err(BadUrl::because(
-                "the URL holds a user name or password; remove it and use the webhook's auth or headers",
+                "the URL holds a user name or password; remove it and use the webhook's headers",
             ));
         }
         let (host, port) = split_port(authority)?;

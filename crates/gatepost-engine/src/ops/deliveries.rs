@@ -60,10 +60,9 @@ impl Engine {
                 self.inner.inbox.send(Command::Offer(vec![*due]));
                 self.known(tenant, id).await
             }
-            RetryOutcome::WebhookDisabled => Err(conflict(
-                ConflictCode::WebhookDisabled,
-                "the delivery's webhook is disabled: enable it first, or replay later",
-            )),
+            RetryOutcome::WebhookDisabled => {
+                Err(conflict(ConflictCode::WebhookDisabled, "the delivery's webhook is disabled: enable it first"))
+            }
             RetryOutcome::WebhookDeleted => {
                 Err(conflict(ConflictCode::WebhookDeleted, "the delivery's webhook was deleted"))
             }

@@ -23,6 +23,7 @@ impl Engine {
                 let view = EventTypeView {
                     name: row.name.clone(),
                     definition: None,
+                    schema: None,
                     builtin: false,
                     created_at: Some(row.created_at),
                     updated_at: Some(row.updated_at),
@@ -31,9 +32,7 @@ impl Engine {
             })
             .collect();
         let later = |name: &EventType| after.is_none_or(|after| name.as_str() > after);
-        views.extend(
-            declared.iter().filter(|(name, _)| later(name)).take(limit).map(|(n, v)| (n.clone(), v.clone())),
-        );
+        views.extend(declared.iter().filter(|(name, _)| later(name)).take(limit).map(|(n, v)| (n.clone(), v.clone())));
         Ok(views.into_values().take(limit).collect())
     }
 
@@ -50,6 +49,7 @@ impl Engine {
         Ok(EventTypeView {
             name: row.name,
             definition: row.definition.map(std::sync::Arc::new),
+            schema: None,
             builtin: false,
             created_at: Some(row.created_at),
             updated_at: Some(row.updated_at),
@@ -59,7 +59,7 @@ impl Engine {
     /// Declares an event type, or replaces its declaration.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for Gatepost's own family.
+    /// [`Error::Invalid`] for Gatepost's own family, and for a schema that cannot be enforced.
     pub async fn put_event_type(
         &self,
         name: EventType,
@@ -68,6 +68,9 @@ impl Engine {
         if name.is_own() {
             let message = "the gatepost family is Gatepost's own and cannot be declared";
             return Err(Error::Invalid(vec![FieldError::new("/name", message)]));
+        }
+        if let Some(Err(problem)) = definition.schema.as_ref().map(|schema| check_schema(schema.get())) {
+            return Err(Error::Invalid(vec![FieldError::new("/schema", problem)]));
         }
         let now = self.now();
         let known = self.inner.catalogue.declares(&name);
@@ -89,4 +92,12 @@ impl Engine {
         self.inner.catalogue.remove(&name);
         if was_there { Ok(()) } else { Err(Error::NotFound(Kind::EventType)) }
     }
+}
+
+/// Whether a text is a JSON Schema that can be enforced.
+///
+/// # Errors
+/// Says what is wrong with it.
+pub fn check_schema(text: &str) -> std::result::Result<(), String> {
+    gatepost_core::schema::Schema::compile(text).map(drop)
 }

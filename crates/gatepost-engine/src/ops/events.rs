@@ -17,6 +17,8 @@ use crate::registry::TenantState;
 
 /// Deliveries and matching rows shown with one event.
 const SHOWN_WITH_EVENT: usize = 1_000;
+/// Bad members reported for one publish, about.
+const ERRORS_MAX: usize = 1_000;
 /// A publish that meets a changed registry matches again; a change costs a commit, so nobody can
 /// keep this going.
 const MATCH_AGAIN: usize = 100;
@@ -27,10 +29,10 @@ impl Engine {
     /// `batch`: field errors are prefixed with `/events/{i}`.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for types that may not be published, [`Error::Conflict`] for an id taken by
+    /// [`Error::Invalid`] for types that may not be published and data the type's schema refuses, [`Error::Conflict`] for an id taken by
     /// another body, [`Error::NotFound`] for an unknown tenant, and the store's.
     pub async fn publish(&self, tenant: &TenantId, inputs: Vec<PublishInput>, batch: bool) -> Result<Vec<Published>> {
-        self.check_types(&inputs, batch)?;
+        self.check_inputs(&inputs, batch)?;
         let mut inputs = inputs;
         for _ in 0..MATCH_AGAIN {
             let state = self.tenant_state(tenant).await?;
@@ -59,16 +61,23 @@ impl Engine {
         })
     }
 
-    fn check_types(&self, inputs: &[PublishInput], batch: bool) -> Result<()> {
-        let errors: Vec<_> = inputs
-            .iter()
-            .enumerate()
-            .filter_map(|(i, input)| {
-                let message = unpublishable(&input.event_type)?;
-                let pointer = if batch { format!("/events/{i}/type") } else { "/type".into() };
-                Some(FieldError::new(pointer, message))
-            })
-            .collect();
+    /// Types that may not be published, and data their type's schema refuses.
+    fn check_inputs(&self, inputs: &[PublishInput], batch: bool) -> Result<()> {
+        let mut errors = Vec::new();
+        for (i, input) in inputs.iter().enumerate() {
+            let place = |pointer: &str| if batch { format!("/events/{i}{pointer}") } else { pointer.to_owned() };
+            if let Some(message) = unpublishable(&input.event_type) {
+                errors.push(FieldError::new(place("/type"), message));
+            } else if let Some(schema) = self.inner.catalogue.schema(&input.event_type) {
+                let violations = schema.violations(&input.data);
+                errors.extend(violations.into_iter().map(|violation| {
+                    FieldError::new(place(&format!("/data{}", violation.pointer)), violation.message)
+                }));
+            }
+            if errors.len() >= ERRORS_MAX {
+                break;
+            }
+        }
         if errors.is_empty() { Ok(()) } else { Err(Error::Invalid(errors)) }
     }
 

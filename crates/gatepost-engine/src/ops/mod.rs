@@ -22,6 +22,7 @@ use gatepost_core::webhook::Webhook;
 use gatepost_core::{EventId, KeyId, TenantId, Timestamp, WebhookId};
 use gatepost_store::{DeliveryDetail, DeliveryRow, Scope};
 
+pub use event_types::check_schema;
 pub use events::unpublishable;
 pub use tenants::check_net;
 pub use validate::check_secret;
@@ -212,9 +213,9 @@ impl Caller {
     /// Whether the caller may do what needs `scope`: scopes are exact, but `admin` has all and
     /// `manage` includes `read` (SETTLED).
     pub fn may(&self, scope: Scope) -> bool {
-        self.scopes.iter().any(|have| {
-            *have == scope || *have == Scope::Admin || (*have == Scope::Manage && scope == Scope::Read)
-        })
+        self.scopes
+            .iter()
+            .any(|have| *have == scope || *have == Scope::Admin || (*have == Scope::Manage && scope == Scope::Read))
     }
 
     /// Whether the caller may touch `tenant` at all.

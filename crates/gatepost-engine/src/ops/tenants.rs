@@ -24,13 +24,8 @@ impl Engine {
             }
             None => None,
         };
-        let put = PutTenant {
-            id: id.clone(),
-            name: input.name,
-            environment: input.environment,
-            settings,
-            now: self.now(),
-        };
+        let put =
+            PutTenant { id: id.clone(), name: input.name, environment: input.environment, settings, now: self.now() };
         let doubt = self.inner.inbox.unless_resolved(Command::InDoubt(id.clone()));
         let (tenant, created) = self.inner.store.put_tenant(put).await?;
         doubt.resolved();

@@ -16,11 +16,38 @@ use crate::net::Target;
 /// Header names a tenant may not set: Gatepost's own, those HTTP gives a meaning between two hops,
 /// and those that signatures and formats own (`standards.md` 10, guard rails).
 const RESERVED: &[&str] = &[
-    "accept-encoding", "authorization-signature", "connection", "content-digest", "content-encoding",
-    "content-length", "content-type", "cookie", "cryptr-signature", "date", "expect", "forwarded", "host",
-    "keep-alive", "origin", "proxy-authenticate", "proxy-authorization", "proxy-connection", "referer",
-    "set-cookie", "signature", "signature-input", "te", "traceparent", "tracestate", "trailer",
-    "transfer-encoding", "upgrade", "user-agent", "via", "x-hub-signature", "x-hub-signature-256",
+    "accept-encoding",
+    "authorization-signature",
+    "connection",
+    "content-digest",
+    "content-encoding",
+    "content-length",
+    "content-type",
+    "cookie",
+    "cryptr-signature",
+    "date",
+    "expect",
+    "forwarded",
+    "host",
+    "keep-alive",
+    "origin",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "referer",
+    "set-cookie",
+    "signature",
+    "signature-input",
+    "te",
+    "traceparent",
+    "tracestate",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "user-agent",
+    "via",
+    "x-hub-signature",
+    "x-hub-signature-256",
 ];
 /// Prefixes of such names.
 const RESERVED_PREFIXES: &[&str] = &["webhook-", "gatepost-", "ce-", "svix-", "x-ferriskey-", "x-okta-"];
@@ -57,9 +84,9 @@ impl Engine {
         check_headers(&input.headers, existing, &mut errors);
         if let Some(retry) = &input.retry {
             let problems = retry.problems();
-            errors.extend(problems.into_iter().map(|(pointer, message)| {
-                FieldError::new(format!("/retry{pointer}"), message)
-            }));
+            errors.extend(
+                problems.into_iter().map(|(pointer, message)| FieldError::new(format!("/retry{pointer}"), message)),
+            );
         }
         if input.timeout_ms.is_some_and(|t| !bounds::TIMEOUT_MS.contains(&t)) {
             errors.push(FieldError::new("/timeout_ms", "must be 100 to 60000 milliseconds"));
@@ -68,10 +95,8 @@ impl Engine {
             errors.push(FieldError::new("/max_in_flight", "must be 1 to 1000"));
         }
         match (&input.secret, existing) {
-            (Some(_), Some(_)) => errors.push(FieldError::new(
-                "/secret",
-                "cannot be changed here: use rotate-secret, which can import one",
-            )),
+            (Some(_), Some(_)) => errors
+                .push(FieldError::new("/secret", "cannot be changed here: use rotate-secret, which can import one")),
             (Some(secret), None) => {
                 if let Err(problem) = check_secret(secret) {
                     errors.push(FieldError::new("/secret", problem));
@@ -97,7 +122,9 @@ impl Engine {
         let unknown = config.events.iter().filter(|text| {
             text.parse::<EventType>().is_ok_and(|event_type| !self.inner.catalogue.declares(&event_type))
         });
-        unknown.map(|text| format!("the catalogue has no event type {text:?}: check its spelling, or declare it")).collect()
+        unknown
+            .map(|text| format!("the catalogue has no event type {text:?}: check its spelling, or declare it"))
+            .collect()
     }
 }
 

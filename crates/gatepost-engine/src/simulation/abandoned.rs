@@ -44,7 +44,11 @@ fn requests(world: &World) -> u64 {
 }
 
 fn publish(world: &World) -> bool {
-    world.engine().publish(&world.tenants[0].id, vec![event()], false).now_or_never().is_some_and(|answer| answer.is_ok())
+    world
+        .engine()
+        .publish(&world.tenants[0].id, vec![event()], false)
+        .now_or_never()
+        .is_some_and(|answer| answer.is_ok())
 }
 
 fn enable(world: &World, webhook: &Webhook, enabled: bool) -> bool {
@@ -61,6 +65,7 @@ fn enable(world: &World, webhook: &Webhook, enabled: bool) -> bool {
 fn p1_an_event_whose_publisher_hung_up_is_delivered_all_the_same() {
     let (mut world, _) = world(Manner::Well);
     assert!(publish(&world));
+    world.pump();
     world.advance_to(world.after(SOON));
     assert_eq!(requests(&world), 1);
 
@@ -76,6 +81,7 @@ fn p1_an_event_whose_publisher_hung_up_is_delivered_all_the_same() {
 fn p2_a_webhook_whose_owner_hung_up_while_enabling_it_gets_what_was_held() {
     let (mut world, webhook) = world(Manner::Status(500));
     assert!(publish(&world));
+    world.pump();
     world.advance_to(world.after(SOON));
     assert!(enable(&world, &webhook, false));
     world.advance_to(world.after(Duration::from_secs(40)));
@@ -96,6 +102,7 @@ fn p2_a_webhook_whose_owner_hung_up_while_enabling_it_gets_what_was_held() {
 fn p2_a_delivery_reopened_by_somebody_who_hung_up_goes_out_again() {
     let (mut world, _) = world(Manner::Well);
     assert!(publish(&world));
+    world.pump();
     world.advance_to(world.after(SOON));
     let id = ledger::open(&world.ledger).deliveries.values().next().unwrap().requests[0].delivery_id.parse().unwrap();
     ledger::open(&world.ledger).reopened(gatepost_core::DeliveryId::seq(id));

@@ -55,12 +55,16 @@ impl World {
         let mut numbers: BTreeSet<u64> = BTreeSet::new();
         for tenant in 0..self.tenants.len() {
             for event in self.stored_events(tenant) {
-                let number = serde_json::from_slice::<serde_json::Value>(&event.data).ok().and_then(|v| v["n"].as_u64());
+                let number =
+                    serde_json::from_slice::<serde_json::Value>(&event.data).ok().and_then(|v| v["n"].as_u64());
                 match number {
                     Some(number) if numbers.insert(number) => {
                         there.insert((tenant, number), event);
                     }
-                    _ => self.violate(Kind::WrongMatch, format!("event {} was never published, or is there twice", event.id)),
+                    _ => self.violate(
+                        Kind::WrongMatch,
+                        format!("event {} was never published, or is there twice", event.id),
+                    ),
                 }
             }
         }
@@ -68,7 +72,9 @@ impl World {
             let found = there.remove(&(event.tenant, event.number));
             match (&event.id, found) {
                 (Some(id), None) => self.violate(Kind::Lost, format!("event {id} was accepted and is not there")),
-                (Some(id), Some(found)) if *id != found.id => self.violate(Kind::WrongIds, format!("event {id} is there as {}", found.id)),
+                (Some(id), Some(found)) if *id != found.id => {
+                    self.violate(Kind::WrongIds, format!("event {id} is there as {}", found.id))
+                }
                 (_, Some(found)) => self.check_event(event, &found),
                 (None, None) => {}
             }
@@ -118,16 +124,28 @@ impl World {
 
     fn check_event(&self, published: &super::world::Published, event: &Event) {
         let name = event.id.to_string();
-        if event.data != published.data || event.event_type != published.event_type || event.urgency != published.urgency {
+        if event.data != published.data
+            || event.event_type != published.event_type
+            || event.urgency != published.urgency
+        {
             self.violate(Kind::Lost, format!("event {name} is not kept as it was given"));
         }
-        let rows = self.disk.deliveries_of(event.tenant, event.seq, 1_000).now_or_never().expect("inline").expect("the disk is well");
+        let rows = self
+            .disk
+            .deliveries_of(event.tenant, event.seq, 1_000)
+            .now_or_never()
+            .expect("inline")
+            .expect("the disk is well");
         let webhooks: BTreeSet<_> = rows.iter().map(|row| row.webhook).collect();
         if webhooks.len() != rows.len() || !published.goes_to.contains(&webhooks) {
-            self.violate(Kind::WrongMatch, format!("event {name} goes to {webhooks:?}, not to {:?}", published.goes_to));
+            self.violate(
+                Kind::WrongMatch,
+                format!("event {name} goes to {webhooks:?}, not to {:?}", published.goes_to),
+            );
         }
         for row in rows {
-            let detail = self.disk.delivery(event.tenant, row.seq).now_or_never().expect("inline").expect("the disk is well");
+            let detail =
+                self.disk.delivery(event.tenant, row.seq).now_or_never().expect("inline").expect("the disk is well");
             let Some(detail) = detail else {
                 self.violate(Kind::Lost, format!("delivery {} is gone", row.id()));
                 continue;
@@ -140,7 +158,12 @@ impl World {
     }
 
     /// What is wrong with one delivery at the end.
-    fn wrong_of(&self, published: &super::world::Published, detail: &DeliveryDetail, journal: &Journal) -> Vec<(Kind, String)> {
+    fn wrong_of(
+        &self,
+        published: &super::world::Published,
+        detail: &DeliveryDetail,
+        journal: &Journal,
+    ) -> Vec<(Kind, String)> {
         let mut wrong = Vec::new();
         let mut must = |holds: bool, kind: Kind, text: &str| {
             if !holds {
@@ -154,7 +177,11 @@ impl World {
         must(row.state.is_terminal(), Kind::NotDone, "has not come to an end");
         must(row.state.is_terminal() || !journal.is_over(), Kind::LostSettle, "its end was not recorded");
         let numbered = attempts.iter().enumerate().all(|(i, a)| a.number as usize == i + 1);
-        must(numbered && row.attempts as usize == attempts.len(), Kind::WrongEnd, "its attempts are not numbered in order");
+        must(
+            numbered && row.attempts as usize == attempts.len(),
+            Kind::WrongEnd,
+            "its attempts are not numbered in order",
+        );
 
         // Receivers and disk agree.
         let starts = |list: &mut dyn Iterator<Item = i64>| {
@@ -181,7 +208,11 @@ impl World {
         let explained = match (row.state, row.reason) {
             (DeliveryState::Delivered, None) => attempts.iter().any(yes) && journal.heard.contains(&Outcome::Ok),
             (DeliveryState::Failed, Some(Reason::Exhausted)) => {
-                if by_hand { attempts.len() >= budget } else { attempts.len() == budget && !attempts.iter().any(yes) }
+                if by_hand {
+                    attempts.len() >= budget
+                } else {
+                    attempts.len() == budget && !attempts.iter().any(yes)
+                }
             }
             (DeliveryState::Failed, Some(Reason::Gone)) => attempts.iter().any(|a| a.status == Some(410)),
             (DeliveryState::Cancelled, Some(Reason::ByUser)) => journal.cancelled,
@@ -189,9 +220,17 @@ impl World {
             _ => !row.state.is_terminal(),
         };
         must(explained, Kind::WrongEnd, "its end does not follow from its attempts");
-        must(row.state != DeliveryState::Cancelled || row.reason.is_some(), Kind::WrongEnd, "cancelled without a reason");
+        must(
+            row.state != DeliveryState::Cancelled || row.reason.is_some(),
+            Kind::WrongEnd,
+            "cancelled without a reason",
+        );
         if !by_hand {
-            must(row.state != DeliveryState::Delivered || attempts.last().is_some_and(yes), Kind::WrongEnd, "went on after a yes");
+            must(
+                row.state != DeliveryState::Delivered || attempts.last().is_some_and(yes),
+                Kind::WrongEnd,
+                "went on after a yes",
+            );
             must(attempts.len() <= budget, Kind::WrongEnd, "more attempts than its budget has");
             must(spaced(attempts, &hook.waits), Kind::TooEarly, "an attempt came before its wait was over");
         }

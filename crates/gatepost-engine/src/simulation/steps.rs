@@ -87,7 +87,11 @@ impl World {
                 "user.*" => event_type.as_str().starts_with("user."),
                 exact => event_type.as_str() == exact,
             };
-            hook.tenant == tenant && hook.enabled && !hook.deleted && by_type && (!hook.even || number.is_multiple_of(2))
+            hook.tenant == tenant
+                && hook.enabled
+                && !hook.deleted
+                && by_type
+                && (!hook.even || number.is_multiple_of(2))
         };
         self.hooks.iter().filter(wants).map(|hook| hook.key).collect()
     }
@@ -115,7 +119,8 @@ impl World {
             let event_type: EventType = self.dice.of(&TYPES).parse().expect("an event type");
             let own_id = self.dice.one_in(2);
             // Spaces and long forms: what is re-serialised shows.
-            let data = Bytes::from(format!("{{ \"n\":{number} ,\"x\" : 1.00,\"s\":\"\\u0041 {}\"}}", self.dice.below(1_000)));
+            let data =
+                Bytes::from(format!("{{ \"n\":{number} ,\"x\" : 1.00,\"s\":\"\\u0041 {}\"}}", self.dice.below(1_000)));
             self.events.push(Published {
                 tenant,
                 number,
@@ -199,7 +204,14 @@ impl World {
         }
     }
 
-    pub(crate) fn input_for(hook: usize, pattern: &str, even: bool, waits: &[f64], max_in_flight: u32, enabled: bool) -> WebhookInput {
+    pub(crate) fn input_for(
+        hook: usize,
+        pattern: &str,
+        even: bool,
+        waits: &[f64],
+        max_in_flight: u32,
+        enabled: bool,
+    ) -> WebhookInput {
         WebhookInput {
             name: Some(format!("hook {hook}")),
             url: Some(url(hook)),
@@ -222,7 +234,8 @@ impl World {
         let receiver = self.receivers.add(manner);
         let (pattern, even) = (self.dice.of(&PATTERNS), self.dice.one_in(6));
         let waits: Vec<f64> = self.dice.of(&[vec![], vec![0.5], vec![1.0, 2.0], vec![0.2, 5.0, 30.0], vec![1.0; 6]]);
-        let mut input = World::input_for(receiver, pattern, even, &waits, self.dice.of(&[1, 2, 32]), !self.dice.one_in(8));
+        let mut input =
+            World::input_for(receiver, pattern, even, &waits, self.dice.of(&[1, 2, 32]), !self.dice.one_in(8));
         input.profile = Some(self.dice.of(&["standard", "standard", "cloudevents"]).to_owned());
         let (engine, owner) = (self.engine(), self.tenants[tenant].clone());
         let answer = self.run(async move { engine.create_webhook(&owner, input).await.map(|(view, _)| view.webhook) });

@@ -261,9 +261,9 @@ impl World {
             let moved = effect.is_some() | self.receivers.end_due();
             if let Some(effect) = effect {
                 let engine = self.engine();
-                if self.run(async move { engine.take_effect(effect).await }).is_some() {
-                    self.recall(0..self.hooks.len());
-                }
+                // Even when the process died under it, it may have happened.
+                let _ = self.run(async move { engine.take_effect(effect).await });
+                self.recall(0..self.hooks.len());
             }
             if self.store.is_dead() {
                 self.crash();
@@ -317,7 +317,10 @@ impl World {
                 let count = self.turns.entry(*waiting).or_default().entry(pick.tenant).or_default();
                 *count += 1;
                 if *count > TURN {
-                    wrong.push((Kind::Unfair, format!("{waiting:?} waits while {:?} has its turn {count} times", pick.tenant)));
+                    wrong.push((
+                        Kind::Unfair,
+                        format!("{waiting:?} waits while {:?} has its turn {count} times", pick.tenant),
+                    ));
                 }
             }
         }
@@ -357,7 +360,8 @@ impl World {
     /// Whether nothing is under way and nothing waits in memory.
     pub(crate) fn rests(&self) -> bool {
         let lane = self.life.as_ref().map(|life| life.lane.scheduler());
-        lane.is_none_or(|s| s.in_flight() == 0 && s.heads() == 0 && s.webhooks() == 0) && self.receivers.next_end().is_none()
+        lane.is_none_or(|s| s.in_flight() == 0 && s.heads() == 0 && s.webhooks() == 0)
+            && self.receivers.next_end().is_none()
     }
 
     /// Webhooks that are owed something now, may be sent to, and for which nothing is done.

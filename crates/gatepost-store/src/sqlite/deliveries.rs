@@ -21,8 +21,9 @@ use crate::{CancelOutcome, DeliveryDetail, DeliveryRow, Due, DuePage, DueQuery, 
 /// disabling or deleting a webhook with a large backlog writes one row.
 pub(super) fn row_by_seq(conn: &Connection, tenant: TenantKey, seq: DeliverySeq) -> DbResult<Option<DeliveryRow>> {
     let mut found = conn.prepare_cached(
-        "SELECT d.state, d.reason, d.attempts, d.due, d.created_at, d.updated_at, d.webhook, w.id, w.enabled,
-             w.deleted_at, e.seq, e.accepted_at, e.ext_id, e.type, e.subject_type, e.subject_id
+        "SELECT d.state, d.reason, d.attempts, NULL, d.created_at, d.updated_at, d.webhook, w.id, w.enabled,
+             w.deleted_at, e.seq, e.accepted_at, e.ext_id, e.type, e.subject_type, e.subject_id,
+             max(d.due, coalesce(w.paused_until, d.due))
          FROM deliveries d CROSS JOIN events e ON e.seq = d.event_seq CROSS JOIN webhooks w ON w.key = d.webhook
          WHERE d.seq = ?1 AND d.tenant = ?2",
     )?;
@@ -43,7 +44,8 @@ fn shown(row: &Row<'_>, seq: DeliverySeq) -> DbResult<DeliveryRow> {
         (DeliveryState::Pending, None) if !enabled => {
             (DeliveryState::Held, Some(Reason::WebhookDisabled), None, changed)
         }
-        (DeliveryState::Pending, None) => (stored, None, Some(time(row.get(3)?)), changed),
+        // Not before the webhook's pause has passed either.
+        (DeliveryState::Pending, None) => (stored, None, Some(time(row.get(16)?)), changed),
         _ => (stored, reason(row.get(1)?)?, None, changed),
     };
     Ok(DeliveryRow {

@@ -30,12 +30,13 @@ pub(super) fn set(tx: &Tx<'_>, name: &str, value: &[u8]) -> DbResult<()> {
 }
 
 /// Writes something, so that the commit has something to flush. The value must change: SQLite leaves a
-/// page alone whose bytes would be the same, and then nothing is written at all.
+/// page alone whose bytes would be the same, and then nothing is written at all. And it must be long:
+/// the last free kilobytes of a disk would take a byte, but not an event.
 pub(super) fn check(tx: &Tx<'_>) -> DbResult<()> {
     tx.conn
         .prepare_cached(
-            "INSERT INTO meta(name, value) VALUES (?1, x'00')
-             ON CONFLICT(name) DO UPDATE SET value = CASE value WHEN x'00' THEN x'01' ELSE x'00' END",
+            "INSERT INTO meta(name, value) VALUES (?1, randomblob(32768))
+             ON CONFLICT(name) DO UPDATE SET value = excluded.value",
         )?
         .execute([CHECKED])?;
     Ok(())

@@ -25,7 +25,7 @@ const STEADY_LENGTH: Duration = Duration::from_secs(3);
 /// How long a receiver takes over an answer when it is an ordinary one, somewhere else.
 const ORDINARY: Duration = Duration::from_millis(20);
 /// Flushes timed.
-const FLUSHES: usize = 300;
+const FLUSHES: usize = 200;
 
 /// End-to-end latencies of one open loop, in milliseconds.
 struct Latency {
@@ -49,6 +49,12 @@ fn latencies(ledger: &Ledger, applied: &Applied, per_second: u32, until: u64) ->
         max: millis(percentile(&mut waits, 100.0)),
         answered_p99: millis(percentile(&mut applied.waits.clone(), 99.0)),
     }
+}
+
+/// What one flush of this disk takes at the median, in milliseconds.
+fn flush_p50(stage: &Stage, growing: bool) -> Result<f64> {
+    let mut took = flushes(stage.folder.path(), FLUSHES, growing)?;
+    Ok(millis(percentile(&mut took, 50.0)))
 }
 
 fn capacity(per_second: u32, length: Duration) -> usize {
@@ -96,18 +102,18 @@ impl Run {
         const SCENARIO: &str = "latency";
         let cast = Cast { tenants: 1, webhooks: 1, receivers: 1 };
         let stage = Stage::set(&self.program, self.dir.as_ref(), cast, self.watch).await?;
-        let flush = self.flush(&stage)?;
         for per_second in [200, 1_000] {
-            let (mut raw, mut ours) = (Vec::new(), Vec::new());
+            let (mut raw, mut ours, mut per_flush) = (Vec::new(), Vec::new(), Vec::new());
             for round in 1..=self.rounds {
                 self.say(format_args!("{SCENARIO}: {per_second}/s, round {round} of {}", self.rounds));
                 raw.push(self.raw_open(per_second, self.length).await?);
                 let (ledger, applied) = self.open(SCENARIO, &stage, 0, None, (per_second, self.length)).await?;
-                ours.push(latencies(&ledger, &applied, per_second, u64::MAX));
+                let latency = latencies(&ledger, &applied, per_second, u64::MAX);
+                per_flush.push(latency.p50 / flush_p50(&stage, true)?);
+                ours.push(latency);
             }
             let of = |from: &[Latency], value: fn(&Latency) -> f64| from.iter().map(value).collect::<Vec<_>>();
             let over: Vec<f64> = ours.iter().zip(&raw).map(|(ours, raw)| ours.p99 - raw.p99).collect();
-            let per_flush: Vec<f64> = ours.iter().map(|ours| ours.p50 / flush).collect();
             let (over_bar, flush_bar) =
                 if per_second == 200 { (Bar::below(5.0, 1.5), None) } else { (None, Bar::below(10.0, 3.0)) };
             let report = &mut self.report;
@@ -120,17 +126,10 @@ impl Run {
             report.add(SCENARIO, name("raw p50"), "ms", &of(&raw, |l| l.p50), None);
             report.add(SCENARIO, name("raw p99"), "ms", &of(&raw, |l| l.p99), None);
         }
+        self.report.add("raw", "append 4 KiB and fdatasync, p50", "ms", &[flush_p50(&stage, true)?], None);
+        self.report.add("raw", "overwrite 4 KiB and fdatasync, p50", "ms", &[flush_p50(&stage, false)?], None);
         stage.check(SCENARIO, &mut self.report);
         Ok(())
-    }
-
-    /// What one flush of this disk takes at the median, in milliseconds.
-    fn flush(&mut self, stage: &Stage) -> Result<f64> {
-        let mut took = flushes(stage.folder.path(), FLUSHES)?;
-        let p50 = millis(percentile(&mut took, 50.0));
-        self.report.add("raw", "append of 4 KiB and fdatasync, p50", "ms", &[p50], None);
-        self.report.add("raw", "append of 4 KiB and fdatasync, p99", "ms", &[millis(percentile(&mut took, 99.0))], None);
-        Ok(p50)
     }
 
     /// A healthy tenant beside one whose receiver is slow and owed a lot.

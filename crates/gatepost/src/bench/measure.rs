@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Write as _;
+use std::io::{Seek as _, Write as _};
 use std::path::Path;
 use std::time::Duration;
 
@@ -87,10 +87,18 @@ fn status_bytes(status: &str, name: &str) -> Option<u64> {
     Some(kib * 1024)
 }
 
-/// How long one durable append of 4 KiB takes in `folder`, in nanoseconds, each of `count` times.
-pub(super) fn flushes(folder: &Path, count: usize) -> std::io::Result<Vec<u64>> {
+/// How long it takes to write 4 KiB durably in `folder`, in nanoseconds, each of `count` times: at the
+/// end of a growing file, or over what a file has already.
+pub(super) fn flushes(folder: &Path, count: usize, growing: bool) -> std::io::Result<Vec<u64>> {
     let mut file = tempfile::tempfile_in(folder)?;
     let block = [0x5a; 4096];
+    if !growing {
+        for _ in 0..count {
+            file.write_all(&block)?;
+        }
+        file.sync_all()?;
+        file.rewind()?;
+    }
     let watch = Stopwatch::start();
     let mut took = Vec::with_capacity(count);
     for _ in 0..count {

@@ -266,12 +266,12 @@ mod tests {
     fn metrics_are_summed_over_their_labels() {
         let counts = Counts(
             "# TYPE gatepost_attempts counter\ngatepost_attempts_total{outcome=\"ok\"} 3\n\
-             gatepost_attempts_total{outcome=\"http {status}\"} 4\ngatepost_store_commits 12\n\
+             gatepost_attempts_total{outcome=\"http {status}\"} 4\ngatepost_store_commits_total 12\n\
              gatepost_store_commits_other 99\n# EOF\n"
                 .into(),
         );
         assert_eq!(counts.sum("gatepost_attempts_total"), 7.0);
-        assert_eq!(counts.sum("gatepost_store_commits"), 12.0);
+        assert_eq!(counts.sum("gatepost_store_commits_total"), 12.0);
         assert_eq!(counts.sum("gatepost_absent"), 0.0);
     }
 }

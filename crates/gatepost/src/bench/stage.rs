@@ -197,7 +197,7 @@ impl Stage {
         Ok(Reading {
             cpu: process_cpu(self.server.pid()),
             threads: cpu_by_thread(self.server.pid()),
-            commits: counts.sum("gatepost_store_commits"),
+            commits: counts.sum("gatepost_store_commits_total"),
             accepted: counts.sum("gatepost_events_accepted_total"),
             ended: counts.sum("gatepost_deliveries_ended_total"),
         })

@@ -110,9 +110,10 @@ impl Scheduler {
             must(queue.known.len() >= distinct.len() + queue.in_flight as usize, "a request's delivery is not known");
             must(queue.armed.is_none_or(|at| self.timers.contains(&(at, *key))), "a timer is lost");
             for (rank, class) in queue.classes.iter().enumerate() {
-                let listed = self.turns.get(&queue.tenant).map_or(0, |turn| {
-                    turn.ready[rank].iter().filter(|ready| *ready == key).count()
-                });
+                let listed = self
+                    .turns
+                    .get(&queue.tenant)
+                    .map_or(0, |turn| turn.ready[rank].iter().filter(|ready| *ready == key).count());
                 must(listed == usize::from(class.queued), "a webhook stands in line not exactly when it says so");
                 must(class.hungry == self.hungry.contains(&(*key, rank)), "a hungry class is not in line");
             }

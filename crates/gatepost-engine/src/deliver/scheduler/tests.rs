@@ -78,9 +78,13 @@ fn finish(scheduler: &mut Scheduler, webhook: i64, seq: i64, feedback: Feedback,
 #[test]
 fn urgent_goes_before_normal_before_bulk_whatever_came_first() {
     let mut scheduler = Scheduler::new(ROOMY);
-    for (seq, webhook, urgency) in
-        [(1, 10, Urgency::Bulk), (2, 11, Urgency::Normal), (3, 10, Urgency::Urgent), (4, 12, Urgency::Urgent), (5, 10, Urgency::Normal)]
-    {
+    for (seq, webhook, urgency) in [
+        (1, 10, Urgency::Bulk),
+        (2, 11, Urgency::Normal),
+        (3, 10, Urgency::Urgent),
+        (4, 12, Urgency::Urgent),
+        (5, 10, Urgency::Normal),
+    ] {
         scheduler.offer(due(seq, webhook, urgency, at(0)), at(0));
     }
     assert_eq!(picks(&mut scheduler, at(0)), Vec::<i64>::new(), "nothing goes before the terms are known");
@@ -320,7 +324,10 @@ impl World {
         while let Some(due) = self.scheduler.pick(self.now) {
             let terms = self.terms[&due.webhook.0];
             let kept = self.shelf.deliveries[&due.seq.0];
-            assert!(terms.open && terms.paused_until.is_none_or(|until| until <= self.now), "to a closed or paused one");
+            assert!(
+                terms.open && terms.paused_until.is_none_or(|until| until <= self.now),
+                "to a closed or paused one"
+            );
             assert!(kept.pending, "delivery {} is owed no more", due.seq.0);
             assert!(kept.due <= self.now, "delivery {} is not due", due.seq.0);
             let twice = self.unsettled.iter().any(|u| u.seq == due.seq);
@@ -341,7 +348,9 @@ impl World {
     }
 
     fn end_one(&mut self, by: u8) {
-        let Some(seq) = self.under_way.keys().nth(usize::from(by) % self.under_way.len().max(1)).copied() else { return };
+        let Some(seq) = self.under_way.keys().nth(usize::from(by) % self.under_way.len().max(1)).copied() else {
+            return;
+        };
         let due = self.under_way.remove(&seq).expect("just seen");
         let feedback = [Feedback::Answered, Feedback::Silent, Feedback::AnsweredSlowly, Feedback::Nothing];
         self.scheduler.ended(due.tenant, due.webhook, feedback[usize::from(by) % 4], self.now);
@@ -372,7 +381,8 @@ impl World {
 
     fn check(&self) {
         assert_eq!(self.scheduler.faults(), Vec::<String>::new());
-        let allowed = self.limits.heads + self.limits.window + self.limits.slots * 2 + WEBHOOKS.len() * 3 * (ASSURED_HEADS + 1);
+        let allowed =
+            self.limits.heads + self.limits.window + self.limits.slots * 2 + WEBHOOKS.len() * 3 * (ASSURED_HEADS + 1);
         assert!(self.scheduler.heads() <= allowed, "{} heads", self.scheduler.heads());
         assert!(self.scheduler.timers.len() <= WEBHOOKS.len());
         assert!(self.scheduler.in_flight() <= self.limits.slots * 3 / 2);
