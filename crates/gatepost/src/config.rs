@@ -411,9 +411,8 @@ fn read_format(text: &str) -> Result<LogFormat, String> {
 /// The file as texts. A list of texts is one text, joined by commas, as in the environment.
 fn read_file(path: &Path, text: &str) -> Outcome<BTreeMap<String, (String, Origin)>> {
     let line_of = |offset: usize| 1 + text.bytes().take(offset).filter(|byte| *byte == b'\n').count();
-    let fail = |offset: usize, reason: String| {
-        Failure::usage(format!("{}:{}: {reason}", path.display(), line_of(offset)))
-    };
+    let fail =
+        |offset: usize, reason: String| Failure::usage(format!("{}:{}: {reason}", path.display(), line_of(offset)));
     let table = DeTable::parse(text)
         .map_err(|error| fail(error.span().map_or(0, |span| span.start), error.message().to_owned()))?;
     let mut values = BTreeMap::new();

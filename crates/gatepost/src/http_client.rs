@@ -133,8 +133,8 @@ impl Api {
     /// The URL is none, or there is no key.
     pub fn connect(connection: &Connection, config: Option<&std::path::Path>) -> Outcome<Api> {
         let base = connection.url.trim_end_matches('/');
-        let target = Target::parse(base)
-            .map_err(|error| Failure::usage(format!("--url {base:?} cannot be called: {error}")))?;
+        let target =
+            Target::parse(base).map_err(|error| Failure::usage(format!("--url {base:?} cannot be called: {error}")))?;
         let flags = Flags { data_dir: connection.data_dir.clone(), ..Flags::default() };
         let settings = Settings::load(&flags, config)?;
         let key = match connection.key.as_deref().map(str::trim).filter(|key| !key.is_empty()) {
@@ -169,10 +169,8 @@ impl Api {
     pub async fn call(&self, method: Method, path: &str, body: Option<Bytes>) -> Result<Bytes, CallError> {
         let target = Target::parse(&format!("{}{path}", self.base))
             .map_err(|error| CallError::NotReached(format!("{}{path} cannot be called: {error}", self.base)))?;
-        let mut headers = vec![
-            (AUTHORIZATION, self.authorization.clone()),
-            (ACCEPT, HeaderValue::from_static("application/json")),
-        ];
+        let mut headers =
+            vec![(AUTHORIZATION, self.authorization.clone()), (ACCEPT, HeaderValue::from_static("application/json"))];
         if body.is_some() {
             headers.push((CONTENT_TYPE, HeaderValue::from_static("application/json")));
         }
@@ -272,7 +270,10 @@ fn local_key(settings: &Settings, target: &Target) -> Outcome<Secret> {
     }
     let folder: &PathBuf = &settings.data_dir.value;
     keyfiles::read_admin_key(folder).ok_or_else(|| {
-        missing(&format!("{} cannot be read; --data-dir names another folder", folder.join(keyfiles::ADMIN_KEY).display()))
+        missing(&format!(
+            "{} cannot be read; --data-dir names another folder",
+            folder.join(keyfiles::ADMIN_KEY).display()
+        ))
     })
 }
 
@@ -281,8 +282,9 @@ fn local_key(settings: &Settings, target: &Target) -> Outcome<Secret> {
 /// # Errors
 /// It does not have the form it should: another version, or another server.
 pub fn read<'a, T: Deserialize<'a>>(answer: &'a [u8]) -> Outcome<T> {
-    serde_json::from_slice(answer)
-        .map_err(|error| Failure::failed(format!("the server's answer cannot be read ({error}); is it another version?")))
+    serde_json::from_slice(answer).map_err(|error| {
+        Failure::failed(format!("the server's answer cannot be read ({error}); is it another version?"))
+    })
 }
 
 /// A text as one segment of a path or one value of a query.

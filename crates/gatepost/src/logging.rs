@@ -74,7 +74,9 @@ mod tests {
 
     #[test]
     fn filters_are_judged() {
-        for good in ["info", "WARN", "warn,gatepost_engine=debug", "gatepost[publish]=trace", "off", "info,", "hyper=trace"] {
+        for good in
+            ["info", "WARN", "warn,gatepost_engine=debug", "gatepost[publish]=trace", "off", "info,", "hyper=trace"]
+        {
             assert_eq!(check_filter(good), Ok(()), "{good}");
         }
         for bad in ["loud", "info,gatepost", "gatepost=loud", "a=b=c", "[", "info debug"] {

@@ -87,6 +87,15 @@ impl Server {
     /// # Errors
     /// Says what is in the way and what to do about it.
     pub async fn start(config: ServerConfig) -> Result<Server> {
+        Server::start_on(None, config).await
+    }
+
+    /// The same on a socket that is bound already, if there is one: so that nobody else takes the
+    /// address between looking and binding.
+    ///
+    /// # Errors
+    /// As [`Server::start`].
+    pub async fn start_on(listener: Option<TcpListener>, config: ServerConfig) -> Result<Server> {
         let entropy = Arc::new(SystemEntropy);
         let clock = Arc::new(SystemClock);
         let policy = Arc::new(EgressPolicy::new(config.allow_nets));
@@ -106,9 +115,12 @@ impl Server {
             None => keyfiles::master_key(&config.data_dir, &*entropy)?.key,
         };
         let store = open_store(config.data_dir.clone()).await?;
-        let listener = TcpListener::bind(config.listen).await.map_err(|error| {
-            anyhow!("cannot listen on {} ({error}); choose another address with --listen IP:port", config.listen)
-        })?;
+        let listener = match listener {
+            Some(listener) => listener,
+            None => TcpListener::bind(config.listen).await.map_err(|error| {
+                anyhow!("cannot listen on {} ({error}); choose another address with --listen IP:port", config.listen)
+            })?,
+        };
         let addr = listener.local_addr().context("the bound address cannot be read")?;
         // Before anything is delivered: our own address is never a target. A wildcard stands for
         // every address of this machine there.
@@ -245,11 +257,7 @@ mod tests {
 
     #[test]
     fn links_name_an_address_that_can_be_called() {
-        let cases = [
-            ("0.0.0.0:80", "127.0.0.1:80"),
-            ("[::]:80", "[::1]:80"),
-            ("192.0.2.1:80", "192.0.2.1:80"),
-        ];
+        let cases = [("0.0.0.0:80", "127.0.0.1:80"), ("[::]:80", "[::1]:80"), ("192.0.2.1:80", "192.0.2.1:80")];
         for (bound, shown) in cases {
             assert_eq!(reachable(bound.parse().unwrap()).to_string(), shown);
         }

@@ -10,10 +10,7 @@ const STYLE: TableStyle = TableStyle::new().header_separator(LineStyle::none().f
 /// A table with a header, for people.
 pub(crate) fn table<const N: usize>(header: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
     let mut table = Table::new();
-    table
-        .load_style(STYLE)
-        .set_content_arrangement(ContentArrangement::Dynamic)
-        .set_header(header);
+    table.load_style(STYLE).set_content_arrangement(ContentArrangement::Dynamic).set_header(header);
     for row in rows {
         table.add_row(row.map(|cell| printable(&cell)));
     }
@@ -115,7 +112,18 @@ mod tests {
     #[test]
     fn json_is_indented_and_otherwise_left_alone() {
         let json = r#" {"b":1.50,"a" : [ 1e3,{ },[],"x,y:{\"\\"],"n":null} "#;
-        let lines = ["{", r#"  "b": 1.50,"#, r#"  "a": ["#, "    1e3,", "    {},", "    [],", r#"    "x,y:{\"\\""#, "  ],", r#"  "n": null"#, "}"];
+        let lines = [
+            "{",
+            r#"  "b": 1.50,"#,
+            r#"  "a": ["#,
+            "    1e3,",
+            "    {},",
+            "    [],",
+            r#"    "x,y:{\"\\""#,
+            "  ],",
+            r#"  "n": null"#,
+            "}",
+        ];
         assert_eq!(indented(json), lines.join("\n"));
         assert_eq!(indented("null"), "null");
     }

@@ -168,7 +168,8 @@ impl Run {
     /// while that takes its time over each answer, then as fast as the machine can.
     pub(super) async fn urgent(&mut self) -> Result<()> {
         const SCENARIO: &str = "urgent";
-        const PHASES: [(&str, Duration); 2] = [("receiver takes 20 ms", ORDINARY), ("receiver takes no time", Duration::ZERO)];
+        const PHASES: [(&str, Duration); 2] =
+            [("receiver takes 20 ms", ORDINARY), ("receiver takes no time", Duration::ZERO)];
         let length = self.length.max(STEADY_LENGTH);
         let cast = Cast { tenants: 1, webhooks: 1, receivers: 1 };
         let mut idle = Vec::new();

@@ -178,7 +178,10 @@ impl Load {
 
 /// Which event is next.
 enum Numbers {
-    Closed { next: AtomicUsize, until: Instant },
+    Closed {
+        next: AtomicUsize,
+        until: Instant,
+    },
     /// Bounded by what the loop sends in all.
     Open(Mutex<mpsc::UnboundedReceiver<(usize, u64)>>),
 }
@@ -285,7 +288,8 @@ impl Maker {
         let pad = "x".repeat(PAD);
         let when = if raw { r#","timestamp":"2026-01-01T00:00:00.000000Z""# } else { "" };
         let urgency = urgency.map(|word| format!(r#","urgency":"{word}""#)).unwrap_or_default();
-        let event = format!(r#"{{"id":"{id}","type":"bench.event"{when}{urgency},"data":{{"user":"u-1","pad":"{pad}"}}}}"#);
+        let event =
+            format!(r#"{{"id":"{id}","type":"bench.event"{when}{urgency},"data":{{"user":"u-1","pad":"{pad}"}}}}"#);
         let id_at = event.find(id).context("the template has no id")?;
         let paths = load.paths.iter().map(|path| Ok(path.parse()?)).collect::<Result<Vec<Uri>>>()?;
         ensure!(!paths.is_empty() && size > 0, "a load goes somewhere and has a size");

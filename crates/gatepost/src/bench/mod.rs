@@ -132,7 +132,8 @@ impl Command {
         }
         let program = match self.program {
             Some(program) => std::path::absolute(program)?,
-            None => std::env::current_exe().map_err(|error| Failure::failed(format!("this program cannot be found: {error}")))?,
+            None => std::env::current_exe()
+                .map_err(|error| Failure::failed(format!("this program cannot be found: {error}")))?,
         };
         let pending = match (self.pending.is_empty(), self.full) {
             (false, _) => self.pending.clone(),
@@ -176,7 +177,9 @@ impl Command {
         }
         match report.problems.len() {
             0 => Ok(()),
-            problems => Err(Failure::failed(format!("{} while measuring", crate::text::count(problems as u64, "problem")))),
+            problems => {
+                Err(Failure::failed(format!("{} while measuring", crate::text::count(problems as u64, "problem"))))
+            }
         }
     }
 }

@@ -108,7 +108,9 @@ impl ServerProcess {
     pub(super) async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value> {
         let body = body.map(|body| body.to_string().into());
         let answer = self.api.call(method, path, body).await.map_err(|error| match error {
-            CallError::NotReached(reason) | CallError::NoAnswer(reason) => anyhow::anyhow!("{reason}; its log ends: {}", tail(&self.log)),
+            CallError::NotReached(reason) | CallError::NoAnswer(reason) => {
+                anyhow::anyhow!("{reason}; its log ends: {}", tail(&self.log))
+            }
             CallError::Refused(problem) => anyhow::anyhow!("{path}: {problem}"),
         })?;
         if answer.is_empty() {

@@ -173,7 +173,11 @@ async fn accept(listener: TcpListener, receiver: usize, shared: Arc<Shared>) {
     }
 }
 
-async fn answer(shared: &Shared, receiver: usize, request: Request<Incoming>) -> Result<Response<Empty<Bytes>>, Infallible> {
+async fn answer(
+    shared: &Shared,
+    receiver: usize,
+    request: Request<Incoming>,
+) -> Result<Response<Empty<Bytes>>, Infallible> {
     let id = request.headers().get(ID_HEADER).and_then(|id| Ledger::read_id(id.as_bytes()));
     let mut body = request.into_body();
     while let Some(frame) = body.frame().await {

@@ -76,7 +76,12 @@ pub(super) struct Spent {
 
 impl Stage {
     /// Starts everything afresh.
-    pub(super) async fn set(program: &Path, dir: Option<&std::path::PathBuf>, cast: Cast, watch: Stopwatch) -> Result<Stage> {
+    pub(super) async fn set(
+        program: &Path,
+        dir: Option<&std::path::PathBuf>,
+        cast: Cast,
+        watch: Stopwatch,
+    ) -> Result<Stage> {
         let folder = Folder::new(dir)?;
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let server = ServerProcess::start(program, folder.path(), any).await?;
@@ -143,7 +148,12 @@ impl Stage {
     }
 
     /// Publishes `ledger.capacity()` events as fast as it goes, in batches.
-    pub(super) async fn pile_up(&self, tenants: std::ops::Range<usize>, urgency: Option<&'static str>, ledger: &Arc<Ledger>) -> Result<Applied> {
+    pub(super) async fn pile_up(
+        &self,
+        tenants: std::ops::Range<usize>,
+        urgency: Option<&'static str>,
+        ledger: &Arc<Ledger>,
+    ) -> Result<Applied> {
         let size = BACKLOG_BATCH.min(ledger.capacity());
         let form = Form::Batch { size, urgency };
         let load = self.load(tenants, form, Pace::Closed(BACKLOG_TIME), BACKLOG_CONNECTIONS, ledger)?;

@@ -51,7 +51,8 @@ impl Run {
                 self.report.problem(SCENARIO, format_args!("{} accepted events did not arrive", balance.missing));
             }
             stage.check(SCENARIO, &mut self.report);
-            let (bar, start_bar) = if pending == 0 { (None, None) } else { (Bar::below(300.0, 150.0), Bar::below(5.0, 1.0)) };
+            let (bar, start_bar) =
+                if pending == 0 { (None, None) } else { (Bar::below(300.0, 150.0), Bar::below(5.0, 1.0)) };
             let mib = |bytes: Option<u64>| bytes.map_or(f64::NAN, |bytes| bytes as f64 / MIB);
             let report = &mut self.report;
             let name = |figure: &str| format!("{pending} pending: {figure}");
@@ -104,7 +105,10 @@ impl Run {
             stage.quiet().await?;
             duplicates.push(ledger.balance().duplicates as f64);
             if balance.missing > 0 {
-                self.report.problem(SCENARIO, format_args!("{} of {} accepted events were lost", balance.missing, balance.accepted));
+                self.report.problem(
+                    SCENARIO,
+                    format_args!("{} of {} accepted events were lost", balance.missing, balance.accepted),
+                );
             }
             if applied.answered == 0 {
                 self.report.problem(SCENARIO, "nothing was accepted before the kill");

@@ -12,6 +12,8 @@ use tokio::sync::oneshot;
 
 use super::Context;
 use super::signals::Signals;
+use tokio::net::TcpListener;
+
 use crate::config::{Flags, Origin, Settings};
 use crate::failure::{Failure, Outcome};
 use crate::http_client::Api;
@@ -100,16 +102,22 @@ async fn start(config: ServerConfig, settings: &Settings, folder: &Path) -> Outc
         // Both are networks.
         allow_nets.extend(net.parse::<ipnet::IpNet>());
     }
-    let mut config =
-        ServerConfig { data_dir: folder.to_owned(), admin_key: None, master_key: None, allow_nets, ..config };
-    if settings.listen.origin == Origin::Default && taken(config.listen).await {
-        let _ = writeln!(std::io::stderr(), "note: {} is taken; the demo listens on another port", config.listen);
-        config.listen.set_port(0);
-    }
-    Ok(Server::start(config).await?)
+    let config = ServerConfig { data_dir: folder.to_owned(), admin_key: None, master_key: None, allow_nets, ..config };
+    let listener = match settings.listen.origin {
+        Origin::Default => bound(config.listen).await,
+        _ => None,
+    };
+    Ok(Server::start_on(listener, config).await?)
 }
 
-async fn taken(addr: SocketAddr) -> bool {
-    let bound = tokio::net::TcpListener::bind(addr).await;
-    bound.is_err_and(|error| error.kind() == std::io::ErrorKind::AddrInUse)
+/// A socket on the default address, or on any free port when somebody else has it; nothing where
+/// even that fails, for the server to say why.
+async fn bound(addr: SocketAddr) -> Option<TcpListener> {
+    match TcpListener::bind(addr).await {
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
+            let _ = writeln!(std::io::stderr(), "note: {addr} is taken; the demo listens on another port");
+            TcpListener::bind(SocketAddr::new(addr.ip(), 0)).await.ok()
+        }
+        bound => bound.ok(),
+    }
 }

@@ -101,8 +101,8 @@ impl Lines {
                 return Ok(None);
             }
             self.number += 1;
-            let text = String::from_utf8(bytes)
-                .map_err(|_| self.source.fail(format!("line {} is not UTF-8", self.number)))?;
+            let text =
+                String::from_utf8(bytes).map_err(|_| self.source.fail(format!("line {} is not UTF-8", self.number)))?;
             if !text.trim_ascii().is_empty() {
                 return Ok(Some(Line { number: self.number, text }));
             }
@@ -205,7 +205,11 @@ impl Events {
                 let json = serde_json::from_str(&line.text).map_err(|error| {
                     let text = error.to_string();
                     let reason = text.split(" at line ").next().unwrap_or(&text);
-                    lines.source.fail(format!("line {} is not JSON: {reason} at column {}", line.number, error.column()))
+                    lines.source.fail(format!(
+                        "line {} is not JSON: {reason} at column {}",
+                        line.number,
+                        error.column()
+                    ))
                 })?;
                 Ok(Some(Item { place: Place::Line(line.number), json }))
             }

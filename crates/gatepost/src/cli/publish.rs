@@ -109,7 +109,11 @@ impl Command {
         }
         sent.map_err(|failure| match events {
             0 => failure,
-            n => Failure::failed(format!("{failure}\n{} before that {} accepted", count(n, "event"), if n == 1 { "was" } else { "were" })),
+            n => Failure::failed(format!(
+                "{failure}\n{} before that {} accepted",
+                count(n, "event"),
+                if n == 1 { "was" } else { "were" }
+            )),
         })
     }
 }
@@ -173,9 +177,7 @@ impl Sending {
         let began = Instant::now();
         loop {
             match self.api.call(Method::POST, path, Some(body.clone())).await {
-                Err(CallError::Refused(problem))
-                    if matches!(problem.status, 429 | 503) && began.elapsed() < BUSY =>
-                {
+                Err(CallError::Refused(problem)) if matches!(problem.status, 429 | 503) && began.elapsed() < BUSY => {
                     sleep(Duration::from_secs(problem.retry_after.unwrap_or(1).clamp(1, 10))).await;
                 }
                 answer => return answer,
@@ -272,7 +274,10 @@ mod tests {
             CallError::Refused(Box::new(Problem { status: 422, detail, errors, ..Problem::default() }))
         };
         let many = explain(problem(vec![wrong("/events/2/type"), wrong("/events/0"), wrong("/events")]), &chunk, true);
-        assert!(many.to_string().ends_with("\n  line 12 /type: is odd\n  line 10: is odd\n  /events: is odd"), "{many}");
+        assert!(
+            many.to_string().ends_with("\n  line 12 /type: is odd\n  line 10: is odd\n  /events: is odd"),
+            "{many}"
+        );
         let one = explain(problem(vec![wrong("/events/1/id")]), &chunk, true);
         assert!(one.to_string().ends_with(": line 11 /id: is odd"), "{one}");
         let single = explain(problem(vec![wrong("/type")]), &chunk[..1], false);

@@ -3,8 +3,7 @@ use super::*;
 const FILE: &str = "gatepost.toml";
 
 fn resolve(flags: Flags, env: &[(&str, &str)], file: Option<&str>) -> Outcome<Settings> {
-    let environment =
-        |name: &str| env.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value));
+    let environment = |name: &str| env.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value));
     Settings::resolve(&flags, &environment, file.map(|text| (Path::new(FILE), text)))
 }
 
@@ -49,17 +48,22 @@ fn every_setting_can_be_set_by_the_environment_and_by_the_file() {
         ("log", "warn,gatepost_engine=debug"),
         ("log_format", "json"),
     ];
-    let env: Vec<_> = ALL.iter().zip(values).map(|(name, (key, value))| {
-        assert_eq!(name.key, key);
-        (name.env, value)
-    }).collect();
+    let env: Vec<_> = ALL
+        .iter()
+        .zip(values)
+        .map(|(name, (key, value))| {
+            assert_eq!(name.key, key);
+            (name.env, value)
+        })
+        .collect();
     let file: String = values.iter().map(|(key, value)| format!("{key} = \"{value}\"\n")).collect();
     let by_env = resolve(Flags::default(), &env, None).unwrap().shown();
     let by_file = resolve(Flags::default(), &[], Some(&file)).unwrap().shown();
     for (index, (key, value)) in values.iter().enumerate() {
-        for (row, origin) in
-            [(&by_env[index], format!("environment {}", ALL[index].env)), (&by_file[index], format!("file {FILE}:{}", index + 1))]
-        {
+        for (row, origin) in [
+            (&by_env[index], format!("environment {}", ALL[index].env)),
+            (&by_file[index], format!("file {FILE}:{}", index + 1)),
+        ] {
             assert_eq!((row.name, &row.origin, row.set), (*key, &origin, true));
             assert_eq!(row.value.as_deref(), (!row.secret).then_some(*value));
         }

@@ -77,7 +77,8 @@ fn exit_codes_are_0_done_1_failed_2_usage() {
 fn errors_of_the_server_are_told_with_code_and_place() {
     let server = Server::start();
     server.create_tenant("acme");
-    let wrong_key = run(server.folder(), &["keys", "list"], &[("GATEPOST_URL", &server.url()), ("GATEPOST_KEY", "wrong")]);
+    let wrong_key =
+        run(server.folder(), &["keys", "list"], &[("GATEPOST_URL", &server.url()), ("GATEPOST_KEY", "wrong")]);
     let wrong_key = wrong_key.expect(1);
     assert!(wrong_key.stderr.contains("unauthorized"), "{}", wrong_key.stderr);
     let nobody = run_against(&server, &["trigger", "user.created", "--tenant", "nobody"]).expect(1);
@@ -151,7 +152,17 @@ fn trigger_publishes_the_catalogues_example() {
     let declared = server.get("/v1/event-types/user.created").expect(200).json();
     assert!(declared["example"].is_object());
     assert_eq!(event["data"], declared["example"]);
-    let args = ["trigger", "user.created", "--tenant", "acme", "--data", r#"{"name":"Ada"}"#, "--subject", "user-17", "--json"];
+    let args = [
+        "trigger",
+        "user.created",
+        "--tenant",
+        "acme",
+        "--data",
+        r#"{"name":"Ada"}"#,
+        "--subject",
+        "user-17",
+        "--json",
+    ];
     let answer = run_against(&server, &args).expect(0).json();
     let event = server.event("acme", &text(&answer, "id"));
     assert_eq!((&event["data"], &event["subject"]["id"]), (&json!({"name": "Ada"}), &json!("user-17")));
@@ -205,15 +216,24 @@ fn config_show_names_each_value_with_its_origin() {
     std::fs::write(&toml, "listen = \"127.0.0.1:7001\"\nallow_nets = [\"10.0.0.0/8\"]\nlog = \"warn\"\n").unwrap();
     let args = ["config", "show", "--json", "--config", toml.to_str().unwrap(), "--log", "debug"];
     let secret = "Zm9yIHRlc3RzIG9ubHk6IG1hc3RlciBrZXkgIzEhISE=";
-    let env = [("GATEPOST_ALLOW_NETS", "192.168.0.0/16"), ("GATEPOST_MASTER_KEY", secret), ("GATEPOST_ADMIN_KEY", "hidden-key")];
+    let env = [
+        ("GATEPOST_ALLOW_NETS", "192.168.0.0/16"),
+        ("GATEPOST_MASTER_KEY", secret),
+        ("GATEPOST_ADMIN_KEY", "hidden-key"),
+    ];
     let ran = run(folder.path(), &args, &env).expect(0);
     assert!(!ran.stdout.contains(secret) && !ran.stdout.contains("hidden-key"));
     let rows = ran.json();
-    let row = |name: &str| rows.as_array().unwrap().iter().find(|r| r["name"] == name).unwrap_or_else(|| panic!("no {name}")).clone();
+    let row = |name: &str| {
+        rows.as_array().unwrap().iter().find(|r| r["name"] == name).unwrap_or_else(|| panic!("no {name}")).clone()
+    };
     let origin = |name: &str| text(&row(name), "origin");
     assert_eq!(row("listen")["value"], "127.0.0.1:7001");
     assert!(origin("listen").contains("other.toml:1"), "{}", origin("listen"));
-    assert_eq!((row("allow_nets")["value"].clone(), origin("allow_nets")), (json!("192.168.0.0/16"), "environment GATEPOST_ALLOW_NETS".into()));
+    assert_eq!(
+        (row("allow_nets")["value"].clone(), origin("allow_nets")),
+        (json!("192.168.0.0/16"), "environment GATEPOST_ALLOW_NETS".into())
+    );
     assert_eq!((row("log")["value"].clone(), origin("log")), (json!("debug"), "flag --log".into()));
     assert_eq!(origin("data_dir"), "default");
     assert_eq!((&row("master_key")["set"], &row("master_key")["value"]), (&json!(true), &Value::Null));
@@ -239,7 +259,8 @@ fn listen(folder: &std::path::Path, args: &[&str]) -> Listening {
         .unwrap();
     let mut welcome = String::new();
     BufReader::new(child.stderr.take().unwrap()).read_line(&mut welcome).unwrap();
-    let url = welcome.split_whitespace().find(|word| word.starts_with("http://")).unwrap_or_else(|| panic!("{welcome}"));
+    let url =
+        welcome.split_whitespace().find(|word| word.starts_with("http://")).unwrap_or_else(|| panic!("{welcome}"));
     let stdout = BufReader::new(child.stdout.take().unwrap());
     Listening { url: url.to_owned(), stdout, child }
 }
@@ -273,7 +294,10 @@ fn listen_verifies_counts_and_misbehaves_as_told() {
     expected.sort();
     assert_eq!(ids, expected);
     for line in &lines {
-        assert_eq!((&line["signature"]["verified"], &line["answered"], &line["type"]), (&json!(true), &json!(204), &json!("user.created")));
+        assert_eq!(
+            (&line["signature"]["verified"], &line["answered"], &line["type"]),
+            (&json!(true), &json!(204), &json!("user.created"))
+        );
     }
     for line in failing.lines() {
         assert_eq!((&line["signature"]["verified"], &line["answered"]), (&json!(false), &json!(503)));
@@ -301,7 +325,9 @@ fn serve_takes_flags_over_the_environment_and_prints_where_it_listens() {
     assert_eq!(status.code(), Some(1), "{output}");
     assert!(output.contains("cannot listen"), "{output}");
     // Nor is PostgreSQL accepted and ignored.
-    let Err((status, output)) = Server::try_with(Options::default().env("GATEPOST_DATABASE_URL", "postgres://u:secret-word@h/d")) else {
+    let Err((status, output)) =
+        Server::try_with(Options::default().env("GATEPOST_DATABASE_URL", "postgres://u:secret-word@h/d"))
+    else {
         panic!("a database nobody uses")
     };
     assert_eq!(status.code(), Some(2), "{output}");
@@ -311,7 +337,13 @@ fn serve_takes_flags_over_the_environment_and_prints_where_it_listens() {
 #[test]
 fn a_second_terminal_finds_the_server_and_its_key_by_itself() {
     // As in the README: `serve` and the other commands in one folder, with no setting at all.
-    let server = Server::with(Options::default().without("GATEPOST_ADMIN_KEY").without("GATEPOST_DATA_DIR").arg("--data-dir").arg("gatepost-data"));
+    let server = Server::with(
+        Options::default()
+            .without("GATEPOST_ADMIN_KEY")
+            .without("GATEPOST_DATA_DIR")
+            .arg("--data-dir")
+            .arg("gatepost-data"),
+    );
     assert!(server.folder().join("gatepost-data").join("admin.key").exists());
     let ran = run(server.folder(), &["keys", "list", "--url", &server.url(), "--json"], &[]).expect(0);
     assert_eq!(ran.json(), json!([]));

@@ -8,7 +8,7 @@ use std::fmt::Display;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -17,8 +17,10 @@ use gatepost_testkit::Receiver;
 use serde_json::{Value, json};
 
 mod client;
+mod command;
 
 pub(crate) use client::{Client, Payload, Reply, raw};
+pub(crate) use command::{Ran, command, run, run_against, signal};
 
 /// The binary under test.
 pub(crate) const GATEPOST: &str = env!("CARGO_BIN_EXE_gatepost");
@@ -149,10 +151,8 @@ impl Output {
             if said.open == 0 {
                 return None;
             }
-            let (again, timeout) = self
-                .changed
-                .wait_timeout(said, Duration::from_secs(60))
-                .unwrap_or_else(PoisonError::into_inner);
+            let (again, timeout) =
+                self.changed.wait_timeout(said, Duration::from_secs(60)).unwrap_or_else(PoisonError::into_inner);
             if timeout.timed_out() {
                 return None;
             }
@@ -515,35 +515,10 @@ fn data_dir(folder: &Path) -> PathBuf {
     folder.join("data")
 }
 
-/// Sends a signal to a process of ours.
-pub(crate) fn signal(pid: u32, name: &str) {
-    let status = Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status();
-    assert!(status.expect("kill can be run").success(), "kill -{name} {pid}");
-}
-
 struct Life {
     child: Child,
     readers: Vec<JoinHandle<()>>,
     addr: SocketAddr,
-}
-
-/// Our binary with no setting of the surroundings, in `folder`.
-pub(crate) fn command(folder: &Path, wrapper: &[String]) -> Command {
-    let mut command = match wrapper.split_first() {
-        Some((program, args)) => {
-            let mut command = Command::new(program);
-            command.args(args).arg(GATEPOST);
-            command
-        }
-        None => Command::new(GATEPOST),
-    };
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("GATEPOST_") {
-            command.env_remove(name);
-        }
-    }
-    command.current_dir(folder).stdin(Stdio::null()).env("NO_COLOR", "1");
-    command
 }
 
 fn spawn(folder: &Path, options: &Options, output: &Arc<Output>) -> Result<Life, (ExitStatus, String)> {
@@ -565,10 +540,8 @@ fn spawn(folder: &Path, options: &Options, output: &Arc<Output>) -> Result<Life,
         };
     }
     let mut child = command.spawn().expect("the binary can be run");
-    let readers = vec![
-        output.follow(child.stdout.take().expect("piped")),
-        output.follow(child.stderr.take().expect("piped")),
-    ];
+    let readers =
+        vec![output.follow(child.stdout.take().expect("piped")), output.follow(child.stderr.take().expect("piped"))];
     if let Some(addr) = output.find(listening) {
         return Ok(Life { child, readers, addr });
     }
@@ -594,48 +567,6 @@ pub(crate) fn webhook_body(url: &str, overrides: Value) -> Value {
 #[track_caller]
 pub(crate) fn text(value: &Value, member: &str) -> String {
     value[member].as_str().unwrap_or_else(|| panic!("no text \"{member}\" in {value:#}")).to_owned()
-}
-
-/// What a command did.
-pub(crate) struct Ran {
-    /// Its exit code; nothing when a signal ended it.
-    pub(crate) code: Option<i32>,
-    /// What it printed.
-    pub(crate) stdout: String,
-    /// What it complained of.
-    pub(crate) stderr: String,
-}
-
-impl Ran {
-    /// The same, if it ended with this code.
-    #[track_caller]
-    pub(crate) fn expect(self, code: i32) -> Self {
-        assert_eq!(self.code, Some(code), "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
-        self
-    }
-
-    /// What it printed, as JSON.
-    #[track_caller]
-    pub(crate) fn json(&self) -> Value {
-        serde_json::from_str(&self.stdout).unwrap_or_else(|e| panic!("not JSON ({e}): {}", self.stdout))
-    }
-}
-
-/// Runs one of the other commands to its end, in `folder`.
-pub(crate) fn run(folder: &Path, args: &[&str], env: &[(&str, &str)]) -> Ran {
-    let mut command = command(folder, &[]);
-    command.args(args).envs(env.iter().copied());
-    let output = command.output().expect("the binary can be run");
-    Ran {
-        code: output.status.code(),
-        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-    }
-}
-
-/// Runs one of the other commands against a server, with its admin key.
-pub(crate) fn run_against(server: &Server, args: &[&str]) -> Ran {
-    run(server.folder(), args, &[("GATEPOST_URL", &server.url()), ("GATEPOST_KEY", ADMIN_KEY)])
 }
 
 /// A receiver on a thread of its own that answers 204.

@@ -82,7 +82,11 @@ pub(super) async fn play(api: &Api, facts: &Facts, once: bool, json: bool) -> Ou
     scene.await_all(&mut stage, owed).await?;
 
     scene.say(
-        &format!("\n{} landed, every signature verified; {} on the way", count(owed, "delivery"), count(stage.retried().into(), "failed attempt")),
+        &format!(
+            "\n{} landed, every signature verified; {} on the way",
+            count(owed, "delivery"),
+            count(stage.retried().into(), "failed attempt")
+        ),
         json!({ "kind": "summary", "deliveries": owed, "failed_attempts": stage.retried() }),
     )?;
     if once {
@@ -302,7 +306,8 @@ mod tests {
         assert_eq!(value["type"], "dir_sync.user.update.success");
         assert_eq!(value["attributes"]["domain"], "3-belges");
         assert_eq!(value["attributes"]["errors"], Value::Null);
-        let sample: std::collections::BTreeMap<String, Box<RawValue>> = serde_json::from_str(CRYPTR_SAMPLE_EVENT).unwrap();
+        let sample: std::collections::BTreeMap<String, Box<RawValue>> =
+            serde_json::from_str(CRYPTR_SAMPLE_EVENT).unwrap();
         assert!(event.contains(sample["data"].get()));
         assert!(event.contains(sample["params"].get()));
     }

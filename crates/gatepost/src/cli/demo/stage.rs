@@ -46,14 +46,7 @@ impl Stage {
         };
         let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let receiver = Receiver::start(addr, Arc::new(answer)).await?;
-        Ok(Stage {
-            receiver,
-            secrets: HashMap::new(),
-            landed: HashSet::new(),
-            unverified: 0,
-            retried: 0,
-            json,
-        })
+        Ok(Stage { receiver, secrets: HashMap::new(), landed: HashSet::new(), unverified: 0, retried: 0, json })
     }
 
     /// The URL of a path here.
@@ -101,16 +94,19 @@ impl Stage {
             self.landed.insert((received.path.clone(), event.clone()));
         }
         if self.json {
-            return print(&json!({
-                "kind": "delivery",
-                "path": received.path,
-                "type": received.event_type(),
-                "event_id": event,
-                "delivery_id": received.header("gatepost-delivery-id"),
-                "attempt": received.header("gatepost-attempt").and_then(|attempt| attempt.parse::<u32>().ok()),
-                "verified": verified,
-                "answered": received.answered.as_u16(),
-            }).to_string());
+            return print(
+                &json!({
+                    "kind": "delivery",
+                    "path": received.path,
+                    "type": received.event_type(),
+                    "event_id": event,
+                    "delivery_id": received.header("gatepost-delivery-id"),
+                    "attempt": received.header("gatepost-attempt").and_then(|attempt| attempt.parse::<u32>().ok()),
+                    "verified": verified,
+                    "answered": received.answered.as_u16(),
+                })
+                .to_string(),
+            );
         }
         let mark = match &verdict {
             Some(Ok(())) => "✓ signature verified".to_owned(),

@@ -167,7 +167,13 @@ impl Client {
     /// # Panics
     /// There was no answer.
     #[track_caller]
-    pub(crate) fn send(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: impl Into<Payload>) -> Reply {
+    pub(crate) fn send(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Payload>,
+    ) -> Reply {
         match self.try_send(method, path, headers, body) {
             Ok(reply) => reply,
             Err(error) => panic!("{method} {path} had no answer: {error}"),

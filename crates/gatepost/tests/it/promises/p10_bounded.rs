@@ -130,13 +130,24 @@ fn p10_every_list_is_paged() {
     server.create_tenant("acme");
     let inbox = receiver();
     for n in 0..60 {
-        server.webhook("acme", &inbox.url(&format!("/{n}")), json!({"events": if n == 0 { json!(["*"]) } else { json!(["other.type"]) }}));
+        server.webhook(
+            "acme",
+            &inbox.url(&format!("/{n}")),
+            json!({"events": if n == 0 { json!(["*"]) } else { json!(["other.type"]) }}),
+        );
         server.put(&format!("/v1/tenants/t-{n}"), json!({})).expect(201);
         server.create_key(&["read"], None);
         server.put(&format!("/v1/event-types/own.type{n}"), json!({})).expect(201);
         server.publish("acme", "user.created", json!({"n": n}));
     }
-    for list in ["/v1/tenants", "/v1/keys", "/v1/event-types", "/v1/tenants/acme/webhooks", "/v1/tenants/acme/events", "/v1/tenants/acme/deliveries"] {
+    for list in [
+        "/v1/tenants",
+        "/v1/keys",
+        "/v1/event-types",
+        "/v1/tenants/acme/webhooks",
+        "/v1/tenants/acme/events",
+        "/v1/tenants/acme/deliveries",
+    ] {
         let page = |query: &str| server.get(&format!("{list}{query}"));
         let length = |page: &Value| page["data"].as_array().unwrap().len();
         let first = page("").expect(200).json();
@@ -172,7 +183,8 @@ fn p10_every_list_is_paged() {
 fn p10_pages_do_not_shift_when_rows_arrive_and_the_feed_ends_nowhere() {
     let server = Server::start();
     server.create_tenant("acme");
-    let ids = |page: &Value| -> Vec<String> { page["data"].as_array().unwrap().iter().map(|e| text(e, "id")).collect() };
+    let ids =
+        |page: &Value| -> Vec<String> { page["data"].as_array().unwrap().iter().map(|e| text(e, "id")).collect() };
     let publish = |count: usize| -> Vec<String> {
         (0..count).map(|n| server.publish("acme", "user.created", json!({"n": n}))).collect()
     };
@@ -180,7 +192,15 @@ fn p10_pages_do_not_shift_when_rows_arrive_and_the_feed_ends_nowhere() {
     let first = server.get("/v1/tenants/acme/events?limit=4").expect(200).json();
     let new = publish(5);
     let mut seen = ids(&first);
-    seen.extend(server.all(&format!("/v1/tenants/acme/events?limit=4&cursor={}", text(&first, "next_cursor")).replace("limit=4&", "")).iter().map(|e| text(e, "id")));
+    seen.extend(
+        server
+            .all(
+                &format!("/v1/tenants/acme/events?limit=4&cursor={}", text(&first, "next_cursor"))
+                    .replace("limit=4&", ""),
+            )
+            .iter()
+            .map(|e| text(e, "id")),
+    );
     let newest_first: Vec<String> = old.iter().rev().cloned().collect();
     assert_eq!(seen, newest_first);
     // The feed: from the oldest on, an empty page and the same cursor at the end, then what is new.

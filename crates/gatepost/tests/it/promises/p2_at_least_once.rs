@@ -2,8 +2,8 @@
 //! attempt whose outcome we could not know, and carries the same ids.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use gatepost_testkit::{Received, Receiver, Script};
 use serde_json::json;
@@ -132,9 +132,11 @@ fn p2_a_budget_ends_in_one_state_and_a_retry_by_hand_opens_a_new_one() {
     let view = server.wait_delivery_where("acme", &delivery, "the end of the second budget", |d| {
         d["state"] == "failed" && d["attempts"] == 6
     });
-    let triggers: Vec<&str> = view["attempt_list"].as_array().unwrap().iter().map(|a| a["trigger"].as_str().unwrap()).collect();
+    let triggers: Vec<&str> =
+        view["attempt_list"].as_array().unwrap().iter().map(|a| a["trigger"].as_str().unwrap()).collect();
     assert_eq!(triggers, ["scheduled", "scheduled", "scheduled", "manual", "scheduled", "scheduled"]);
-    let numbers: Vec<u64> = view["attempt_list"].as_array().unwrap().iter().map(|a| a["number"].as_u64().unwrap()).collect();
+    let numbers: Vec<u64> =
+        view["attempt_list"].as_array().unwrap().iter().map(|a| a["number"].as_u64().unwrap()).collect();
     assert_eq!(numbers, [1, 2, 3, 4, 5, 6]);
     assert_eq!(inbox.count(), 6);
 

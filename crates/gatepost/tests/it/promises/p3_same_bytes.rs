@@ -52,7 +52,8 @@ fn p3_data_arrive_as_the_bytes_they_came_as() {
             assert!(body.contains(&format!("\"data\":{data}")), "{data} arrived as {body}");
         }
         for data in ODD {
-            let found = arrived.iter().filter(|r| String::from_utf8_lossy(&r.body).contains(&format!("\"data\":{data}")));
+            let found =
+                arrived.iter().filter(|r| String::from_utf8_lossy(&r.body).contains(&format!("\"data\":{data}")));
             assert!(found.count() >= 2, "{data} of the batch");
         }
     }
@@ -69,10 +70,14 @@ fn p3_retries_send_the_same_bytes_with_a_fresh_signature() {
     server.create_tenant("acme");
     let inbox = receiver();
     inbox.script(Script::status(500));
-    let hook = server.create_webhook("acme", &inbox.url("/in"), json!({
-        "headers": {"X-Own": "value"},
-        "retry": {"waits": vec![1.1; 32], "jitter": 0},
-    }));
+    let hook = server.create_webhook(
+        "acme",
+        &inbox.url("/in"),
+        json!({
+            "headers": {"X-Own": "value"},
+            "retry": {"waits": vec![1.1; 32], "jitter": 0},
+        }),
+    );
     let secret = text(&hook, "secret");
     let data = ODD[4];
     let event = server.publish_event("acme", format!(r#"{{"type":"user.created","data":{data}}}"#));
@@ -156,10 +161,14 @@ fn p3_what_is_owed_is_rendered_as_registered_when_it_was_accepted() {
     server.create_tenant("acme");
     let (old, new) = (receiver(), receiver());
     old.script(Script::status(500));
-    let id = server.webhook("acme", &old.url("/"), json!({
-        "headers": {"X-Version": "1"},
-        "retry": {"waits": vec![0.1; 32], "jitter": 0},
-    }));
+    let id = server.webhook(
+        "acme",
+        &old.url("/"),
+        json!({
+            "headers": {"X-Version": "1"},
+            "retry": {"waits": vec![0.1; 32], "jitter": 0},
+        }),
+    );
     let event = server.publish("acme", "user.created", json!({"n": 1}));
     let first = old.wait_for_blocking(1).remove(0);
     // Url and headers are always today's; the body is that of the first attempt.
@@ -188,5 +197,9 @@ fn p3_an_imported_secret_and_ours_verify_with_the_library_receivers_use() {
     assert_eq!(members.len(), 4, "id, type, timestamp, data and nothing else: {envelope}");
     let body = String::from_utf8_lossy(&request.body).into_owned();
     let position = |m: &str| body.find(&format!("\"{m}\":")).unwrap();
-    assert!(position("id") < position("type") && position("type") < position("timestamp") && position("timestamp") < position("data"));
+    assert!(
+        position("id") < position("type")
+            && position("type") < position("timestamp")
+            && position("timestamp") < position("data")
+    );
 }

@@ -83,7 +83,8 @@ fn p4_every_event_accepted_after_the_answer_is_matched() {
             race.patch(&changed, json!({"events": ["other.type", "user.updated"]}));
             claims.push(Claim { webhook: changed, from: race.answered(), until: None });
             // Registered disabled, then enabled, and at last disabled again.
-            let enabled = race.server.webhook("acme", &url, json!({"enabled": false, "filter": "type == \"user.updated\""}));
+            let enabled =
+                race.server.webhook("acme", &url, json!({"enabled": false, "filter": "type == \"user.updated\""}));
             race.answered();
             race.patch(&enabled, json!({"enabled": true}));
             let from = race.answered();
@@ -97,7 +98,8 @@ fn p4_every_event_accepted_after_the_answer_is_matched() {
         }
     });
 
-    let feed: Vec<String> = race.server.all("/v1/tenants/acme/events?order=asc").iter().map(|e| text(e, "id")).collect();
+    let feed: Vec<String> =
+        race.server.all("/v1/tenants/acme/events?order=asc").iter().map(|e| text(e, "id")).collect();
     let position: HashMap<&str, usize> = feed.iter().enumerate().map(|(n, id)| (id.as_str(), n)).collect();
     let begun = race.begun.lock().unwrap();
     assert!(begun.keys().all(|id| position.contains_key(id.as_str())), "an accepted event is not in the feed");
@@ -114,7 +116,11 @@ fn p4_every_event_accepted_after_the_answer_is_matched() {
         // And whatever began to be published after the answer, wherever the feed has it.
         for (id, answers) in begun.iter().filter(|(_, answers)| **answers >= claim.from.0) {
             let still = position[id.as_str()] <= until;
-            assert!(!still || matched.contains(id.as_str()), "{} missed {id}, begun after {answers} answers", claim.webhook);
+            assert!(
+                !still || matched.contains(id.as_str()),
+                "{} missed {id}, begun after {answers} answers",
+                claim.webhook
+            );
         }
     }
     // What nobody disabled is delivered, all of it.

@@ -101,7 +101,10 @@ fn p5_hostile_receivers_delay_nobody() {
         let hook = hooks.iter().find(|h| h["name"] == name).unwrap();
         let rows = server.all(&format!("/v1/tenants/acme/deliveries?webhook_id={}", text(hook, "id")));
         assert_eq!(rows.len(), 200);
-        assert!(rows.iter().all(|row| row["state"] == "pending" && row["attempts"] == 0), "{name}: an attempt has ended");
+        assert!(
+            rows.iter().all(|row| row["state"] == "pending" && row["attempts"] == 0),
+            "{name}: an attempt has ended"
+        );
     }
     // Nor does the API wait, nor a tenant that comes now.
     server.create_tenant("third");
@@ -253,7 +256,8 @@ fn p5_the_same_event_id_in_two_tenants_is_two_events() {
     for tenant in ["acme", "zeta"] {
         server.create_tenant(tenant);
         server.webhook(tenant, &inbox.url(&format!("/{tenant}")), json!({}));
-        let answer = server.publish_event(tenant, json!({"id": "same", "type": "user.created", "data": {"of": tenant}}));
+        let answer =
+            server.publish_event(tenant, json!({"id": "same", "type": "user.created", "data": {"of": tenant}}));
         assert_eq!((&answer["duplicate"], &answer["deliveries"]), (&json!(false), &json!(1)));
     }
     let mut paths: Vec<(String, Value)> =

@@ -28,7 +28,8 @@ fn p6_an_event_nobody_wants_is_kept_and_says_why() {
     let view = server.event("acme", &id);
     assert_eq!(view["deliveries"], json!([]));
     let trace = view["matching"].as_array().unwrap();
-    let reason_of = |id: &str| trace.iter().find(|row| row["webhook_id"] == id).map(|row| (&row["matched"], &row["reason"]));
+    let reason_of =
+        |id: &str| trace.iter().find(|row| row["webhook_id"] == id).map(|row| (&row["matched"], &row["reason"]));
     for (hook, reason) in &hooks {
         assert_eq!(reason_of(hook), Some((&json!(false), &json!(reason))));
     }
@@ -81,7 +82,14 @@ fn p6_each_answer_ends_in_its_named_state() {
         case("500", status(500), fast.clone(), "failed", "exhausted", 2),
         case("reset", Script::Reset, fast.clone(), "failed", "exhausted", 2),
         case("one attempt", status(500), json!({"waits": []}), "failed", "exhausted", 1),
-        case("400 is final", status(400), with(json!({"retry_on": ["5xx", "timeout", "transport"]})), "failed", "rejected", 1),
+        case(
+            "400 is final",
+            status(400),
+            with(json!({"retry_on": ["5xx", "timeout", "transport"]})),
+            "failed",
+            "rejected",
+            1,
+        ),
         case("302 is final", Script::redirect("/x"), with(json!({"retry_on": ["5xx"]})), "failed", "rejected", 1),
         case("500 is final", status(500), with(json!({"retry_on": ["4xx"]})), "failed", "rejected", 1),
         case("429 alone is retried", status(429), with(json!({"retry_on": [429]})), "failed", "exhausted", 2),
@@ -110,7 +118,8 @@ fn p6_each_answer_ends_in_its_named_state() {
         let asked = inbox.received().iter().filter(|r| r.path == format!("/{n}")).count();
         let enabled = &server.get(&format!("/v1/tenants/acme/webhooks/{hook}")).expect(200).json()["enabled"];
         let is = (row["state"].clone(), row["reason"].clone(), row["attempts"].clone(), enabled.clone(), asked);
-        let should = (json!(case.state), case.reason.clone(), json!(case.attempts), json!(case.enabled), case.attempts as usize);
+        let should =
+            (json!(case.state), case.reason.clone(), json!(case.attempts), json!(case.enabled), case.attempts as usize);
         if is != should {
             wrong.push(format!("{}: {is:?} and not {should:?}", case.name));
         }
@@ -121,7 +130,10 @@ fn p6_each_answer_ends_in_its_named_state() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     // A closed port is silence, too.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let closed = { let _entered = runtime.enter(); ClosedPort::new() };
+    let closed = {
+        let _entered = runtime.enter();
+        ClosedPort::new()
+    };
     server.create_tenant("closed");
     server.webhook("closed", &format!("http://{}/", closed.addr()), json!({"retry": {"retry_on": ["5xx"]}}));
     let event = server.publish("closed", "user.created", json!({}));
@@ -274,7 +286,10 @@ fn p6_retry_after_is_shown_as_the_next_attempt() {
         let attempt = &view["attempt_list"][0];
         let seconds = seconds(&view["next_attempt_at"]) - seconds(&attempt["started_at"]);
         let took = attempt["duration_ms"].as_f64().unwrap() / 1e3;
-        assert!((f64::from(least)..f64::from(most) + took).contains(&(seconds + 0.002)), "case {n}: {seconds} s: {view:#}");
+        assert!(
+            (f64::from(least)..f64::from(most) + took).contains(&(seconds + 0.002)),
+            "case {n}: {seconds} s: {view:#}"
+        );
         // The pause is the webhook's; another webhook starts without one.
         server.delete(&format!("/v1/tenants/acme/webhooks/{hook}"));
         for other in server.all("/v1/tenants/acme/webhooks") {

@@ -89,11 +89,15 @@ fn p7_no_secret_is_anywhere_but_in_the_answer_that_made_it() {
     let failing = receiver();
     // A receiver that throws what it was sent back at us: its answer is history, the secret is not.
     failing.script(Script::with(|request| Script::status(500).body(format!("{:?}", request.header("webhook-id")))));
-    let imported = server.create_webhook("acme", &failing.url("/imported"), json!({
-        "secret": IMPORTED,
-        "headers": {"Authorization": SECOND_HEADER_VALUE},
-        "retry": {"waits": [0.05, 3600]},
-    }));
+    let imported = server.create_webhook(
+        "acme",
+        &failing.url("/imported"),
+        json!({
+            "secret": IMPORTED,
+            "headers": {"Authorization": SECOND_HEADER_VALUE},
+            "retry": {"waits": [0.05, 3600]},
+        }),
+    );
     secrets.add("generated secret", &text(&made, "secret"));
     let hook = text(&made, "id");
     let rotate = format!("/v1/tenants/acme/webhooks/{hook}/rotate-secret");
@@ -106,7 +110,8 @@ fn p7_no_secret_is_anywhere_but_in_the_answer_that_made_it() {
     for _ in 0..2 {
         tenant.post("/v1/tenants/acme/events", json!({"id": "e-1", "type": "user.created", "data": {}})).expect(202);
     }
-    let bad = json!({"name": "n", "url": "nonsense", "events": ["*"], "secret": IMPORTED, "headers": {"Host": HEADER_VALUE}});
+    let bad =
+        json!({"name": "n", "url": "nonsense", "events": ["*"], "secret": IMPORTED, "headers": {"Host": HEADER_VALUE}});
     let answer = tenant.post("/v1/tenants/acme/webhooks", bad).expect(422);
     secrets.must_not_be_in("the answer to a bad webhook", &answer.body);
     let short = json!({"name": "n", "url": "https://example.com/", "events": ["*"], "secret": "whsec_c2hvcnQ="});

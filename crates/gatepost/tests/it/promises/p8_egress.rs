@@ -108,7 +108,12 @@ fn p8_no_spelling_of_an_inner_address_is_taken() {
         refused(&server, url).unwrap();
     }
     // Public ones are taken, the odd but correct spelling included.
-    for url in ["https://example.com/", "https://EXAMPLE.com:8443/a?b=c", "https://93.184.216.34/", "https://[2606:4700::1111]/"] {
+    for url in [
+        "https://example.com/",
+        "https://EXAMPLE.com:8443/a?b=c",
+        "https://93.184.216.34/",
+        "https://[2606:4700::1111]/",
+    ] {
         server.webhook("acme", url, json!({}));
     }
     // A change goes through the same gate.
@@ -123,10 +128,23 @@ fn p8_no_spelling_of_an_inner_address_is_taken() {
 fn p8_allowed_networks_are_allowed_and_no_more() {
     let server = Server::with(Options::default().env("GATEPOST_ALLOW_NETS", "127.0.0.0/8,10.1.0.0/16"));
     server.create_tenant("acme");
-    for url in ["https://127.0.0.1/", "http://127.0.0.1:81/", "http://10.1.2.3/", "https://10.1.255.255:1/", "http://intranet.example/"] {
+    for url in [
+        "https://127.0.0.1/",
+        "http://127.0.0.1:81/",
+        "http://10.1.2.3/",
+        "https://10.1.255.255:1/",
+        "http://intranet.example/",
+    ] {
         server.webhook("acme", url, json!({}));
     }
-    for url in ["http://10.2.0.1/", "https://10.2.0.1/", "https://[::1]/", "https://192.168.0.1/", "http://93.184.216.34/", "http://0x7f.1/"] {
+    for url in [
+        "http://10.2.0.1/",
+        "https://10.2.0.1/",
+        "https://[::1]/",
+        "https://192.168.0.1/",
+        "http://93.184.216.34/",
+        "http://0x7f.1/",
+    ] {
         refused(&server, url).unwrap();
     }
 }
@@ -235,10 +253,12 @@ fn p8_tls_is_checked_against_the_systems_and_the_extra_authorities() {
         server.wait_settled("acme");
         let rows = server.deliveries_of("acme", &event);
         assert_eq!(rows.len(), 7);
-        rows.into_iter().map(|row| {
-            let view = server.delivery("acme", &text(&row, "id"));
-            (text(&view, "webhook_id"), text(&view["attempt_list"][0], "outcome"))
-        }).collect::<Vec<_>>()
+        rows.into_iter()
+            .map(|row| {
+                let view = server.delivery("acme", &text(&row, "id"));
+                (text(&view, "webhook_id"), text(&view["attempt_list"][0], "outcome"))
+            })
+            .collect::<Vec<_>>()
     };
     for (hook, outcome) in outcomes(&server) {
         assert_eq!(outcome == "ok", taken.contains(&hook), "{hook}: {outcome}");
