@@ -18,6 +18,7 @@ pub mod delivery;
 pub mod event;
 pub mod filter;
 pub mod hashing;
+pub mod hooks;
 pub mod ids;
 pub mod matching;
 pub mod pattern;

@@ -1,0 +1,220 @@
+//! What one answer, or one failure, does to the chain.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::{BreakerEvent, Chain, Entry, Failure, FailureClass, HookResult, Manner, Message, Outcome, PlannedHook};
+use super::{PointKind, Policy, RawAnswer, Report, Settled, Severity};
+use crate::Timestamp;
+use crate::hooks::change;
+use crate::hooks::codec::DENY_STATUSES;
+use crate::hooks::codec::{Answer, AnswerMessage, Expected, Received, judge_status, read_answer};
+use crate::hooks::failure::FailureClass::NotAllowedChange;
+
+impl Chain {
+    /// Takes the result of the call in `slot`; `now` is the wall clock. A result nobody waits for
+    /// any more changes nothing.
+    pub fn settle(&mut self, slot: usize, report: Report, now: Timestamp) -> Settled {
+        let Some(entry) = self.entries.get_mut(slot).filter(|entry| entry.pending) else { return Settled::default() };
+        entry.pending = false;
+        note(&mut entry.row, &report);
+        let (group, place, item) = (entry.group, entry.place, entry.item);
+        if let Some(item) = item {
+            self.items[item].busy = false;
+        }
+        self.waits.push((report.started, report.ended));
+        let hook = std::sync::Arc::clone(&self.groups[group].hooks[place]);
+        let mut settled = Settled::default();
+        let message_id = format!("{}:{}", self.id, hook.id);
+        let read = match &report.outcome {
+            Outcome::Failed(failure) => Err(failure.clone()),
+            Outcome::Answered(answer) => {
+                settled.repeats_secret = self.invocation.secrets.occur_in(&answer.body);
+                let with_item = item.map_or(message_id.clone(), |i| format!("{message_id}:{i}"));
+                read(&hook, &self.id, &[&self.id, &message_id, &with_item], answer, now)
+            }
+        };
+        let applied = read.and_then(|answer| self.take(slot, &hook, answer));
+        settled.breaker = match &applied {
+            Ok(()) => Some(BreakerEvent::Answered),
+            Err(failure) => counts(failure, &report, &hook).then_some(BreakerEvent::Failed),
+        };
+        if let Err(failure) = applied {
+            self.fail(slot, &hook, failure);
+        }
+        let manner = self.groups[group].manner;
+        self.stop_if_refused(manner);
+        if self.entries[slot].row.result == HookResult::Deny && hook.config.stop_on_deny {
+            settled.cut = matches!(manner, Manner::Tail | Manner::Parallel);
+        }
+        if settled.cut {
+            self.entries.iter_mut().for_each(|entry| entry.pending = false);
+            self.done = true;
+        }
+        settled
+    }
+
+    /// Applies an answer that was read.
+    fn take(&mut self, slot: usize, hook: &PlannedHook, answer: Answer) -> Result<(), Failure> {
+        let kind = hook.point.kind;
+        if answer.denies {
+            self.refused = true;
+            self.say(slot, hook, answer.messages, Severity::Error);
+            self.entries[slot].row.result = HookResult::Deny;
+            self.finish_item(slot, Value::Null, false);
+            return Ok(());
+        }
+        let mut result = match kind {
+            PointKind::Mutate => HookResult::Unchanged,
+            PointKind::Validate => HookResult::Allow,
+            PointKind::Value if answer.value.is_null() => HookResult::NoValue,
+            PointKind::Value => HookResult::Value,
+            PointKind::Gate if answer.value == Value::Bool(true) => HookResult::Yes,
+            PointKind::Gate => HookResult::No,
+            PointKind::NotifySecret | PointKind::Probe | PointKind::Event => HookResult::Acknowledged,
+        };
+        if let Some(proposal) = answer.proposal.filter(|_| kind.takes_objects() || !hook.may_change.is_nothing()) {
+            let applied = change::apply(
+                &self.object,
+                &self.lifted,
+                proposal,
+                hook.config.replace_mode,
+                &hook.may_change,
+                &hook.point.secret_pointers,
+                hook.shows_secrets(),
+            )
+            .map_err(|place| Failure::new(NotAllowedChange, place.to_string()))?;
+            if !applied.changes.is_empty() {
+                if kind == PointKind::Mutate {
+                    result = HookResult::Changed;
+                }
+                if self.invocation.explain {
+                    let places = applied.changes.iter().map(|change| change.pointer.clone()).collect();
+                    self.entries[slot].row.changed = Some(places);
+                }
+                self.object = applied.object;
+                self.lifted = applied.secrets;
+            }
+        }
+        self.entries[slot].row.result = result;
+        self.say(slot, hook, answer.messages, Severity::Warning);
+        match kind {
+            PointKind::Gate => {
+                self.votes.push(result == HookResult::Yes);
+                self.receiver_said_no |= result == HookResult::No;
+            }
+            PointKind::Value if result == HookResult::Value => self.finish_item(slot, answer.value, true),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Applies a hook's policy to its failure.
+    pub(super) fn fail(&mut self, slot: usize, hook: &PlannedHook, failure: Failure) {
+        let policy = hook.config.policy(failure.class, &hook.point);
+        let kind = hook.point.kind;
+        let entry = &mut self.entries[slot];
+        entry.row.result = HookResult::Failed;
+        entry.row.failure = Some(failure.class);
+        entry.row.detail = failure.detail.as_deref().map(|detail| self.invocation.secrets.mask(detail).into_owned());
+        let refuses = match &policy {
+            Policy::Deny => true,
+            Policy::AskDefault => {
+                kind != PointKind::Value && kind != PointKind::Gate && self.invocation.default_denies()
+            }
+            Policy::Continue | Policy::Value(_) => false,
+        };
+        if refuses {
+            self.refused = true;
+            let code = format!("gatepost_{}", failure.class);
+            let text = Some(failure.class.text().to_owned());
+            self.entries[slot].messages.push(Message {
+                severity: Severity::Error,
+                code,
+                text,
+                path: None,
+                hook: hook.id,
+                platform_code: None,
+            });
+        }
+        match (kind, &policy) {
+            (PointKind::Gate, Policy::Value(value)) => self.votes.push(*value == Value::Bool(true)),
+            (PointKind::Gate, Policy::AskDefault) => self.votes.push(self.invocation.default_gate().unwrap_or(false)),
+            (PointKind::Value, Policy::Value(value)) => self.finish_item(slot, value.clone(), false),
+            // The caller's default stands, and nobody else is asked; `continue` asks the next.
+            (PointKind::Value, Policy::AskDefault | Policy::Deny) => self.finish_item(slot, Value::Null, false),
+            _ => {}
+        }
+        self.entries[slot].applied = Some(policy);
+    }
+
+    fn finish_item(&mut self, slot: usize, value: Value, by_receiver: bool) {
+        if let Some(item) = self.entries[slot].item.and_then(|i| self.items.get_mut(i)) {
+            item.done = true;
+            item.value = value;
+            item.by_receiver = by_receiver;
+        }
+    }
+
+    fn say(&mut self, slot: usize, hook: &PlannedHook, messages: Vec<AnswerMessage>, severity: Severity) {
+        let secrets = &self.invocation.secrets;
+        let masked = |text: String| secrets.mask(&text).into_owned();
+        let said = messages.into_iter().map(|message| Message {
+            severity,
+            code: masked(message.code),
+            text: message.text.map(masked),
+            path: message.path.map(masked),
+            hook: hook.id,
+            platform_code: message.platform_code.map(masked),
+        });
+        let said: Vec<_> = said.collect();
+        self.entries[slot].messages.extend(said);
+    }
+}
+
+pub(super) fn note(row: &mut crate::hooks::decision::HookRow, report: &Report) {
+    row.took_us = micros(report.ended.saturating_sub(report.started));
+    row.conn = report.conn;
+    row.attempts = report.attempts;
+    if let Outcome::Answered(answer) = &report.outcome {
+        row.status = Some(answer.status);
+    }
+}
+
+pub(super) fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// Whether the receiver is to blame. A silence shorter than the least the hook asked for is ours.
+fn counts(failure: &Failure, report: &Report, hook: &PlannedHook) -> bool {
+    let given = report.ended.saturating_sub(report.started);
+    let hurried = failure.class == FailureClass::Timeout && given < hook.wish().least;
+    failure.class.counts_for_breaker() && !hurried
+}
+
+/// Reads an answer: status, signature, then what it says.
+pub(super) fn read(
+    hook: &PlannedHook,
+    id: &str,
+    signed_ids: &[&str],
+    answer: &RawAnswer,
+    now: Timestamp,
+) -> Result<Answer, Failure> {
+    let refusal = hook.config.status_deny && DENY_STATUSES.contains(&answer.status);
+    // A status that is no answer needs no signature to be believed.
+    if !refusal {
+        judge_status(answer.status)?;
+    }
+    hook.verify_signature(signed_ids, answer, now)?;
+    let expected = Expected { id, point: &hook.point, status_deny: hook.config.status_deny };
+    let received = Received { status: answer.status, encoding: answer.encoding.as_deref(), body: &answer.body };
+    read_answer(hook.codec, &expected, &received)
+}
+
+impl Entry {
+    /// What a decision that rests on this entry's failure names as its cause.
+    pub(super) fn cause(&self) -> Option<super::Cause> {
+        self.row.failure.map(FailureClass::cause)
+    }
+}
