@@ -42,6 +42,8 @@ pub(crate) enum Command {
 /// Deliveries that may wait here with their payloads. Past this only the fact that the store holds
 /// them is handed over, so that a burst of publishing cannot fill memory (P10).
 const OFFERS_MAX: usize = 16_384;
+/// The same in bytes of event data and bodies.
+const OFFER_BYTES_MAX: usize = 32 << 20;
 
 /// Everything said since the lane last listened.
 #[derive(Default)]
@@ -49,6 +51,19 @@ pub(crate) struct Said {
     pub(crate) commands: Vec<Command>,
     pub(crate) stored: HashMap<(WebhookKey, usize), (TenantKey, Timestamp)>,
     offers: usize,
+    offer_bytes: usize,
+}
+
+/// What deliveries hold in memory. Those of one event come one after the other and share it.
+fn offer_bytes(dues: &[Due]) -> usize {
+    let mut last = None;
+    dues.iter()
+        .map(|due| {
+            let shared = last.replace(&due.event).is_some_and(|event| Arc::ptr_eq(event, &due.event));
+            let data = if shared { 0 } else { due.event.data.len() };
+            data + due.body.as_ref().map_or(0, |body| body.len())
+        })
+        .sum()
 }
 
 /// See [`Inbox::unless_resolved`].
@@ -83,9 +98,12 @@ pub(crate) struct Inbox {
 impl Inbox {
     /// Tells the lane something. Never waits.
     pub(crate) fn send(&self, command: Command) {
+        let bytes = if let Command::Offer(dues) = &command { offer_bytes(dues) } else { 0 };
         let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         match command {
-            Command::Offer(dues) if said.offers + dues.len() > OFFERS_MAX => {
+            Command::Offer(dues)
+                if said.offers + dues.len() > OFFERS_MAX || said.offer_bytes + bytes > OFFER_BYTES_MAX =>
+            {
                 for due in dues {
                     let entry = said.stored.entry((due.webhook, due.urgency.rank()));
                     let (_, earliest) = entry.or_insert((due.tenant, due.due));
@@ -94,6 +112,7 @@ impl Inbox {
             }
             Command::Offer(dues) => {
                 said.offers += dues.len();
+                said.offer_bytes += bytes;
                 said.commands.push(Command::Offer(dues));
             }
             other => said.commands.push(other),

@@ -21,6 +21,7 @@ use gatepost_core::{TenantId, TenantKey, Timestamp, WebhookKey};
 use gatepost_store::{Due, DuePage, DueQuery, Next, Owed, Settled, Settlement, Store, StoreError};
 use tokio::sync::mpsc::UnboundedSender;
 
+use super::batch::{answer_bytes, batch_len, settlement_bytes};
 use super::inbox::{Command, Inbox};
 use super::queue::SLOW;
 use super::route::Route;
@@ -29,8 +30,6 @@ use super::sender::{Made, Sender, attempt};
 use crate::metrics::Metrics;
 use crate::vault::Vault;
 
-/// Outcomes recorded in one transaction.
-const SETTLE_MAX: usize = 512;
 /// After our own fault (no descriptors, our resolver down) a webhook rests this long.
 const LOCAL_FAULT_REST: Duration = Duration::from_secs(1);
 /// Routes kept of webhooks that have nothing to do.
@@ -200,19 +199,13 @@ impl Lane {
             match command {
                 Command::Offer(dues) => {
                     for due in dues {
-                        self.scheduler.offer(due, now);
+                        self.offered(due, now);
                     }
                 }
-                Command::Cancelled { webhook, seq } => self.scheduler.cancel(webhook, seq),
+                Command::Cancelled { webhook, seq } => self.scheduler.cancel(webhook, seq, now),
                 Command::WebhookChanged { webhook, reopened } => self.webhook_changed(webhook, reopened, now),
                 Command::TenantChanged(tenant) => self.tenant_changed(tenant),
-                Command::TenantDeleted(tenant) => {
-                    let gone: Vec<_> = self.routes_of(tenant).map(|(key, _)| key).collect();
-                    for key in gone {
-                        self.scheduler.remove(key);
-                        self.slots.remove(&key);
-                    }
-                }
+                Command::TenantDeleted(tenant) => self.tenant_deleted(tenant),
                 Command::LookForOwed => self.look_at(now.saturating_add(READ_AGAIN_AFTER), None),
                 Command::InDoubt(tenant) => self.in_doubt(&tenant, now),
                 Command::Drain => self.draining = true,
@@ -220,6 +213,29 @@ impl Lane {
         }
         for ((webhook, rank), (tenant, due)) in said.stored {
             self.scheduler.stored(tenant, webhook, rank, due, now);
+        }
+    }
+
+    fn offered(&mut self, due: Due, now: Timestamp) {
+        if due.generation == 0 {
+            return self.scheduler.offer(due, now);
+        }
+        // Reopened by hand. It may have been cancelled since, and that may have been heard already:
+        // the store knows.
+        self.scheduler.stored(due.tenant, due.webhook, due.urgency.rank(), due.due, now);
+    }
+
+    fn tenant_deleted(&mut self, tenant: TenantKey) {
+        let gone: Vec<_> = self.routes_of(tenant).map(|(key, _)| key).collect();
+        for key in gone {
+            self.scheduler.remove(key);
+            self.slots.remove(&key);
+        }
+        // Whose these are is not known yet, and what is being read may be older than the deletion.
+        for slot in self.slots.values_mut() {
+            if let Slot::Loading { dirty } = slot {
+                *dirty = true;
+            }
         }
     }
 
@@ -400,8 +416,12 @@ impl Lane {
     }
 
     fn loaded(&mut self, key: WebhookKey, answer: Result<Option<Owner>, StoreError>, now: Timestamp) {
-        if matches!(self.slots.get(&key), Some(Slot::Loading { dirty: true })) {
-            return self.load(key);
+        match self.slots.get(&key) {
+            Some(Slot::Loading { dirty: true }) => return self.load(key),
+            // Forgotten meanwhile (its tenant was deleted): what was read may be older than that.
+            None if self.scheduler.has(key) => return self.load(key),
+            None => return,
+            Some(_) => {}
         }
         match answer {
             Ok(Some(found)) => self.ready(key, *found, now),
@@ -453,7 +473,8 @@ impl Lane {
             outcome = record.outcome.as_str(), status = record.status, duration_us = record.timings.total_us,
             error = record.error.as_deref(), "attempt"
         );
-        self.scheduler.ended(due.tenant, due.webhook, feedback_of(&record), now);
+        let kept = answer_bytes(&record);
+        self.scheduler.ended(due.tenant, due.webhook, due.seq, feedback_of(&record), kept, now);
         let facts = AttemptFacts {
             outcome: record.outcome,
             status: record.status,
@@ -490,7 +511,7 @@ impl Lane {
     /// Nothing was tried: the delivery is in the store as it was, and its webhook rests a little, so
     /// that a fault of ours that lasts does not make the lane run in circles.
     fn rest(&mut self, due: &Due, now: Timestamp) {
-        self.scheduler.ended(due.tenant, due.webhook, Feedback::Nothing, now);
+        self.scheduler.ended(due.tenant, due.webhook, due.seq, Feedback::Nothing, 0, now);
         self.scheduler.settled(due.tenant, due.webhook, due.urgency, due.seq, Some(Timestamp::EPOCH), now);
         self.scheduler.pause(due.webhook, now.saturating_add(LOCAL_FAULT_REST));
     }
@@ -509,7 +530,7 @@ impl Lane {
         }
         self.settle_at = None;
         self.settling = true;
-        let take = self.to_settle.len().min(SETTLE_MAX);
+        let take = batch_len(self.to_settle.iter().map(|unsettled| settlement_bytes(&unsettled.settlement)));
         let batch: Vec<_> = self.to_settle.drain(..take).collect();
         let store = Arc::clone(&self.parts.store);
         self.work.push(Box::pin(async move {

@@ -4,6 +4,7 @@
 //! outcomes in batches. Operations talk to it through the [`inbox`], never the other way round,
 //! except for [`Effect`]s: changes to webhooks that an answer calls for.
 
+mod batch;
 mod inbox;
 mod lane;
 mod queue;

@@ -1,6 +1,6 @@
 //! What the scheduler knows of one webhook.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use gatepost_core::{DeliverySeq, TenantKey, Timestamp};
@@ -8,8 +8,8 @@ use gatepost_store::Due;
 
 /// Requests at once to an endpoint nothing is known about yet.
 const FIRST_LIMIT: u32 = 8;
-/// Requests at once to an endpoint that does not answer: enough to notice its recovery, too few to
-/// keep slots from the others.
+/// An endpoint that has earned no more than this is known not to answer: all of those together get
+/// only part of the slots. More silence brings it down to one request, enough to notice its recovery.
 const SILENT_LIMIT: u32 = 4;
 /// Requests at once to an endpoint that answers, but slowly.
 const SLOW_LIMIT: u32 = 16;
@@ -73,7 +73,9 @@ pub(super) struct Queue {
     pub(super) tenant: TenantKey,
     pub(super) terms: Option<Terms>,
     pub(super) classes: [Class; 3],
-    pub(super) known: HashSet<DeliverySeq>,
+    /// Deliveries in memory, and the bytes each holds since it was started (0 for a head, which is
+    /// counted elsewhere).
+    pub(super) known: HashMap<DeliverySeq, usize>,
     pub(super) in_flight: u32,
     /// Requests at once that its answers have earned so far; see [`Queue::learn`].
     pub(super) earned: u32,
@@ -89,7 +91,7 @@ impl Queue {
             tenant,
             terms: None,
             classes: Default::default(),
-            known: HashSet::new(),
+            known: HashMap::new(),
             in_flight: 0,
             earned: FIRST_LIMIT,
             probing: false,
@@ -110,7 +112,7 @@ impl Queue {
             Feedback::AnsweredSlowly => {
                 self.earned = if self.earned > SLOW_LIMIT { SLOW_LIMIT } else { self.earned + 1 };
             }
-            Feedback::Silent => self.earned = (self.earned / 2).max(SILENT_LIMIT),
+            Feedback::Silent => self.earned = (self.earned / 2).max(1),
             Feedback::Nothing => return,
         }
         if let Some(terms) = &self.terms {
@@ -121,6 +123,16 @@ impl Queue {
                 self.probing = false;
             }
         }
+    }
+
+    /// Whether it is known not to answer.
+    pub(super) fn is_silent(&self) -> bool {
+        self.earned <= SILENT_LIMIT
+    }
+
+    /// Its part of the requests under way to silent endpoints.
+    pub(super) fn silent_in_flight(&self) -> usize {
+        if self.is_silent() { self.in_flight as usize } else { 0 }
     }
 
     pub(super) fn may_send(&self, now: Timestamp) -> bool {

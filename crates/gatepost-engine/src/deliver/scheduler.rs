@@ -16,6 +16,7 @@ pub(crate) mod audit;
 mod limits;
 #[cfg(test)]
 mod tests;
+mod turns;
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -28,21 +29,14 @@ use super::queue::{Class, Queue, Refill};
 pub(crate) use super::queue::{Feedback, Terms};
 pub use limits::Limits;
 pub(crate) use limits::READ_AGAIN_AFTER;
-use limits::{ASSURED_HEADS, ASSURED_SLOTS, MAX_READS, MAX_TURNS};
-
-#[derive(Default)]
-struct Turn {
-    ready: [VecDeque<WebhookKey>; 3],
-    in_flight: usize,
-    in_ring: bool,
-}
+use limits::{ASSURED_HEAD_BYTES, ASSURED_HEADS, MAX_READS};
+use turns::Turns;
 
 /// See the module.
 pub(crate) struct Scheduler {
     limits: Limits,
     queues: HashMap<WebhookKey, Queue>,
-    turns: HashMap<TenantKey, Turn>,
-    ring: VecDeque<TenantKey>,
+    turns: Turns,
     timers: BTreeSet<(Timestamp, WebhookKey)>,
     /// Webhooks whose terms are not known yet.
     strangers: Vec<WebhookKey>,
@@ -52,7 +46,12 @@ pub(crate) struct Scheduler {
     heads: usize,
     head_bytes: usize,
     in_flight: usize,
+    /// Requests under way to endpoints known not to answer.
+    silent_in_flight: usize,
+    /// What the requests under way hold in memory, and what their outcomes hold until they are durable.
+    flight_bytes: usize,
     unsettled: usize,
+    unsettled_bytes: usize,
     /// Reads under way, and the heads they may bring.
     reading: usize,
     promised: usize,
@@ -68,21 +67,37 @@ fn weight(due: &Due) -> usize {
     due.event.data.len() + due.body.as_ref().map_or(0, |b| b.len()) + 512
 }
 
+/// What a request holds: the event, the body as sent (about as long, where it is yet to be rendered),
+/// and what belongs to it. Events that several deliveries share are counted for each.
+fn flight_weight(due: &Due) -> usize {
+    let data = due.event.data.len();
+    data + due.body.as_ref().map_or(data, |body| body.len()) + 2_048
+}
+
+impl Class {
+    /// Past the limit on bytes a class may have a few small heads, or one of any size.
+    fn may_have(&self, due: &Due) -> bool {
+        self.heads.is_empty() || self.heads.values().map(weight).sum::<usize>() + weight(due) <= ASSURED_HEAD_BYTES
+    }
+}
+
 impl Scheduler {
     /// An empty one.
     pub(crate) fn new(limits: Limits) -> Self {
         Scheduler {
             limits,
             queues: HashMap::new(),
-            turns: HashMap::new(),
-            ring: VecDeque::new(),
+            turns: Turns::default(),
             timers: BTreeSet::new(),
             strangers: Vec::new(),
             hungry: VecDeque::new(),
             heads: 0,
             head_bytes: 0,
             in_flight: 0,
+            silent_in_flight: 0,
+            flight_bytes: 0,
             unsettled: 0,
+            unsettled_bytes: 0,
             reading: 0,
             promised: 0,
             #[cfg(test)]
@@ -149,12 +164,13 @@ impl Scheduler {
     /// A delivery just committed (or reopened) by this node.
     pub(crate) fn offer(&mut self, due: Due, now: Timestamp) {
         let (key, tenant, rank) = (due.webhook, due.tenant, due.urgency.rank());
-        let window = if self.is_full() { ASSURED_HEADS } else { self.limits.window };
+        let full = self.is_full();
+        let window = if full { ASSURED_HEADS } else { self.limits.window };
         let queue = Self::queue(&mut self.queues, &mut self.strangers, tenant, key);
         // What may not be sent to yet must not fill the window.
         let rests = queue.terms.is_some_and(|t| !t.takes(now));
         let class = &mut queue.classes[rank];
-        if queue.known.contains(&due.seq) {
+        if queue.known.contains_key(&due.seq) {
             // An older copy is here. As a head it gives way; under way, its settlement will be
             // superseded and the store is read again then.
             if Self::drop_head(class, due.seq, &mut self.heads, &mut self.head_bytes) {
@@ -163,12 +179,13 @@ impl Scheduler {
             return self.stored(tenant, key, rank, due.due, now);
         }
         let overtakes = class.next_due.is_some_and(|next| next <= due.due);
-        if rests || overtakes || due.due > now || class.heads.len() >= window {
+        let crowded = class.heads.len() >= window || full && !class.may_have(&due);
+        if rests || overtakes || due.due > now || crowded {
             return self.stored(tenant, key, rank, due.due, now);
         }
         self.heads += 1;
         self.head_bytes += weight(&due);
-        queue.known.insert(due.seq);
+        queue.known.insert(due.seq, 0);
         class.heads.insert((due.due, due.seq), due);
         self.make_ready(key, rank, now);
     }
@@ -241,15 +258,27 @@ impl Scheduler {
     }
 
     /// A delivery is no longer owed: do not start it.
-    pub(crate) fn cancel(&mut self, key: WebhookKey, seq: DeliverySeq) {
+    ///
+    /// This may be heard after the delivery was reopened again, so what is dropped for it is looked
+    /// for in the store once more.
+    pub(crate) fn cancel(&mut self, key: WebhookKey, seq: DeliverySeq, now: Timestamp) {
         let Some(queue) = self.queues.get_mut(&key) else { return };
-        for class in &mut queue.classes {
+        let tenant = queue.tenant;
+        for rank in 0..3 {
+            let Some(queue) = self.queues.get_mut(&key) else { return };
+            let class = &mut queue.classes[rank];
+            let mut doubt = false;
             if Self::drop_head(class, seq, &mut self.heads, &mut self.head_bytes) {
                 queue.known.remove(&seq);
+                doubt = true;
             }
             // A read under way may still have seen it as pending.
             if let Some(refill) = &mut class.refill {
                 refill.settled.insert(seq);
+                doubt = true;
+            }
+            if doubt {
+                self.stored(tenant, key, rank, Timestamp::EPOCH, now);
             }
         }
         self.tidy(key);
@@ -264,78 +293,35 @@ impl Scheduler {
         true
     }
 
-    /// The next delivery to start, if a slot is free: urgency first within a tenant, tenants in turn.
-    ///
-    /// A tenant may occupy as many slots as it leaves free, so that no number of slow receivers of
-    /// one tenant takes the slots of another, and always a few.
-    pub(crate) fn pick(&mut self, now: Timestamp) -> Option<Due> {
-        if self.unsettled >= self.limits.unsettled || self.in_flight >= self.limits.slots * 3 / 2 {
-            return None;
-        }
-        let free = self.limits.slots.saturating_sub(self.in_flight);
-        #[cfg(test)]
-        self.plant_favourite();
-        for _ in 0..self.ring.len().min(MAX_TURNS) {
-            let tenant = self.ring.pop_front()?;
-            let Some(turn) = self.turns.get_mut(&tenant) else { continue };
-            if turn.in_flight >= free.max(ASSURED_SLOTS) {
-                self.ring.push_back(tenant);
-                continue;
-            }
-            turn.in_ring = false;
-            let picked = self.pick_from(tenant, now);
-            self.enter_ring(tenant);
-            if let Some(due) = picked {
-                #[cfg(test)]
-                self.note_pick(&due, now);
-                return Some(due);
-            }
-        }
-        None
-    }
-
-    fn pick_from(&mut self, tenant: TenantKey, now: Timestamp) -> Option<Due> {
-        for rank in 0..3 {
-            while let Some(key) = self.turns.get_mut(&tenant)?.ready[rank].pop_front() {
-                let Some(queue) = self.queues.get_mut(&key) else { continue };
-                queue.classes[rank].queued = false;
-                if !queue.may_send(now) {
-                    continue;
-                }
-                let class = &mut queue.classes[rank];
-                let Some((_, due)) = class.heads.pop_first() else {
-                    self.tidy(key);
-                    continue;
-                };
-                let low = class.next_due.is_some_and(|next| next <= now) && class.heads.len() <= self.limits.window / 4;
-                queue.in_flight += 1;
-                self.heads -= 1;
-                self.head_bytes -= weight(&due);
-                self.in_flight += 1;
-                self.turns.get_mut(&tenant)?.in_flight += 1;
-                if low {
-                    self.feed(key, rank);
-                }
-                self.make_ready(key, rank, now);
-                return Some(due);
-            }
-        }
-        None
-    }
-
-    /// An attempt ended. The delivery stays known until [`Scheduler::settled`].
-    pub(crate) fn ended(&mut self, tenant: TenantKey, key: WebhookKey, feedback: Feedback, now: Timestamp) {
+    /// An attempt ended; what is `kept` of it, in bytes, waits to be recorded. The delivery stays known
+    /// until [`Scheduler::settled`].
+    pub(crate) fn ended(
+        &mut self,
+        tenant: TenantKey,
+        key: WebhookKey,
+        seq: DeliverySeq,
+        feedback: Feedback,
+        kept: usize,
+        now: Timestamp,
+    ) {
         self.in_flight -= 1;
         self.unsettled += 1;
-        if let Some(turn) = self.turns.get_mut(&tenant) {
-            turn.in_flight = turn.in_flight.saturating_sub(1);
-        }
+        let mut speaks = false;
         if let Some(queue) = self.queues.get_mut(&key) {
+            if let Some(bytes) = queue.known.get_mut(&seq) {
+                self.flight_bytes = self.flight_bytes.saturating_sub(*bytes);
+                *bytes += kept;
+                self.unsettled_bytes += *bytes;
+            }
+            let before = queue.silent_in_flight();
+            speaks = queue.is_silent();
             queue.in_flight -= 1;
             queue.learn(feedback, now);
+            speaks &= !queue.is_silent();
+            self.silent_in_flight = self.silent_in_flight - before + queue.silent_in_flight();
             self.wake(key, now);
         }
-        self.enter_ring(tenant);
+        self.turns.ended(tenant, speaks);
     }
 
     /// The record of an attempt is durable. `again`: when the store says the delivery is next due.
@@ -351,7 +337,8 @@ impl Scheduler {
         self.unsettled = self.unsettled.saturating_sub(1);
         let rank = urgency.rank();
         if let Some(queue) = self.queues.get_mut(&key) {
-            queue.known.remove(&seq);
+            let bytes = queue.known.remove(&seq).unwrap_or(0);
+            self.unsettled_bytes = self.unsettled_bytes.saturating_sub(bytes);
             if let Some(refill) = &mut queue.classes[rank].refill {
                 refill.settled.insert(seq);
             }
@@ -430,19 +417,7 @@ impl Scheduler {
         }
         queue.classes[rank].queued = true;
         let tenant = queue.tenant;
-        self.turns.entry(tenant).or_default().ready[rank].push_back(key);
-        self.enter_ring(tenant);
-    }
-
-    fn enter_ring(&mut self, tenant: TenantKey) {
-        let Some(turn) = self.turns.get_mut(&tenant) else { return };
-        let waiting = turn.ready.iter().any(|r| !r.is_empty());
-        if waiting && !turn.in_ring {
-            turn.in_ring = true;
-            self.ring.push_back(tenant);
-        } else if !waiting && !turn.in_ring && turn.in_flight == 0 {
-            self.turns.remove(&tenant);
-        }
+        self.turns.ready(tenant, key, rank);
     }
 
     /// Reads to start now: classes that run low and have something due in the store.
@@ -483,7 +458,7 @@ impl Scheduler {
                 now,
                 after: class.cursor,
                 limit,
-                max_bytes: self.limits.head_bytes / 16,
+                max_bytes: if full { ASSURED_HEAD_BYTES } else { self.limits.head_bytes / 16 },
             });
         }
         wanted
@@ -521,12 +496,13 @@ impl Scheduler {
             if refill.settled.contains(&due.seq) {
                 continue;
             }
-            let held = !queue.known.insert(due.seq);
+            let held = queue.known.contains_key(&due.seq);
             #[cfg(test)]
             let held = held && !self.audit.planted.claims_twice;
             if held {
                 continue;
             }
+            queue.known.insert(due.seq, 0);
             self.heads += 1;
             self.head_bytes += weight(&due);
             class.heads.insert((due.due, due.seq), due);

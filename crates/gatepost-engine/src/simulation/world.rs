@@ -40,7 +40,9 @@ pub(crate) enum Size {
 impl Size {
     fn limits(self) -> LaneLimits {
         match self {
-            Size::Tiny => LaneLimits { slots: 3, window: 4, heads: 12, head_bytes: 1 << 20, unsettled: 6 },
+            Size::Tiny => {
+                LaneLimits { slots: 3, window: 4, heads: 12, head_bytes: 1 << 20, flight_bytes: 12 << 10, unsettled: 6 }
+            }
             Size::Large => LaneLimits::default(),
         }
     }
@@ -295,7 +297,7 @@ impl World {
         if heads > allowed {
             wrong.push((Kind::Unbounded, format!("{heads} heads and {promised} promised, of {allowed}")));
         }
-        if scheduler.in_flight() > limits.slots * 3 / 2 {
+        if scheduler.in_flight() > scheduler.most_in_flight() {
             wrong.push((Kind::Unbounded, format!("{} requests under way", scheduler.in_flight())));
         }
         for (kind, text) in wrong {

@@ -4,7 +4,7 @@
 
 use std::collections::HashSet;
 
-use super::{ASSURED_SLOTS, Scheduler};
+use super::Scheduler;
 use crate::deliver::queue::Queue;
 use gatepost_core::{TenantKey, Timestamp, WebhookKey};
 use gatepost_store::Due;
@@ -46,14 +46,16 @@ impl Scheduler {
 
     pub(super) fn note_pick(&mut self, due: &Due, now: Timestamp) {
         let could_go = |queue: &Queue, below: usize| {
-            queue.may_send(now) && queue.classes[..below].iter().any(|class| !class.heads.is_empty())
+            queue.may_send(now)
+                && (!queue.is_silent() || self.may_try_silent())
+                && queue.classes[..below].iter().any(|class| !class.heads.is_empty())
         };
         let rank = due.urgency.rank();
         let overlooked = self.queues.values().any(|q| q.tenant == due.tenant && could_go(q, rank));
         let mut waiting: Vec<_> = self
             .queues
             .values()
-            .filter(|q| q.tenant != due.tenant && could_go(q, 3) && self.slots_of(q.tenant) < ASSURED_SLOTS)
+            .filter(|q| q.tenant != due.tenant && could_go(q, 3) && self.may_start(self.slots_of(q.tenant)))
             .map(|q| q.tenant)
             .collect();
         waiting.sort_unstable();
@@ -63,15 +65,20 @@ impl Scheduler {
 
     pub(super) fn plant_favourite(&mut self) {
         if let Some(favourite) = self.audit.planted.favourite
-            && let Some(position) = self.ring.iter().position(|tenant| *tenant == favourite)
+            && let Some(position) = self.turns.ring.iter().position(|tenant| *tenant == favourite)
         {
-            self.ring.remove(position);
-            self.ring.push_front(favourite);
+            self.turns.ring.remove(position);
+            self.turns.ring.push_front(favourite);
         }
     }
 
     fn slots_of(&self, tenant: TenantKey) -> usize {
-        self.turns.get(&tenant).map_or(0, |turn| turn.in_flight)
+        self.turns.tenants.get(&tenant).map_or(0, |turn| turn.in_flight)
+    }
+
+    /// Requests that there may be under way at most: each tenant may have one beyond what they share.
+    pub(crate) fn most_in_flight(&self) -> usize {
+        self.limits.slots * 3 / 2 + self.turns.tenants.len()
     }
 
     /// Rows that reads under way may still bring.
@@ -97,8 +104,14 @@ impl Scheduler {
         must(self.heads == all().map(heads).sum::<usize>(), "heads are miscounted");
         must(self.head_bytes == weighed, "bytes of heads are miscounted");
         must(self.in_flight == all().map(|q| q.in_flight as usize).sum::<usize>(), "requests are miscounted");
-        let turns = self.turns.values().map(|t| t.in_flight).sum::<usize>();
+        let turns = self.turns.tenants.values().map(|t| t.in_flight).sum::<usize>();
         must(self.in_flight == turns, "requests of tenants are miscounted");
+        let silent = all().map(Queue::silent_in_flight).sum::<usize>();
+        must(self.silent_in_flight == silent, "requests to silent endpoints are miscounted");
+        let held = all().flat_map(|q| q.known.values()).sum::<usize>();
+        must(self.flight_bytes + self.unsettled_bytes == held, "bytes under way are miscounted");
+        must(self.in_flight > 0 || self.flight_bytes == 0, "bytes are under way and no request is");
+        must(self.unsettled > 0 || self.unsettled_bytes == 0, "bytes are unsettled and no outcome is");
         let reading = all().flat_map(|q| &q.classes).filter(|c| c.refill.is_some()).count();
         must(self.reading == reading, "reads are miscounted");
         must(self.reading > 0 || self.promised == 0, "rows are promised that nobody reads");
@@ -106,24 +119,32 @@ impl Scheduler {
         for (key, queue) in &self.queues {
             let distinct: HashSet<_> = queue.classes.iter().flat_map(|c| c.heads.keys()).map(|(_, seq)| *seq).collect();
             must(distinct.len() == heads(queue), "a delivery is a head twice");
-            must(distinct.iter().all(|seq| queue.known.contains(seq)), "a head is not known");
+            must(distinct.iter().all(|seq| queue.known.contains_key(seq)), "a head is not known");
             must(queue.known.len() >= distinct.len() + queue.in_flight as usize, "a request's delivery is not known");
             must(queue.armed.is_none_or(|at| self.timers.contains(&(at, *key))), "a timer is lost");
             for (rank, class) in queue.classes.iter().enumerate() {
-                let listed = self
-                    .turns
-                    .get(&queue.tenant)
-                    .map_or(0, |turn| turn.ready[rank].iter().filter(|ready| *ready == key).count());
+                let listed =
+                    self.turns.tenants.get(&queue.tenant).map_or(0, |turn| {
+                        turn.ready[rank].iter().chain(&turn.hushed[rank]).filter(|k| *k == key).count()
+                    });
                 must(listed == usize::from(class.queued), "a webhook stands in line not exactly when it says so");
                 must(class.hungry == self.hungry.contains(&(*key, rank)), "a hungry class is not in line");
             }
         }
-        for (tenant, turn) in &self.turns {
-            let listed = self.ring.iter().filter(|in_ring| *in_ring == tenant).count();
+        for (tenant, turn) in &self.turns.tenants {
+            let listed = self.turns.ring.iter().filter(|in_ring| *in_ring == tenant).count();
             must(listed == usize::from(turn.in_ring), "a tenant is in the ring not exactly when it says so");
-            let waits = turn.ready.iter().any(|ready| !ready.is_empty());
-            must(!waits || turn.in_ring, "a tenant waits outside the ring");
+            let hushed = self.turns.hushed.iter().filter(|hushed| *hushed == tenant).count();
+            must(hushed == usize::from(turn.in_hushed), "a tenant is hushed not exactly when it says so");
+            let has_hushed = turn.hushed.iter().any(|keys| !keys.is_empty());
+            must(!has_hushed || turn.in_hushed, "a hushed webhook waits where nobody looks");
+            let parked = turn.parked.is_some_and(|place| place.0 == turn.in_flight);
+            must(parked == turn.parked.is_some(), "a tenant is parked with a wrong count");
+            must(turn.parked.is_none_or(|place| self.turns.parked.contains(&place)), "a parked tenant is lost");
+            must(!turn.waits() || (turn.in_ring != parked), "a tenant waits neither in the ring nor parked");
         }
+        let parked = self.turns.tenants.values().filter(|turn| turn.parked.is_some()).count();
+        must(self.turns.parked.len() == parked, "parked tenants are miscounted");
         found
     }
 

@@ -10,9 +10,12 @@ use gatepost_core::{EventId, EventSeq};
 use proptest::prelude::*;
 
 use super::*;
+use crate::deliver::{Command, Inbox};
 
-const SMALL: Limits = Limits { slots: 3, window: 4, heads: 10, head_bytes: 1 << 20, unsettled: 5 };
-const ROOMY: Limits = Limits { slots: 64, window: 64, heads: 1_000, head_bytes: 1 << 20, unsettled: 100 };
+const SMALL: Limits =
+    Limits { slots: 3, window: 4, heads: 10, head_bytes: 1 << 20, flight_bytes: 8 << 10, unsettled: 5 };
+const ROOMY: Limits =
+    Limits { slots: 64, window: 64, heads: 1_000, head_bytes: 1 << 20, flight_bytes: 1 << 20, unsettled: 100 };
 
 fn at(seconds: i64) -> Timestamp {
     Timestamp::from_secs(1_000_000 + seconds)
@@ -71,7 +74,7 @@ fn picks(scheduler: &mut Scheduler, now: Timestamp) -> Vec<i64> {
 
 fn finish(scheduler: &mut Scheduler, webhook: i64, seq: i64, feedback: Feedback, now: Timestamp) {
     let (tenant, key) = (tenant_of(webhook), WebhookKey(webhook));
-    scheduler.ended(tenant, key, feedback, now);
+    scheduler.ended(tenant, key, DeliverySeq(seq), feedback, 0, now);
     scheduler.settled(tenant, key, Urgency::Normal, DeliverySeq(seq), None, now);
 }
 
@@ -147,11 +150,133 @@ fn p5_an_endpoint_that_is_silent_keeps_few_slots() {
         finish(&mut scheduler, 10, *seq, Feedback::Silent, at(1));
     }
     let second = picks(&mut scheduler, at(1));
-    assert_eq!(second.len(), 4);
-    for seq in &second {
-        finish(&mut scheduler, 10, *seq, Feedback::Answered, at(2));
+    assert_eq!(second.len(), 1, "after that much silence one, to see whether it is back");
+    finish(&mut scheduler, 10, second[0], Feedback::Answered, at(2));
+    let third = picks(&mut scheduler, at(2));
+    assert_eq!(third.len(), 2, "each answer earns one more");
+    finish(&mut scheduler, 10, third[0], Feedback::Silent, at(3));
+    assert_eq!(picks(&mut scheduler, at(3)).len(), 0, "and silence costs half");
+}
+
+/// `tenants` of them, four webhooks each with 20 deliveries, all started as far as they may be.
+fn hanging(tenants: i64, limits: Limits) -> (Scheduler, Vec<(i64, i64)>) {
+    let mut scheduler = Scheduler::new(limits);
+    let mut seq = 0;
+    let mut webhook_of = HashMap::new();
+    for webhook in (1..=tenants).flat_map(|tenant| (0..4).map(move |n| tenant * 10 + n)) {
+        for _ in 0..20 {
+            seq += 1;
+            webhook_of.insert(seq, webhook);
+            scheduler.offer(due(seq, webhook, Urgency::Normal, at(0)), at(0));
+        }
     }
-    assert_eq!(picks(&mut scheduler, at(2)).len(), 8, "each answer earns one more");
+    introduce(&mut scheduler, open(), at(0));
+    let started = picks(&mut scheduler, at(0)).into_iter().map(|seq| (webhook_of[&seq], seq)).collect();
+    (scheduler, started)
+}
+
+/// A tenant that was not there yet publishes: its delivery is the next to go.
+fn newcomer_goes_at_once(scheduler: &mut Scheduler, webhook: i64, seq: i64, now: Timestamp) {
+    scheduler.offer(due(seq, webhook, Urgency::Normal, now), now);
+    introduce(scheduler, open(), now);
+    assert_eq!(scheduler.pick(now).map(|due| due.seq.0), Some(seq), "{} under way", scheduler.in_flight());
+}
+
+#[test]
+fn p5_two_hundred_tenants_whose_receivers_hang_keep_nobody_waiting() {
+    let limits = Limits::default();
+    let (mut scheduler, mut under_way) = hanging(200, limits);
+    assert!(scheduler.in_flight() <= limits.slots * 3 / 2 && scheduler.in_flight() >= limits.slots / 2);
+    newcomer_goes_at_once(&mut scheduler, 90_000, 1_000_000, at(1));
+    // They fall silent, again and again.
+    for round in 0..4 {
+        for (webhook, seq) in std::mem::take(&mut under_way) {
+            finish(&mut scheduler, webhook, seq, Feedback::Silent, at(15 * (round + 1)));
+        }
+        while let Some(due) = scheduler.pick(at(15 * (round + 1))) {
+            under_way.push((due.webhook.0, due.seq.0));
+        }
+        assert!(!under_way.is_empty(), "they are tried all the same");
+        newcomer_goes_at_once(&mut scheduler, 90_010 + round * 10, 1_000_001 + round, at(15 * (round + 1)));
+        assert_eq!(scheduler.faults(), Vec::<String>::new());
+    }
+    assert!(scheduler.silent_in_flight > 0 && scheduler.silent_in_flight <= limits.slots / 2, "half of the slots");
+}
+
+#[test]
+fn p5_silent_endpoints_beyond_their_half_of_the_slots_have_their_turn_later() {
+    let (mut scheduler, mut under_way) = hanging(40, Limits { heads: 10_000, head_bytes: 8 << 20, ..ROOMY });
+    let mut tried = under_way.len();
+    for round in 1..200 {
+        for (webhook, seq) in std::mem::take(&mut under_way) {
+            finish(&mut scheduler, webhook, seq, Feedback::Silent, at(round));
+        }
+        while let Some(due) = scheduler.pick(at(round)) {
+            under_way.push((due.webhook.0, due.seq.0));
+        }
+        tried += under_way.len();
+        assert_eq!(scheduler.faults(), Vec::<String>::new());
+    }
+    assert_eq!(tried, 40 * 4 * 20, "everything is tried in the end");
+    assert_eq!(scheduler.webhooks(), 0);
+}
+
+#[test]
+fn p10_requests_under_way_are_bounded_by_what_they_hold() {
+    let limits = Limits { flight_bytes: 20 << 10, ..ROOMY };
+    let (mut scheduler, started) = hanging(4, limits);
+    assert_eq!(started.len(), 10, "two KiB each and a little");
+    newcomer_goes_at_once(&mut scheduler, 9_000, 1_000_000, at(1));
+    scheduler.offer(due(1_000_001, 9_000, Urgency::Normal, at(1)), at(1));
+    assert_eq!(picks(&mut scheduler, at(1)), Vec::<i64>::new(), "the second waits like everybody's");
+    // What is recorded slowly counts as well, and once it is all there is, for everybody.
+    for (webhook, seq) in &started {
+        let (tenant, key) = (tenant_of(*webhook), WebhookKey(*webhook));
+        scheduler.ended(tenant, key, DeliverySeq(*seq), Feedback::Answered, 0, at(2));
+    }
+    assert_eq!(picks(&mut scheduler, at(2)), Vec::<i64>::new());
+    for (webhook, seq) in &started {
+        let (tenant, key) = (tenant_of(*webhook), WebhookKey(*webhook));
+        scheduler.settled(tenant, key, Urgency::Normal, DeliverySeq(*seq), None, at(3));
+    }
+    assert_eq!(picks(&mut scheduler, at(3)).len(), 9);
+    assert_eq!(scheduler.faults(), Vec::<String>::new());
+}
+
+#[test]
+fn p10_heads_past_the_limit_on_bytes_are_small_or_single() {
+    let mut scheduler = Scheduler::new(Limits { head_bytes: 1, ..ROOMY });
+    let large = |seq| {
+        let mut due = due(seq, 10, Urgency::Normal, at(0));
+        due.body = Some(Bytes::from(vec![b'x'; ASSURED_HEAD_BYTES]));
+        due
+    };
+    scheduler.offer(large(1), at(0));
+    scheduler.offer(large(2), at(0));
+    assert_eq!(scheduler.heads(), 1, "the other waits in the store");
+}
+
+#[test]
+fn p10_offers_that_wait_for_the_lane_are_bounded_by_bytes() {
+    let inbox = Inbox::default();
+    for seq in 0..40 {
+        let mut due = due(seq, 10, Urgency::Normal, at(seq));
+        due.body = Some(Bytes::from(vec![b'x'; 1 << 20]));
+        inbox.send(Command::Offer(vec![due]));
+    }
+    let said = inbox.take();
+    assert_eq!(said.commands.len(), 31, "31 MiB and a little");
+    assert_eq!(said.stored[&(WebhookKey(10), 1)], (tenant_of(10), at(31)), "the store has the others");
+}
+
+#[test]
+fn a_cancellation_that_is_heard_late_does_not_lose_what_was_reopened_meanwhile() {
+    let mut scheduler = Scheduler::new(ROOMY);
+    scheduler.offer(due(1, 10, Urgency::Normal, at(0)), at(0));
+    introduce(&mut scheduler, open(), at(0));
+    scheduler.cancel(WebhookKey(10), DeliverySeq(1), at(1));
+    assert_eq!(picks(&mut scheduler, at(1)), Vec::<i64>::new());
+    assert_eq!(scheduler.wanted_refills(at(1)).len(), 1, "the store knows whether it is owed");
 }
 
 #[test]
@@ -195,7 +320,7 @@ fn a_delivery_whose_record_was_superseded_is_read_again_although_it_was_due_long
     let rows = vec![due(1, 10, Urgency::Normal, at(0)), due(2, 10, Urgency::Normal, at(5))];
     scheduler.refilled(&query, Some(DuePage { rows, more: false, next_due: None }), at(11), at(10));
     assert_eq!(picks(&mut scheduler, at(10)), [1, 2]);
-    scheduler.ended(tenant, key, Feedback::Answered, at(10));
+    scheduler.ended(tenant, key, DeliverySeq(1), Feedback::Answered, 0, at(10));
     scheduler.settled(tenant, key, Urgency::Normal, DeliverySeq(1), Some(Timestamp::EPOCH), at(10));
     let query = scheduler.wanted_refills(at(10)).pop().expect("the store knows more");
     assert_eq!(query.after, None, "from the beginning");
@@ -303,7 +428,7 @@ impl World {
                 let seq = i64::from(b) % self.next.max(1);
                 if let Some(kept) = self.shelf.deliveries.get_mut(&seq) {
                     kept.pending = false;
-                    self.scheduler.cancel(WebhookKey(kept.webhook), DeliverySeq(seq));
+                    self.scheduler.cancel(WebhookKey(kept.webhook), DeliverySeq(seq), self.now);
                 }
             }
         }
@@ -353,7 +478,8 @@ impl World {
         };
         let due = self.under_way.remove(&seq).expect("just seen");
         let feedback = [Feedback::Answered, Feedback::Silent, Feedback::AnsweredSlowly, Feedback::Nothing];
-        self.scheduler.ended(due.tenant, due.webhook, feedback[usize::from(by) % 4], self.now);
+        let kept = usize::from(by) * 4;
+        self.scheduler.ended(due.tenant, due.webhook, due.seq, feedback[usize::from(by) % 4], kept, self.now);
         self.unsettled.push(due);
     }
 
@@ -385,7 +511,7 @@ impl World {
             self.limits.heads + self.limits.window + self.limits.slots * 2 + WEBHOOKS.len() * 3 * (ASSURED_HEADS + 1);
         assert!(self.scheduler.heads() <= allowed, "{} heads", self.scheduler.heads());
         assert!(self.scheduler.timers.len() <= WEBHOOKS.len());
-        assert!(self.scheduler.in_flight() <= self.limits.slots * 3 / 2);
+        assert!(self.scheduler.in_flight() <= self.scheduler.most_in_flight());
         for webhook in WEBHOOKS {
             let count = self.under_way.values().filter(|due| due.webhook.0 == webhook).count();
             assert!(count <= 2, "{count} at once to {webhook}");
@@ -424,6 +550,16 @@ impl World {
         let left: Vec<_> = self.shelf.deliveries.iter().filter(|(_, d)| d.pending).map(|(seq, _)| *seq).collect();
         assert!(left.is_empty(), "{left:?} never went out");
         assert_eq!(self.scheduler.webhooks(), 0, "what has nothing to do is forgotten");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 16, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn p5_however_many_hang_a_newcomer_goes_at_once(tenants in 1..300_i64, slots in 1..600_usize) {
+        let (mut scheduler, _) = hanging(tenants, Limits { slots, ..Limits::default() });
+        newcomer_goes_at_once(&mut scheduler, 90_000, 1_000_000, at(0));
     }
 }
 
