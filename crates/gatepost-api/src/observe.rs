@@ -62,7 +62,7 @@ pub(crate) async fn observe(State(api): State<Api>, request: Request, next: Next
     let route = request.extensions().get::<MatchedPath>().cloned();
     let mut response = match refuse(&request) {
         Some(problem) => problem.into_response(),
-        None => AssertUnwindSafe(next.run(request)).catch_unwind().await.unwrap_or_else(|_| {
+        None => run(&method, request, next).await.unwrap_or_else(|| {
             // The panic hook has printed where it was.
             tracing::error!(request_id = %shown(&request_id), "a request panicked");
             Problem::internal().into_response()
@@ -79,6 +79,17 @@ pub(crate) async fn observe(State(api): State<Api>, request: Request, next: Next
     headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     headers.insert(HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff"));
     response
+}
+
+/// The handler's answer; none if it panicked.
+///
+/// What may change something runs to its end whoever listens: a caller that hangs up between the
+/// commit and what follows it in memory must not leave the two apart.
+async fn run(method: &Method, request: Request, next: Next) -> Option<Response> {
+    if method.is_safe() {
+        return AssertUnwindSafe(next.run(request)).catch_unwind().await.ok();
+    }
+    tokio::spawn(next.run(request)).await.ok()
 }
 
 /// Heads that are too large. (Far larger ones do not get past the connection.)

@@ -3,11 +3,13 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::Router;
 use hyper::server::conn::http1;
+use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -24,6 +26,8 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 const WRITE_STALL: Duration = Duration::from_secs(30);
 /// How long requests in flight may go on after the shutdown began.
 const GRACE: Duration = Duration::from_secs(30);
+/// After the shutdown began a connection without a request under way is closed this much later.
+const QUIET: Duration = Duration::from_secs(2);
 /// Headers hyper parses at all. Above the limit that is answered with a problem, so that it is.
 const HEADERS_PARSED: usize = 256;
 /// Bytes of a head hyper buffers at all.
@@ -88,22 +92,75 @@ async fn connection(stream: TcpStream, router: Router, mut stopping: watch::Rece
         tracing::debug!(%error, "no TCP_NODELAY");
     }
     let io = TokioIo::new(Stalling { stream, stalled: None });
+    let busy = Arc::new(AtomicUsize::new(0));
+    let service = Counting { inner: TowerToHyperService::new(router), busy: Arc::clone(&busy) };
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_headers(HEADERS_PARSED)
         .max_buf_size(HEAD_BYTES)
-        .serve_connection(io, TowerToHyperService::new(router));
+        .serve_connection(io, service);
     let mut serving = std::pin::pin!(serving);
     let outcome = tokio::select! {
         outcome = serving.as_mut() => outcome,
         _ = stopping.changed() => {
             serving.as_mut().graceful_shutdown();
-            serving.await
+            tokio::select! {
+                outcome = serving => outcome,
+                // It never came to a request, and nobody is to wait for the rest of its head.
+                () = quiet(&busy) => return,
+            }
         }
     };
     if let Err(error) = outcome {
         tracing::debug!(%error, "a connection ended early");
+    }
+}
+
+/// Ends once no request has been under way for [`QUIET`]: time enough to write the last answer.
+async fn quiet(busy: &AtomicUsize) {
+    let mut since = Instant::now();
+    loop {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        if busy.load(Ordering::Relaxed) > 0 {
+            since = Instant::now();
+        } else if since.elapsed() >= QUIET {
+            return;
+        }
+    }
+}
+
+/// A service that knows how many of its requests are under way.
+struct Counting<S> {
+    inner: S,
+    busy: Arc<AtomicUsize>,
+}
+
+/// One request under way.
+struct Busy(Arc<AtomicUsize>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl<R, S: Service<R>> Service<R> for Counting<S>
+where
+    S::Future: Send + 'static,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<S::Response, S::Error>> + Send>>;
+
+    fn call(&self, request: R) -> Self::Future {
+        self.busy.fetch_add(1, Ordering::Relaxed);
+        let busy = Busy(Arc::clone(&self.busy));
+        let answering = self.inner.call(request);
+        Box::pin(async move {
+            let _busy = busy;
+            answering.await
+        })
     }
 }
 

@@ -13,9 +13,8 @@ use http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue};
 use serde::de::DeserializeOwned;
-use tokio::sync::Semaphore;
 
-use crate::body::{ALLOWANCE_KIB, Content};
+use crate::body::{Allowance, Content, Room};
 use crate::observe::RequestIds;
 use crate::problem::{ErrorCode, Problem};
 use crate::wire::query::Params;
@@ -26,16 +25,18 @@ pub(crate) struct Api(Arc<Inner>);
 
 struct Inner {
     engine: Engine,
-    bodies: Arc<Semaphore>,
+    bodies: Arc<Allowance>,
     request_ids: RequestIds,
 }
 
 impl Api {
     /// Handlers' view of `engine`.
     pub(crate) fn new(engine: Engine) -> Self {
+        let limits = engine.limits();
+        let largest = limits.max_body_bytes.max(limits.max_batch_bytes);
         Api(Arc::new(Inner {
+            bodies: Allowance::new(largest),
             engine,
-            bodies: Arc::new(Semaphore::new(ALLOWANCE_KIB)),
             request_ids: RequestIds::new(SystemEntropy.next_u64()),
         }))
     }
@@ -45,8 +46,8 @@ impl Api {
         &self.0.engine
     }
 
-    /// Room for bodies, in KiB (P10).
-    pub(crate) fn bodies(&self) -> &Arc<Semaphore> {
+    /// Room for bodies (P10).
+    fn bodies(&self) -> &Arc<Allowance> {
         &self.0.bodies
     }
 
@@ -147,7 +148,8 @@ impl Call {
 
     /// The body, read as `content`, of at most `limit` bytes.
     pub(crate) async fn body_up_to(self, content: Content, limit: usize) -> Result<Received, Problem> {
-        let (bytes, room) = crate::body::read(&self.api, &self.parts.headers, self.body, limit).await?;
+        let bodies = self.api.bodies();
+        let (bytes, room) = crate::body::read(bodies, self.caller.key, &self.parts.headers, self.body, limit).await?;
         Ok(Received { api: self.api, parts: self.parts, content, bytes, _room: room })
     }
 }
@@ -162,7 +164,7 @@ pub(crate) struct Received {
     /// The body.
     pub(crate) bytes: bytes::Bytes,
     /// The body's share of the allowance, given back when the request is done.
-    _room: tokio::sync::OwnedSemaphorePermit,
+    _room: Room,
 }
 
 impl Received {

@@ -19,6 +19,8 @@ mod cost;
 mod facts;
 mod scan;
 
+pub use cost::{FilterBudget, FilterCost, TooCostly};
+pub(crate) use cost::{of_compiling, of_conversion};
 pub use facts::Facts;
 
 /// The standard functions and macros, without optional values: one set for all filters.
@@ -72,9 +74,11 @@ pub enum FilterResult {
 #[derive(Clone, Debug)]
 pub struct Filter {
     expression: Arc<IdedExpr>,
-    /// Up to so many bytes of event, any evaluation is cheap enough and is not estimated first.
-    cheap_up_to: usize,
+    costs: Arc<cost::Costs>,
 }
+
+/// Costs up to this are taken as the worst for the event's size, not bounded more closely.
+const CLOSE_ENOUGH: f64 = 20_000.0;
 
 impl Filter {
     /// Compiles a filter, within [`bounds::FILTER_MAX`] bytes.
@@ -92,12 +96,12 @@ impl Filter {
         scan::measure(source)?;
         let (expression, info) = parse(source)?;
         check::judge(&expression, &Source { text: source, info: &info })?;
-        let cheap_up_to = cost::cheap_up_to(&expression).ok_or_else(|| {
+        let costs = cost::Costs::new(&expression).ok_or_else(|| {
             FilterError::new(
                 "would take too long even on a small event; use fewer or simpler comprehensions and patterns",
             )
         })?;
-        Ok(Filter { expression: Arc::new(expression), cheap_up_to })
+        Ok(Filter { expression: Arc::new(expression), costs: Arc::new(costs) })
     }
 
     /// Evaluates the filter on one event.
@@ -107,9 +111,35 @@ impl Filter {
 
     /// Evaluates the filter on an event whose JSON is parsed at most once for all filters.
     pub fn evaluate_shared(&self, facts: &Facts<'_>) -> FilterResult {
-        if facts.size() > self.cheap_up_to && !cost::affordable(&self.expression, facts) {
+        if facts.size() > self.costs.cheap_up_to() && cost::on(&self.expression, facts) > cost::BUDGET {
             return FilterResult::Error;
         }
+        self.run(facts)
+    }
+
+    /// As [`Filter::evaluate_shared`], paid for out of `budget`.
+    ///
+    /// # Errors
+    /// When there is not enough left; then nothing was evaluated.
+    pub fn evaluate_within(&self, facts: &Facts<'_>, budget: &mut FilterBudget) -> Result<FilterResult, TooCostly> {
+        let mut cost = self.costs.at_most(facts.size());
+        if cost > CLOSE_ENOUGH {
+            cost = cost::on(&self.expression, facts);
+            if facts.size() > self.costs.cheap_up_to() && cost > cost::BUDGET {
+                budget.spend(cost::EVALUATION)?;
+                return Ok(FilterResult::Error);
+            }
+        }
+        budget.spend(cost::EVALUATION + cost)?;
+        Ok(self.run(facts))
+    }
+
+    /// The most an evaluation can cost on an event of so many bytes, whatever is in it.
+    pub(crate) fn cost_at_most(&self, bytes: usize) -> FilterCost {
+        FilterCost(cost::EVALUATION + self.costs.at_most(bytes))
+    }
+
+    fn run(&self, facts: &Facts<'_>) -> FilterResult {
         let mut context = Context::with_env(Arc::clone(&ENV));
         context.set_variable_resolver(facts);
         // The interpreter is not ours. Should it panic on some event, that event does not match;

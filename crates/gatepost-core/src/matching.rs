@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use crate::event::{EventType, Subject};
-use crate::filter::{Facts, Filter, FilterError, FilterResult};
+use crate::filter::{self, Facts, Filter, FilterBudget, FilterCost, FilterError, FilterResult, TooCostly};
 use crate::pattern::{BadPattern, EventPattern, PatternSet};
 use crate::webhook::{Webhook, WebhookConfig};
 use crate::{WebhookId, WebhookKey};
@@ -156,19 +156,54 @@ impl TenantRegistry {
 
     /// The webhooks an event goes to, each once with its revision, by ascending key. Filters run
     /// only where a pattern hit, and share one parse of the event's JSON.
-    pub fn matching(&self, facts: &MatchFacts<'_>) -> Vec<(WebhookKey, u32)> {
-        let mut hits = self.pattern_hits(facts.event_type);
+    ///
+    /// # Errors
+    /// When the filters together cost more than is left of `budget`.
+    pub fn matching(
+        &self,
+        facts: &MatchFacts<'_>,
+        budget: &mut FilterBudget,
+    ) -> Result<Vec<(WebhookKey, u32)>, TooCostly> {
+        let shared = Facts::new(facts);
+        let hits = self.hits(facts.event_type);
+        if hits.iter().any(|subscription| subscription.filter.is_some()) {
+            budget.spend(filter::of_conversion(shared.size()))?;
+        }
+        let mut matches = Vec::with_capacity(hits.len());
+        for subscription in hits {
+            let wanted = match &subscription.filter {
+                Some(filter) => filter.evaluate_within(&shared, budget)? == FilterResult::True,
+                None => true,
+            };
+            if wanted {
+                matches.push((subscription.key, subscription.revision));
+            }
+        }
+        Ok(matches)
+    }
+
+    /// A bound on what the filters cost that such an event meets, from its size alone: what can be
+    /// told without evaluating anything. Zero where no filter is met.
+    pub fn filter_cost(&self, facts: &MatchFacts<'_>) -> FilterCost {
+        let bytes = Facts::new(facts).size();
+        let mut total = FilterCost::default();
+        // Finding a webhook under several of its patterns makes a bound larger, not wrong.
+        for filter in self.pattern_hits(facts.event_type).into_iter().filter_map(|hit| hit.filter.as_ref()) {
+            if total == FilterCost::default() {
+                total += FilterCost(filter::of_conversion(bytes));
+            }
+            total += filter.cost_at_most(bytes);
+        }
+        total
+    }
+
+    /// The webhooks that ask for a type, each once, by ascending key.
+    fn hits(&self, event_type: &EventType) -> Vec<&Subscription> {
+        let mut hits = self.pattern_hits(event_type);
         // A webhook may be found under several of its patterns.
         hits.sort_unstable_by_key(|subscription| subscription.key);
         hits.dedup_by_key(|subscription| subscription.key);
-        let shared = Facts::new(facts);
-        hits.into_iter()
-            .filter(|subscription| match &subscription.filter {
-                Some(filter) => filter.evaluate_shared(&shared) == FilterResult::True,
-                None => true,
-            })
-            .map(|subscription| (subscription.key, subscription.revision))
-            .collect()
+        hits
     }
 
     fn pattern_hits(&self, event_type: &EventType) -> Vec<&Subscription> {
@@ -266,28 +301,34 @@ impl MatchReason {
 
 /// Explains one webhook's answer to an event, from its registration as it was when the event was
 /// accepted (`None`: there was none yet). Agrees with [`TenantRegistry::matching`].
-pub fn explain(config: Option<&WebhookConfig>, facts: &MatchFacts<'_>) -> MatchReason {
-    let Some(config) = config else { return MatchReason::CreatedLater };
+///
+/// # Errors
+/// When compiling and evaluating its filter costs more than is left of `budget`.
+pub fn explain(
+    config: Option<&WebhookConfig>,
+    facts: &Facts<'_>,
+    budget: &mut FilterBudget,
+) -> Result<MatchReason, TooCostly> {
+    let Some(config) = config else { return Ok(MatchReason::CreatedLater) };
     if !config.enabled {
-        return MatchReason::Disabled;
+        return Ok(MatchReason::Disabled);
     }
     let asked = config
         .events
         .iter()
         .filter_map(|text| text.parse::<EventPattern>().ok())
-        .any(|pattern| pattern.matches(facts.event_type));
+        .any(|pattern| pattern.matches(facts.event_type()));
     if !asked {
-        return MatchReason::NoPattern;
+        return Ok(MatchReason::NoPattern);
     }
-    match config.filter.as_deref().map(Filter::compile) {
-        None => MatchReason::Matched,
-        Some(Err(_)) => MatchReason::FilterError,
-        Some(Ok(filter)) => match filter.evaluate(facts) {
-            FilterResult::True => MatchReason::Matched,
-            FilterResult::False => MatchReason::FilterFalse,
-            FilterResult::Error => MatchReason::FilterError,
-        },
-    }
+    let Some(source) = config.filter.as_deref() else { return Ok(MatchReason::Matched) };
+    budget.spend(filter::of_compiling(source))?;
+    let Ok(filter) = Filter::compile(source) else { return Ok(MatchReason::FilterError) };
+    Ok(match filter.evaluate_within(facts, budget)? {
+        FilterResult::True => MatchReason::Matched,
+        FilterResult::False => MatchReason::FilterFalse,
+        FilterResult::Error => MatchReason::FilterError,
+    })
 }
 
 #[cfg(test)]

@@ -59,18 +59,24 @@ impl KeyRing {
 
     /// Forgets a key: it stops working at once.
     pub(crate) fn remove(&self, id: KeyId) {
-        self.keys.rcu(|keys| {
-            let mut keys = HashMap::clone(keys);
-            keys.retain(|_, row| row.id != id);
-            keys
-        });
+        self.forget(|row| row.id == id);
     }
 
     /// Forgets the keys of a tenant that was deleted, as the store does.
     pub(crate) fn forget_tenant(&self, tenant: &TenantId) {
+        self.forget(|row| row.tenant.as_ref() == Some(tenant));
+    }
+
+    /// Forgets the keys of a tenant id that are older than the tenant just made under it: left over
+    /// from an earlier one.
+    pub(crate) fn forget_older(&self, tenant: &TenantId, than: Timestamp) {
+        self.forget(|row| row.tenant.as_ref() == Some(tenant) && row.created_at < than);
+    }
+
+    fn forget(&self, which: impl Fn(&KeyRow) -> bool) {
         self.keys.rcu(|keys| {
             let mut keys = HashMap::clone(keys);
-            keys.retain(|_, row| row.tenant.as_ref() != Some(tenant));
+            keys.retain(|_, row| !which(row));
             keys
         });
     }

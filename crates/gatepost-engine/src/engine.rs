@@ -17,6 +17,7 @@ use crate::deliver::{Command, Effect, Inbox, Lane, LaneParts, Sender};
 use crate::error::{Error, Kind, Result};
 use crate::metrics::Metrics;
 use crate::net::EgressPolicy;
+use crate::ops::filter_turns::FilterTurns;
 use crate::registry::{TenantState, Tenants};
 use crate::transport::Transport;
 use crate::vault::{Vault, VaultError};
@@ -93,9 +94,12 @@ pub(crate) struct Inner {
     pub(crate) limits: Limits,
     pub(crate) fingerprint_key: [u8; 32],
     pub(crate) sweep: Notify,
+    pub(crate) filter_turns: Arc<FilterTurns>,
     draining: AtomicBool,
 }
 
+/// How long stopping waits for what the last answers called for.
+const EFFECTS_PATIENCE: Duration = Duration::from_secs(2);
 /// Rows one sweep step touches: small enough that publishing does not feel it.
 const SWEEP_ROWS: usize = 500;
 /// How often it is looked whether something is to be swept, without being told.
@@ -127,6 +131,7 @@ impl Engine {
             metrics: Metrics::new(),
             limits: parts.limits,
             sweep: Notify::new(),
+            filter_turns: Arc::new(FilterTurns::default()),
             draining: AtomicBool::new(false),
         });
         let (effects, pending) = mpsc::unbounded_channel();
@@ -232,7 +237,8 @@ pub struct Running {
     engine: Engine,
     lane: Option<std::thread::JoinHandle<()>>,
     lane_done: tokio::sync::oneshot::Receiver<()>,
-    background: Vec<tokio::task::JoinHandle<()>>,
+    effects: tokio::task::JoinHandle<()>,
+    sweeper: tokio::task::JoinHandle<()>,
 }
 
 impl Running {
@@ -259,7 +265,7 @@ impl Running {
         });
         let sweeper = tokio::spawn(engine.clone().keep_swept());
         engine.inner.sweep.notify_one();
-        Ok(Running { engine, lane: Some(lane), lane_done, background: vec![effects, sweeper] })
+        Ok(Running { engine, lane: Some(lane), lane_done, effects, sweeper })
     }
 
     /// The engine.
@@ -272,9 +278,11 @@ impl Running {
         self.lane.as_ref().is_some_and(|lane| !lane.is_finished())
     }
 
-    /// Says that no new work is taken: `/readyz` answers 503 from now on.
+    /// Says that no new work is taken: `/readyz` answers 503 from now on, and no attempt is started
+    /// any more.
     pub fn begin_drain(&self) {
         self.engine.inner.draining.store(true, Ordering::Relaxed);
+        self.engine.inner.inbox.send(Command::Drain);
     }
 
     /// Starts nothing more, finishes and records what is under way (for at most `patience`), and
@@ -282,11 +290,13 @@ impl Running {
     /// Answers whether everything was finished.
     pub async fn stop(mut self, patience: Duration) -> bool {
         self.begin_drain();
-        self.engine.inner.inbox.send(Command::Drain);
         let finished = tokio::time::timeout(patience, &mut self.lane_done).await.is_ok();
-        for task in &self.background {
-            task.abort();
+        // What the last answers called for is still done: with the lane its sender is gone, and the
+        // task ends by itself.
+        if !finished || tokio::time::timeout(EFFECTS_PATIENCE, &mut self.effects).await.is_err() {
+            self.effects.abort();
         }
+        self.sweeper.abort();
         if finished && let Some(lane) = self.lane.take() {
             // A lane that is done has nothing left to wait for.
             let _ = lane.join();

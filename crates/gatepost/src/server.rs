@@ -96,6 +96,7 @@ impl Server {
     /// # Errors
     /// As [`Server::start`].
     pub async fn start_on(listener: Option<TcpListener>, config: ServerConfig) -> Result<Server> {
+        use_all_descriptors();
         let entropy = Arc::new(SystemEntropy);
         let clock = Arc::new(SystemClock);
         let policy = Arc::new(EgressPolicy::new(config.allow_nets));
@@ -209,7 +210,8 @@ impl Server {
             tokio::time::sleep(STOP_REQUESTS).await;
         };
         let broken = async {
-            while running.delivering() {
+            // While stopping the lane ends first, and that is well.
+            while running.delivering() || running.engine().draining() {
                 tokio::time::sleep(WATCH).await;
             }
         };
@@ -226,6 +228,20 @@ impl Server {
             tracing::warn!("stopped; attempts that took too long are repeated after the next start");
         }
         Ok(())
+    }
+}
+
+/// Takes as many file descriptors as the system grants: the usual soft limit of 1,024 is there for
+/// programs that use `select`, and a server with many receivers would meet it.
+fn use_all_descriptors() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current == limit.maximum {
+        return;
+    }
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "the limit of open files stays as it is");
     }
 }
 

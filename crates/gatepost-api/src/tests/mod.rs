@@ -1,5 +1,6 @@
 //! Tests of the crate as a whole: the reader's table, and the router over a real engine.
 
+mod events;
 mod http;
 mod reader;
 mod requests;

@@ -122,3 +122,43 @@ async fn an_answer_begun_before_the_whole_head_is_none() {
     slow.read_to_end(&mut rest).await.unwrap_or_default();
     assert!(rest.is_empty(), "{}", String::from_utf8_lossy(&rest));
 }
+
+#[tokio::test]
+async fn p2_a_change_is_finished_when_its_caller_hangs_up() {
+    let server = Server::start().await;
+    let (arrived, go, done) = (Arc::new(Notify::new()), Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (tell, wait, end) = (Arc::clone(&arrived), Arc::clone(&go), Arc::clone(&done));
+    let change = async move || {
+        tell.notify_one();
+        // The store has committed; what follows in memory is still to come.
+        wait.notified().await;
+        end.notify_one();
+    };
+    let api = crate::state::Api::new(server.engine.clone());
+    let router = Router::new()
+        .route("/", post(change))
+        .layer(axum::middleware::from_fn_with_state(api, crate::observe::observe));
+    let (addr, stop, serving) = listen(router).await;
+    let mut caller = connect(addr).await.unwrap();
+    caller.write_all(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+    arrived.notified().await;
+    drop(caller);
+    stop.send(()).unwrap();
+    // The connection is gone with its caller.
+    serving.await.unwrap().unwrap();
+    go.notify_one();
+    let finished = tokio::time::timeout(std::time::Duration::from_secs(20), done.notified()).await;
+    finished.expect("the change ended with its caller");
+}
+
+#[tokio::test]
+async fn half_a_head_does_not_hold_the_stop_up() {
+    let (addr, stop, serving) = listen(Router::new().route("/", get(async || "done"))).await;
+    let mut half = connect(addr).await.unwrap();
+    half.write_all(b"GET / HTTP/1.1\r\nHo").await.unwrap();
+    // Another request after it: by then the server has read the half.
+    talk(addr, b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
+    stop.send(()).unwrap();
+    let ended = tokio::time::timeout(std::time::Duration::from_secs(20), serving).await;
+    ended.expect("the stop waits for the rest of the head").unwrap().unwrap();
+}

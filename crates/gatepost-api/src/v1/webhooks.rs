@@ -15,7 +15,7 @@ use crate::state::{Call, Names, Received, fail, id};
 use crate::wire::cursor::{List, encode_number};
 use crate::wire::query::Params;
 use crate::wire::show::{ListPage, ShowSecret, ShowTest, ShowWebhook};
-use crate::wire::webhook::{merge, writable};
+use crate::wire::webhook::{merge_webhook, writable};
 use crate::wire::{Errors, Reader, schema};
 
 /// How often a change is merged anew because somebody else's came first.
@@ -139,7 +139,7 @@ async fn change(
     errors: &mut Errors,
 ) -> Option<gatepost_engine::Result<WebhookView>> {
     let mut merged = writable(&present.webhook);
-    merge(&mut merged, patch);
+    merge_webhook(&mut merged, patch);
     let (input, found) = reread(&merged);
     errors.extend(found);
     if !errors.is_empty() {

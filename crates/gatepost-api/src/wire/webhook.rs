@@ -272,8 +272,26 @@ pub(crate) fn writable(webhook: &Webhook) -> Value {
     Value::Object(object)
 }
 
+/// Merges a patch into a [`writable`] webhook. Header names are the same in any case, so a header the
+/// patch names takes the patch's spelling before it is merged.
+pub(crate) fn merge_webhook(target: &mut Value, patch: &Value) {
+    if let (Some(Value::Object(present)), Some(Value::Object(patched))) =
+        (target.get_mut("headers"), patch.get("headers"))
+    {
+        for name in patched.keys() {
+            let known = present.keys().find(|known| known.eq_ignore_ascii_case(name)).cloned();
+            if let Some(known) = known.filter(|known| known != name && !patched.contains_key(known))
+                && let Some(value) = present.remove(&known)
+            {
+                present.insert(name.clone(), value);
+            }
+        }
+    }
+    merge(target, patch);
+}
+
 /// RFC 7396, section 2.
-pub(crate) fn merge(target: &mut Value, patch: &Value) {
+fn merge(target: &mut Value, patch: &Value) {
     let Value::Object(patch) = patch else {
         *target = patch.clone();
         return;
@@ -295,6 +313,28 @@ pub(crate) fn merge(target: &mut Value, patch: &Value) {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn headers_are_merged_in_any_case() {
+        let present = json!({"name": "w", "headers": {"X-A": "***", "X-B": "***"}});
+        let cases = [
+            (json!({"x-a": null}), json!({"X-B": "***"})),
+            (json!({"x-a": "3"}), json!({"x-a": "3", "X-B": "***"})),
+            (json!({"x-A": "***"}), json!({"x-A": "***", "X-B": "***"})),
+            (json!({"x-c": "1"}), json!({"X-A": "***", "X-B": "***", "x-c": "1"})),
+            // To rename one by hand, as was needed before, still works.
+            (json!({"X-A": null, "x-a": "3"}), json!({"x-a": "3", "X-B": "***"})),
+            (json!({"x-a": "3", "X-A": null}), json!({"x-a": "3", "X-B": "***"})),
+        ];
+        for (headers, result) in cases {
+            let mut target = present.clone();
+            merge_webhook(&mut target, &json!({"headers": headers}));
+            assert_eq!(target, json!({"name": "w", "headers": result}), "{headers}");
+        }
+        let mut target = present;
+        merge_webhook(&mut target, &json!({"headers": null}));
+        assert_eq!(target, json!({"name": "w"}));
+    }
 
     #[test]
     fn merging_follows_the_examples_of_rfc_7396() {

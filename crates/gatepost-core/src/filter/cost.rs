@@ -10,7 +10,16 @@ use cel::common::ast::{ComprehensionExpr, EntryExpr, Expr, LiteralValue, operato
 use super::Facts;
 
 /// The most an evaluation may cost: some tens of milliseconds, for the worst there is.
-const BUDGET: f64 = 50_000_000.0;
+pub(super) const BUDGET: f64 = 50_000_000.0;
+/// What all evaluations for one publish may cost together (P5): some two seconds at the very worst,
+/// usually a small part of that, because every bound is of the worst there is.
+const PUBLISH: f64 = 40.0 * BUDGET;
+/// Preparing one evaluation.
+pub(super) const EVALUATION: f64 = 2_000.0;
+/// Compiling a filter, per byte of its source.
+const COMPILE: f64 = 250.0;
+/// What is not worth another thread's time.
+const QUICK: f64 = 500_000.0;
 /// Evaluating any node.
 const NODE: f64 = 50.0;
 /// One round of a comprehension.
@@ -46,25 +55,105 @@ struct Bound {
 
 const SCALAR: Bound = Bound { cost: NODE, size: 8.0, len: 0.0 };
 
-/// The largest event (in bytes, a power of two) on which this can never cost too much; `None` when
-/// there is no such size.
-pub(super) fn cheap_up_to(expression: &IdedExpr) -> Option<usize> {
-    let affordable = |bytes: usize| {
-        // An array of n members has at least 2n bytes.
-        let input = Input { bytes: bytes as f64, longest: bytes as f64 / 2.0 };
-        bound(expression, input, &mut Vec::new()).cost <= BUDGET
-    };
-    let mut size = affordable(SMALLEST).then_some(SMALLEST)?;
-    while size < LARGEST && affordable(size * 2) {
-        size *= 2;
-    }
-    Some(size)
+/// What filters may still cost, all together. What one evaluation may cost is bounded besides.
+#[derive(Clone, Debug)]
+pub struct FilterBudget {
+    left: f64,
 }
 
-/// Whether this can cost too much on this event.
-pub(super) fn affordable(expression: &IdedExpr, facts: &Facts<'_>) -> bool {
+/// A [`FilterBudget`] is spent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("the filters cost too much together")]
+pub struct TooCostly;
+
+impl FilterBudget {
+    /// For everything one call publishes.
+    pub fn of_publish() -> Self {
+        FilterBudget { left: PUBLISH }
+    }
+
+    /// So much, in units of about a nanosecond.
+    pub fn of(cost: f64) -> Self {
+        FilterBudget { left: cost }
+    }
+
+    /// For explaining one event. More than matching it took, because filters are compiled again: an
+    /// event that was accepted can be explained.
+    pub fn of_explanation() -> Self {
+        FilterBudget { left: 2.0 * PUBLISH }
+    }
+
+    /// Takes `cost` away, if there is as much left.
+    pub(crate) fn spend(&mut self, cost: f64) -> Result<(), TooCostly> {
+        if cost > self.left {
+            return Err(TooCostly);
+        }
+        self.left -= cost;
+        Ok(())
+    }
+}
+
+/// A bound on what filters would cost on some event, known without looking at its JSON.
+#[derive(Clone, Copy, PartialEq, PartialOrd, Debug, Default)]
+pub struct FilterCost(pub(crate) f64);
+
+impl FilterCost {
+    /// Whether it is so little that the evaluations need no thread of their own.
+    pub fn is_quick(self) -> bool {
+        self.0 <= QUICK
+    }
+}
+
+impl std::ops::AddAssign for FilterCost {
+    fn add_assign(&mut self, other: Self) {
+        self.0 += other.0;
+    }
+}
+
+/// What converting an event's JSON costs.
+pub(crate) fn of_conversion(bytes: usize) -> f64 {
+    DEEP * bytes as f64
+}
+
+/// What compiling a filter costs.
+pub(crate) fn of_compiling(source: &str) -> f64 {
+    COMPILE * source.len() as f64
+}
+
+/// The worst costs by size of event, for the sizes on which this can never cost too much.
+#[derive(Clone, Debug)]
+pub(super) struct Costs(Box<[f64]>);
+
+impl Costs {
+    /// `None` when even a small event can be too costly.
+    pub(super) fn new(expression: &IdedExpr) -> Option<Self> {
+        let worst = |bytes: usize| {
+            // An array of n members has at least 2n bytes.
+            let input = Input { bytes: bytes as f64, longest: bytes as f64 / 2.0 };
+            bound(expression, input, &mut Vec::new()).cost
+        };
+        let sizes = std::iter::successors(Some(SMALLEST), |size| Some(size * 2)).take_while(|size| *size <= LARGEST);
+        let costs: Box<[f64]> = sizes.map(worst).take_while(|cost| *cost <= BUDGET).collect();
+        (!costs.is_empty()).then_some(Costs(costs))
+    }
+
+    /// The largest event (in bytes, a power of two) on which it can never cost too much.
+    pub(super) fn cheap_up_to(&self) -> usize {
+        SMALLEST << (self.0.len() - 1)
+    }
+
+    /// The most it can cost on an event of so many bytes; never more than [`BUDGET`], beyond which
+    /// nothing is evaluated.
+    pub(super) fn at_most(&self, bytes: usize) -> f64 {
+        let step = bytes.div_ceil(SMALLEST).next_power_of_two().trailing_zeros() as usize;
+        self.0.get(step).copied().unwrap_or(BUDGET)
+    }
+}
+
+/// The most this can cost on this event. Converts the event's JSON.
+pub(super) fn on(expression: &IdedExpr, facts: &Facts<'_>) -> f64 {
     let input = Input { bytes: facts.size() as f64, longest: facts.longest() as f64 };
-    bound(expression, input, &mut Vec::new()).cost <= BUDGET
+    bound(expression, input, &mut Vec::new()).cost
 }
 
 /// What compiling a pattern can cost, from its text alone. Counted repetition multiplies.

@@ -9,7 +9,7 @@ use cel::common::value::{CowVal, Val};
 use cel::context::VariableResolver;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
-use crate::event::Subject;
+use crate::event::{EventType, Subject};
 use crate::matching::MatchFacts;
 
 type Boxed = Box<dyn Val>;
@@ -44,10 +44,15 @@ impl<'a> Facts<'a> {
     }
 
     /// Bytes of everything a filter can look at.
-    pub(super) fn size(&self) -> usize {
+    pub(crate) fn size(&self) -> usize {
         let subject = self.given.subject.map_or(0, |s| s.id.len() + s.kind.as_deref().map_or(0, str::len));
         let attributes = self.given.attributes.map_or(2, <[u8]>::len);
         self.given.data.len() + attributes + subject + self.given.event_type.as_str().len() + 32
+    }
+
+    /// The event's type.
+    pub(crate) fn event_type(&self) -> &'a EventType {
+        self.given.event_type
     }
 
     /// The most members any array or object has that a filter can look at. Converts the JSON.

@@ -225,8 +225,47 @@ fn p10_what_would_cost_too_much_on_an_event_is_an_error_not_a_wait() {
     assert_eq!(eval("data.l.map(x, x.name).size() == 2000", &medium), True);
     // Ordinary filters on ordinary events are never estimated.
     for source in ["data.plan == 'pro'", "data.roles.exists(r, r == 'admin')", "data.mail.matches('@acme\\\\.com$')"] {
-        assert!(Filter::compile(source).unwrap().cheap_up_to >= 4_096, "{source}");
+        assert!(Filter::compile(source).unwrap().costs.cheap_up_to() >= 4_096, "{source}");
     }
+}
+
+#[test]
+fn p5_a_budget_bounds_what_filters_cost_together() {
+    let filter = Filter::compile("data.l.exists(x, x == 'b')").unwrap();
+    let event_type: EventType = "user.created".parse().unwrap();
+    let data = format!("{{\"l\":[{}]}}", vec!["\"aaaaaaaa\""; 200].join(","));
+    let given = MatchFacts { event_type: &event_type, subject: None, data: data.as_bytes(), attributes: None };
+    let facts = Facts::new(&given);
+    let mut budget = FilterBudget::of(10.0 * cost::on(&filter.expression, &facts));
+    let mut evaluated = 0;
+    while filter.evaluate_within(&facts, &mut budget) == Ok(False) {
+        evaluated += 1;
+    }
+    // What is bounded from the size alone is never less than what is bounded from the event.
+    let close = cost::EVALUATION + cost::on(&filter.expression, &facts);
+    assert!(filter.cost_at_most(facts.size()).0 >= close && (8..=10).contains(&evaluated), "{evaluated}");
+    assert_eq!(filter.evaluate_within(&facts, &mut budget), Err(TooCostly));
+    // What is never evaluated costs next to nothing.
+    let dear = Filter::compile("data.l.exists(x, x + 1 in data.l)").unwrap();
+    let data = format!("{{\"l\":[{}]}}", vec!["1"; 2_000].join(","));
+    let given = MatchFacts { data: data.as_bytes(), ..given };
+    let mut budget = FilterBudget::of_publish();
+    let facts = Facts::new(&given);
+    for _ in 0..1_000 {
+        assert_eq!(dear.evaluate_within(&facts, &mut budget), Ok(Error));
+    }
+}
+
+#[test]
+fn costs_by_size_grow_with_the_size() {
+    let filter = Filter::compile("data.l.exists(x, x == 'b')").unwrap();
+    let sizes = [1, 256, 257, 512, 10_000, 100_000, 1 << 20, 1 << 30];
+    let costs = sizes.map(|size| filter.cost_at_most(size));
+    assert!(costs.is_sorted(), "{costs:?}");
+    assert_eq!(costs[0], costs[1]);
+    assert!(costs[1] < costs[2] && costs[2] == costs[3]);
+    assert_eq!(costs[7].0, cost::EVALUATION + cost::BUDGET);
+    assert!(costs[0].is_quick() && !costs[7].is_quick());
 }
 
 /// Random expressions from CEL's own vocabulary: most are nonsense, many parse.

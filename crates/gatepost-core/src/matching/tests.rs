@@ -43,7 +43,8 @@ fn subscription(key: i64, events: &[&str], filter: Option<&str>, enabled: bool) 
 fn find(registry: &TenantRegistry, event_type: &str, data: &str) -> Vec<i64> {
     let event_type: EventType = event_type.parse().unwrap();
     let facts = MatchFacts { event_type: &event_type, subject: None, data: data.as_bytes(), attributes: None };
-    registry.matching(&facts).into_iter().map(|(key, _)| key.0).collect()
+    let found = registry.matching(&facts, &mut FilterBudget::of_publish()).unwrap();
+    found.into_iter().map(|(key, _)| key.0).collect()
 }
 
 #[test]
@@ -117,6 +118,31 @@ fn an_event_costs_what_it_finds_not_what_there_is() {
 }
 
 #[test]
+fn p5_what_filters_cost_is_known_beforehand_and_bounded_as_a_sum() {
+    let filter = Some("data.l.exists(x, x == 'b')");
+    let many = (0..200).map(|key| subscription(key, &["user.created", "user.*"], filter, true));
+    let registry = TenantRegistry::new(1, many.chain([subscription(900, &["group.*", "*"], None, true)]));
+    let data = format!("{{\"l\":[{}]}}", vec!["\"aaaaaaaa\""; 20_000].join(","));
+    let (user, group): (EventType, EventType) = ("user.created".parse().unwrap(), "group.created".parse().unwrap());
+    let facts = |event_type, data| MatchFacts { event_type, subject: None, data, attributes: None };
+    let large = facts(&user, data.as_bytes());
+    assert_eq!(registry.filter_cost(&facts(&group, data.as_bytes())), FilterCost::default());
+    assert!(!registry.filter_cost(&large).is_quick());
+    let one = TenantRegistry::new(1, [subscription(1, &["user.created", "user.*"], filter, true)]);
+    assert!(one.filter_cost(&facts(&user, b"{}")).is_quick());
+    assert!(one.filter_cost(&facts(&user, b"{}")) > FilterCost::default());
+
+    let budget = || FilterBudget::of(2.5 * one.filter_cost(&large).0);
+    assert_eq!(registry.matching(&large, &mut budget()), Err(TooCostly));
+    assert_eq!(registry.matching(&facts(&group, data.as_bytes()), &mut budget()), Ok(vec![(WebhookKey(900), 1)]));
+    assert_eq!(one.matching(&large, &mut budget()), Ok(vec![]));
+    // Many events of one call are a sum.
+    let mut shared = budget();
+    let accepted = (0..40).take_while(|_| one.matching(&large, &mut shared).is_ok()).count();
+    assert!((2..40).contains(&accepted), "{accepted}");
+}
+
+#[test]
 fn reasons_of_the_matching_trace() {
     let event_type: EventType = "user.created".parse().unwrap();
     let facts = MatchFacts { event_type: &event_type, subject: None, data: b"{\"n\":1}", attributes: None };
@@ -130,7 +156,8 @@ fn reasons_of_the_matching_trace() {
         (Some(config(&["user.*"], Some("data.x == 2"), true)), MatchReason::FilterError, "filter_error"),
     ];
     for (config, reason, text) in cases {
-        assert_eq!(explain(config.as_ref(), &facts), reason);
+        let mut budget = FilterBudget::of_explanation();
+        assert_eq!(explain(config.as_ref(), &Facts::new(&facts), &mut budget), Ok(reason));
         assert_eq!(reason.as_str(), text);
     }
 }
@@ -174,7 +201,10 @@ proptest! {
         let facts = MatchFacts { event_type: &event_type, subject: None, data: data.as_bytes(), attributes: None };
         let expected: Vec<_> = configs
             .iter()
-            .filter(|(_, config)| explain(Some(config), &facts) == MatchReason::Matched)
+            .filter(|(_, config)| {
+                let mut budget = FilterBudget::of_explanation();
+                explain(Some(config), &Facts::new(&facts), &mut budget) == Ok(MatchReason::Matched)
+            })
             .map(|(key, _)| *key)
             .collect();
         prop_assert_eq!(find(&registry, &name, &data), expected);

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use gatepost_core::catalogue;
 use gatepost_core::event::{Event, EventType};
-use gatepost_core::matching::{self, MatchFacts};
+use gatepost_core::filter::{Facts, FilterBudget, FilterCost, TooCostly};
+use gatepost_core::matching::{self, MatchFacts, TenantRegistry};
 use gatepost_core::tenant::Tenant;
 use gatepost_core::{EventId, TenantId};
-use gatepost_store::{EventPage, EventQuery, NewEvent, Publish, PublishOutcome};
+use gatepost_store::{EventPage, EventQuery, HistoricWebhook, NewEvent, Publish, PublishOutcome};
 
 use super::{EventDetail, Matching, PublishInput, Published};
 use crate::deliver::Command;
@@ -29,14 +30,15 @@ impl Engine {
     /// `batch`: field errors are prefixed with `/events/{i}`.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for types that may not be published and data the type's schema refuses, [`Error::Conflict`] for an id taken by
-    /// another body, [`Error::NotFound`] for an unknown tenant, and the store's.
+    /// [`Error::Invalid`] for types that may not be published, data the type's schema refuses and
+    /// data on which the tenant's filters cost too much, [`Error::Conflict`] for an id taken by another body, [`Error::NotFound`] for an unknown tenant, and the store's.
     pub async fn publish(&self, tenant: &TenantId, inputs: Vec<PublishInput>, batch: bool) -> Result<Vec<Published>> {
         self.check_inputs(&inputs, batch)?;
         let mut inputs = inputs;
         for _ in 0..MATCH_AGAIN {
             let state = self.tenant_state(tenant).await?;
-            let publish = self.match_all(&state, &inputs);
+            let publish;
+            (publish, inputs) = self.matched(&state, inputs, batch).await?;
             let doubt = self.inner.inbox.unless_resolved(Command::LookForOwed);
             let outcome = self.inner.store.publish(publish).await?;
             doubt.resolved();
@@ -81,20 +83,52 @@ impl Engine {
         if errors.is_empty() { Ok(()) } else { Err(Error::Invalid(errors)) }
     }
 
-    fn match_all(&self, state: &TenantState, inputs: &[PublishInput]) -> Publish {
-        let now = self.now();
+    /// What is to be stored. Filters that may take a while run elsewhere, in the tenant's turn: no
+    /// tenant's filters hold up anybody else's calls (P5).
+    async fn matched(
+        &self,
+        state: &Arc<TenantState>,
+        inputs: Vec<PublishInput>,
+        batch: bool,
+    ) -> Result<(Publish, Vec<PublishInput>)> {
         let registry = state.registry();
+        let mut cost = FilterCost::default();
+        for input in &inputs {
+            cost += registry.filter_cost(&facts_of(input));
+        }
+        if cost.is_quick() {
+            return Ok((self.match_all(state, &registry, &inputs, batch)?, inputs));
+        }
+        let (engine, state) = (self.clone(), Arc::clone(state));
+        let tenant = state.tenant.load().key;
+        self.inner
+            .filter_turns
+            .run(tenant, move || {
+                // Webhooks may have changed while others had their turn.
+                let publish = engine.match_all(&state, &state.registry(), &inputs, batch)?;
+                Ok((publish, inputs))
+            })
+            .await?
+    }
+
+    fn match_all(
+        &self,
+        state: &TenantState,
+        registry: &TenantRegistry,
+        inputs: &[PublishInput],
+        batch: bool,
+    ) -> Result<Publish> {
+        let now = self.now();
+        let mut budget = FilterBudget::of_publish();
         let events = inputs
             .iter()
-            .map(|input| {
-                let facts = MatchFacts {
-                    event_type: &input.event_type,
-                    subject: input.subject.as_ref(),
-                    data: &input.data,
-                    attributes: input.attributes.as_deref(),
-                };
+            .enumerate()
+            .map(|(index, input)| {
+                let matches = registry
+                    .matching(&facts_of(input), &mut budget)
+                    .map_err(|TooCostly| too_costly(batch.then_some(index)))?;
                 let (urgency, declared) = self.inner.catalogue.urgency(&input.event_type);
-                NewEvent {
+                Ok(NewEvent {
                     caller_id: input.id.clone(),
                     fingerprint: self.fingerprint(input),
                     event_type: input.event_type.clone(),
@@ -104,11 +138,11 @@ impl Engine {
                     urgency: input.urgency.unwrap_or(urgency),
                     attributes: input.attributes.clone(),
                     data: input.data.clone(),
-                    matches: registry.matching(&facts),
-                }
+                    matches,
+                })
             })
-            .collect();
-        Publish { tenant: state.tenant.load().key, registry_version: registry.version(), now, events }
+            .collect::<Result<_>>()?;
+        Ok(Publish { tenant: state.tenant.load().key, registry_version: registry.version(), now, events })
     }
 
     /// What makes two events with one id the same: every member, `data` by its bytes (SETTLED); but
@@ -184,20 +218,24 @@ impl Engine {
     pub async fn event(&self, tenant: &Tenant, id: &EventId) -> Result<EventDetail> {
         let store = &self.inner.store;
         let event = store.event(tenant.key, id).await?.ok_or(Error::NotFound(Kind::Event))?;
-        let deliveries = store.deliveries_of(tenant.key, event.seq, SHOWN_WITH_EVENT).await?;
+        let mut deliveries = store.deliveries_of(tenant.key, event.seq, SHOWN_WITH_EVENT + 1).await?;
+        let deliveries_truncated = deliveries.len() > SHOWN_WITH_EVENT;
+        deliveries.truncate(SHOWN_WITH_EVENT);
         let history = store.registry_at(tenant.key, event.registry_version, SHOWN_WITH_EVENT).await?;
-        let facts = MatchFacts {
-            event_type: &event.event_type,
-            subject: event.subject.as_ref(),
-            data: &event.data,
-            attributes: event.attributes.as_deref(),
+        let webhooks = history.webhooks;
+        let filtered = webhooks.iter().any(|w| w.config.as_ref().is_some_and(|config| config.filter.is_some()));
+        let (event, (matching, cut)) = if filtered {
+            let work = move || {
+                let explained = explain_all(&event, &webhooks, FilterBudget::of_explanation());
+                (event, explained)
+            };
+            self.inner.filter_turns.run(tenant.key, work).await?
+        } else {
+            let explained = explain_all(&event, &webhooks, FilterBudget::of_explanation());
+            (event, explained)
         };
-        let matching = history
-            .webhooks
-            .iter()
-            .map(|w| Matching { webhook_id: w.id, reason: matching::explain(w.config.as_ref(), &facts) })
-            .collect();
-        Ok(EventDetail { event, deliveries, matching, matching_truncated: history.truncated })
+        let matching_truncated = history.truncated || cut;
+        Ok(EventDetail { event, deliveries, deliveries_truncated, matching, matching_truncated })
     }
 
     /// A page of events.
@@ -212,6 +250,47 @@ impl Engine {
     pub fn example_of(&self, event_type: &EventType) -> Option<Arc<gatepost_core::catalogue::EventTypeDefinition>> {
         self.inner.catalogue.get(event_type).and_then(|view| view.definition)
     }
+}
+
+fn facts_of(input: &PublishInput) -> MatchFacts<'_> {
+    MatchFacts {
+        event_type: &input.event_type,
+        subject: input.subject.as_ref(),
+        data: &input.data,
+        attributes: input.attributes.as_deref(),
+    }
+}
+
+/// The answer to data on which the tenant's filters cost too much, of a batch's event if it is one.
+fn too_costly(index: Option<usize>) -> Error {
+    let (pointer, remedy) = match index {
+        Some(index) => (format!("/events/{index}/data"), "send fewer events at once, or smaller data"),
+        None => ("/data".to_owned(), "send smaller data"),
+    };
+    let message = format!(
+        "the filters of the tenant's webhooks cost too much together on data of this size: {remedy}, or have fewer or \
+         simpler filters for this type (comprehensions and matches cost most)"
+    );
+    Error::Invalid(vec![FieldError::new(pointer, message)])
+}
+
+/// Why each webhook did or did not match, until `budget` is spent, and whether it was.
+fn explain_all(event: &Event, webhooks: &[HistoricWebhook], mut budget: FilterBudget) -> (Vec<Matching>, bool) {
+    let facts = MatchFacts {
+        event_type: &event.event_type,
+        subject: event.subject.as_ref(),
+        data: &event.data,
+        attributes: event.attributes.as_deref(),
+    };
+    let facts = Facts::new(&facts);
+    let mut rows = Vec::with_capacity(webhooks.len());
+    for webhook in webhooks {
+        match matching::explain(webhook.config.as_ref(), &facts, &mut budget) {
+            Ok(reason) => rows.push(Matching { webhook_id: webhook.id, reason }),
+            Err(TooCostly) => return (rows, true),
+        }
+    }
+    (rows, false)
 }
 
 /// Why events of a type cannot be published, if they cannot.
@@ -231,3 +310,6 @@ fn source_of(event: &Event) -> Option<String> {
     let value: serde_json::Value = serde_json::from_slice(attributes).ok()?;
     value.get("source")?.as_str().map(str::to_owned)
 }
+
+#[cfg(test)]
+mod tests;

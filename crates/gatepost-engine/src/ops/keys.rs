@@ -13,9 +13,20 @@ impl Engine {
     /// Makes a key. Its text is answered here and nowhere else (P7).
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a bad name, no scope, or an expiry in the past.
+    /// [`Error::Invalid`] for a bad name, no scope, an expiry in the past, or a tenant there is not.
     pub async fn create_key(&self, input: KeyInput) -> Result<(KeyRow, Secret)> {
-        let errors = self.validate_key(&input);
+        let mut errors = self.validate_key(&input);
+        if let Some(id) = &input.tenant {
+            match self.tenant(id).await {
+                Ok(_) => {}
+                // It would open whatever tenant is made under this id one day.
+                Err(Error::NotFound(_)) => {
+                    let message = format!("there is no tenant {:?}: create it first", id.as_str());
+                    errors.push(FieldError::new("/tenant", message));
+                }
+                Err(other) => return Err(other),
+            }
+        }
         if !errors.is_empty() {
             return Err(Error::Invalid(errors));
         }
@@ -38,7 +49,7 @@ impl Engine {
         Ok((row, text))
     }
 
-    /// Everything wrong with a key to make.
+    /// Everything wrong with a key to make, but for what only the store knows.
     pub fn validate_key(&self, input: &KeyInput) -> Vec<FieldError> {
         let mut errors = Vec::new();
         if input.name.is_empty() || input.name.chars().count() > 200 {

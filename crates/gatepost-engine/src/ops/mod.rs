@@ -3,11 +3,15 @@
 mod deliveries;
 mod event_types;
 mod events;
+pub(crate) mod filter_turns;
 mod keys;
 mod tenants;
 mod testing;
 mod validate;
 mod webhooks;
+
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
@@ -139,9 +143,11 @@ pub struct EventDetail {
     pub event: Event,
     /// Its deliveries, oldest first, at most 1,000.
     pub deliveries: Vec<DeliveryRow>,
+    /// Whether there are more deliveries.
+    pub deliveries_truncated: bool,
     /// Why each webhook did or did not match, as of acceptance, at most 1,000.
     pub matching: Vec<Matching>,
-    /// Whether there were more webhooks.
+    /// Whether there were more webhooks, or explaining more would have cost too much.
     pub matching_truncated: bool,
 }
 

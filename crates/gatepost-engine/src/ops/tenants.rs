@@ -27,10 +27,13 @@ impl Engine {
         let put =
             PutTenant { id: id.clone(), name: input.name, environment: input.environment, settings, now: self.now() };
         let doubt = self.inner.inbox.unless_resolved(Command::InDoubt(id.clone()));
+        let changing = self.inner.tenants.changing(&id);
         let (tenant, created) = self.inner.store.put_tenant(put).await?;
+        changing.put(&*self.inner.store, tenant.key).await;
         doubt.resolved();
-        if let Some(state) = self.inner.tenants.cached(&id) {
-            state.tenant.store(std::sync::Arc::new(tenant.clone()));
+        if created == Created::Yes {
+            // A key made while its tenant was being deleted must not open the next one.
+            self.inner.keys.forget_older(&id, tenant.created_at);
         }
         self.inner.inbox.send(Command::TenantChanged(tenant.clone()));
         Ok((tenant, created))
@@ -60,9 +63,10 @@ impl Engine {
     /// [`Error::NotFound`] when there is none with this id.
     pub async fn delete_tenant(&self, id: &TenantId) -> Result<()> {
         let doubt = self.inner.inbox.unless_resolved(Command::InDoubt(id.clone()));
+        let changing = self.inner.tenants.changing(id);
         let deleted = self.inner.store.delete_tenant(id, self.now()).await?;
         doubt.resolved();
-        self.inner.tenants.forget(id);
+        drop(changing);
         let tenant = deleted.ok_or(Error::NotFound(Kind::Tenant))?;
         self.inner.keys.forget_tenant(id);
         self.inner.inbox.send(Command::TenantDeleted(tenant.key));

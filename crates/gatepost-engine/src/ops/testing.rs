@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use gatepost_core::catalogue;
 use gatepost_core::delivery::Trigger;
 use gatepost_core::event::{Event, EventType, Urgency};
 use gatepost_core::pattern::PatternSet;
@@ -23,7 +24,8 @@ impl Engine {
     /// stored but the webhook's `last_test`, and health is untouched (SETTLED).
     ///
     /// # Errors
-    /// [`Error::NotFound`]; [`Error::Invalid`] for a type without an example when no data are given.
+    /// [`Error::NotFound`]; [`Error::Invalid`] for a type without an example when no data are given,
+    /// and for a type no webhook ever gets.
     pub async fn test_webhook(&self, tenant: &Tenant, id: WebhookId, input: TestInput) -> Result<TestResult> {
         let webhook = self.inner.store.webhook(tenant.key, id).await?.ok_or(Error::NotFound(Kind::Webhook))?;
         let event = Arc::new(self.test_event(tenant, &webhook.config.events, input)?);
@@ -52,9 +54,14 @@ impl Engine {
         Ok(TestResult { attempt: made.record, request, body: made.body })
     }
 
-    fn test_event(&self, tenant: &Tenant, patterns: &[String], input: TestInput) -> Result<Event> {
+    pub(super) fn test_event(&self, tenant: &Tenant, patterns: &[String], input: TestInput) -> Result<Event> {
         let now = self.now();
         let event_type = match input.event_type {
+            Some(event_type) if catalogue::is_point_only(&event_type) => {
+                let message = "this type is only ever asked as a blocking point and reaches no webhook: \
+                               test with a type that is published";
+                return Err(Error::Invalid(vec![FieldError::new("/event_type", message)]));
+            }
             Some(event_type) => event_type,
             None => self.first_match(patterns)?,
         };
@@ -71,14 +78,15 @@ impl Engine {
         Ok(test_event(tenant, event_type, data, now, self.inner.entropy.next_u64()))
     }
 
-    /// The first type of the catalogue, by name, that the webhook subscribes to.
+    /// The first type of the catalogue, by name, that the webhook subscribes to and can get.
     fn first_match(&self, patterns: &[String]) -> Result<EventType> {
         let set = PatternSet::parse(patterns).unwrap_or_default();
         let types = self.inner.catalogue.all();
         let has_example = |name: &&EventType| {
             types.get(*name).and_then(|v| v.definition.as_ref()).is_some_and(|d| d.example.is_some())
         };
-        let found = types.keys().filter(|name| set.matches(name)).find(has_example).cloned();
+        let found =
+            types.keys().filter(|name| set.matches(name) && !catalogue::is_point_only(name)).find(has_example).cloned();
         match found {
             Some(event_type) => Ok(event_type),
             None => PING.parse().map_err(|_| Error::NotFound(Kind::EventType)),

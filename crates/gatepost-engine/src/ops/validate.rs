@@ -53,7 +53,10 @@ const RESERVED: &[&str] = &[
 const RESERVED_PREFIXES: &[&str] = &["webhook-", "gatepost-", "ce-", "svix-", "x-ferriskey-", "x-okta-"];
 
 impl Engine {
-    /// Everything wrong with a webhook's members, required ones missing included.
+    /// Everything wrong with a webhook's members, required ones missing included. Of an existing one,
+    /// URL, events and filter are judged only where they change: rules may have become stricter since
+    /// it was registered (a network closed again, say), and it must still be possible to disable it.
+    /// Whether a URL may be called is judged at every connection anyway (P8).
     pub fn validate_webhook(
         &self,
         tenant: &Tenant,
@@ -62,6 +65,7 @@ impl Engine {
     ) -> Vec<FieldError> {
         let mut errors = Vec::new();
         let required = "is required";
+        let kept = existing.map(|webhook| &webhook.config);
         match &input.name {
             None => errors.push(FieldError::new("/name", required)),
             Some(name) if !bounds::NAME.contains(&name.chars().count()) => {
@@ -74,10 +78,15 @@ impl Engine {
         }
         match &input.url {
             None => errors.push(FieldError::new("/url", required)),
+            Some(url) if kept.is_some_and(|kept| kept.url == *url) => {}
             Some(url) => self.check_url(tenant, url, &mut errors),
         }
-        check_events(input.events.as_deref(), &mut errors);
-        if let Some(Err(problem)) = input.filter.as_deref().map(Filter::compile) {
+        if input.events.is_none() || input.events.as_ref() != kept.map(|kept| &kept.events) {
+            check_events(input.events.as_deref(), &mut errors);
+        }
+        if kept.is_none_or(|kept| kept.filter != input.filter)
+            && let Some(Err(problem)) = input.filter.as_deref().map(Filter::compile)
+        {
             errors.push(FieldError::new("/filter", problem.to_string()));
         }
         check_profile(input, existing, &mut errors);

@@ -175,11 +175,12 @@ impl Engine {
         })
     }
 
-    /// Disables a webhook on Gatepost's own judgement (`gone`).
+    /// Disables a webhook on Gatepost's own judgement (`gone`) of the URL that `webhook` has: one that
+    /// was moved elsewhere since is not judged by its old place.
     pub(crate) async fn disable_webhook(&self, webhook: &Webhook, tenant: &Tenant, reason: &str) -> Result<()> {
         for _ in 0..ROTATE_AGAIN {
             let Some(present) = self.inner.store.webhook(webhook.tenant, webhook.id).await? else { return Ok(()) };
-            if !present.config.enabled {
+            if !present.config.enabled || present.config.url != webhook.config.url {
                 return Ok(());
             }
             let mut config = present.config.clone();
@@ -217,9 +218,7 @@ impl Engine {
         reopened: bool,
         doubt: Doubt<'_>,
     ) -> Result<WebhookView> {
-        if let Some(state) = self.inner.tenants.cached(&tenant.id)
-            && state.tenant.load().key == tenant.key
-        {
+        if let Some(state) = self.inner.tenants.cached(&tenant.id) {
             state.apply(&*self.inner.store, &change).await?;
         }
         let webhook = Arc::new(change.webhook);

@@ -10,7 +10,7 @@ use super::{
     webhook_id,
 };
 use crate::{
-    CancelOutcome, Created, DeliveryQuery, EventQuery, NewWebhook, Next, Order, PublishOutcome, PutTenant,
+    CancelOutcome, Created, DeliveryQuery, EventQuery, NewWebhook, Next, Order, Publish, PublishOutcome, PutTenant,
     RetryOutcome, Settled, Store, UpdateOutcome, WebhookUpdate,
 };
 
@@ -147,6 +147,13 @@ pub async fn a_tenant_made_again_starts_empty(store: Arc<dyn Store>) {
     assert_eq!(again.registry_version, 0);
     assert!(store.events(all_events(again.key)).await.unwrap().rows.is_empty());
     assert!(store.webhooks(again.key, page(10, None)).await.unwrap().rows.is_empty());
+    // Even where the versions coincide, what was matched for the earlier one is refused.
+    let other = webhook(&*store, again.key, 2).await;
+    let versions = store.registry(again.key).await.unwrap().unwrap().version;
+    let late =
+        |tenant, hook| Publish { tenant, registry_version: versions, now: at(21), events: vec![event("a.b", &[hook])] };
+    assert!(matches!(store.publish(late(acme.key, &hook)).await.unwrap(), PublishOutcome::NoTenant));
+    assert!(matches!(store.publish(late(again.key, &other)).await.unwrap(), PublishOutcome::Accepted(_)));
     sweep_all(&*store, 100).await;
     assert_eq!(store.tenant(&acme.id).await.unwrap().unwrap().key, again.key);
 }

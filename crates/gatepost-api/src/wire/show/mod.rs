@@ -240,9 +240,13 @@ pub(crate) struct ShowEventDetail<'a> {
     facts: EventFacts<'a>,
     /// Its deliveries, oldest first, at most 1,000.
     deliveries: Vec<ShowDelivery<'a>>,
+    /// True when there are more deliveries than `deliveries` lists; `GET …/deliveries` lists them all.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
+    deliveries_truncated: bool,
     /// Why each webhook did or did not match, as of acceptance, at most 1,000.
     matching: Vec<ShowMatching>,
-    /// True when there are more webhooks than `matching` lists.
+    /// True when there are more webhooks than `matching` lists, or explaining more would cost too much.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     #[schema(required = false)]
     matching_truncated: bool,
@@ -254,6 +258,7 @@ impl<'a> ShowEventDetail<'a> {
         Ok(ShowEventDetail {
             facts: EventFacts::new(&detail.event)?,
             deliveries: detail.deliveries.iter().map(ShowDelivery::from).collect(),
+            deliveries_truncated: detail.deliveries_truncated,
             matching: detail
                 .matching
                 .iter()
