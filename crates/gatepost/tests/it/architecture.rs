@@ -157,7 +157,7 @@ fn no_file_is_a_thicket_and_nothing_is_left_for_later() {
         ["unimplemented", "!("].concat(),
     ];
     let silenced = [["#[all", "ow("].concat(), ["#![all", "ow("].concat(), ["#[ign", "ore"].concat()];
-    // Folders of one machine, where they begin a text (a JSON pointer may well say "/work/").
+    // Folders of one machine, where they begin a text: in the middle of one they may be a JSON pointer.
     let paths = ["work", "root", "tmp", "home"].map(|folder| format!("\"/{folder}/"));
     for (path, text) in sources(&root().join("crates"), "rs") {
         let lines = text.lines().count();
