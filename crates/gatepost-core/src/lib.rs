@@ -11,6 +11,7 @@
 //! The rules follow `DESIGN` section 4; where a rule comes from an outside standard, the item's
 //! documentation names it.
 
+pub mod auth;
 pub mod catalogue;
 pub mod clock;
 pub mod cloudevents;

@@ -39,10 +39,70 @@ impl FromStr for Environment {
     }
 }
 
+/// How long what is done with is kept.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Retention {
+    /// Days events (and with them their deliveries) are kept after acceptance.
+    pub events_days: u32,
+    /// Days the attempts and bodies of finished deliveries are kept.
+    pub attempts_days: u32,
+}
+
+impl Default for Retention {
+    /// SETTLED, settings.
+    fn default() -> Self {
+        Retention { events_days: 30, attempts_days: 30 }
+    }
+}
+
+/// The tenant's switch for blocking hooks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HookSwitch {
+    /// Hooks are asked.
+    #[default]
+    Enabled,
+    /// Every invocation allows.
+    Bypass,
+}
+
+impl HookSwitch {
+    /// The word used in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            HookSwitch::Enabled => "enabled",
+            HookSwitch::Bypass => "bypass",
+        }
+    }
+}
+
+/// How much a tenant may have (set by `admin` only); `None`: no bound but the machine's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Quotas {
+    /// Webhooks.
+    pub webhooks: Option<u32>,
+    /// Events accepted per second.
+    pub events_per_s: Option<u32>,
+    /// Deliveries waiting.
+    pub pending: Option<u64>,
+}
+
 /// What a tenant may set about itself.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct TenantSettings {
+    /// No webhook is matched before its endpoint is verified.
+    pub require_verification: bool,
+    /// Only declared types may be published.
+    pub strict_types: bool,
+    /// How long what is done with is kept.
+    pub retention: Retention,
+    /// The switch for blocking hooks.
+    pub hooks: HookSwitch,
+    /// How much the tenant may have (set by `admin` only).
+    pub quotas: Quotas,
     /// CIDRs opened to this tenant alone, beyond public addresses (set by `admin` only).
     pub allow_nets: Vec<String>,
 }

@@ -80,6 +80,7 @@ impl Vault {
                 })
                 .collect(),
             headers: secrets.headers.iter().map(|(n, v)| (n.clone(), v.expose().to_owned())).collect(),
+            auth: secrets.auth.as_ref().map(|text| text.expose().to_owned()),
         };
         let plain = Zeroizing::new(serde_json::to_vec(&form).map_err(|_| Error::Sealed)?);
         self.data_key.seal(&plain, &id.to_bytes(), &self.entropy).map_err(|_| Error::Sealed)
@@ -96,6 +97,7 @@ impl Vault {
                 .map(|k| SigningKey { text: Secret::new(k.text), created_at: k.created_at, expires_at: k.expires_at })
                 .collect(),
             headers: form.headers.into_iter().map(|(n, v)| (n, Secret::new(v))).collect(),
+            auth: form.auth.map(Secret::new),
         })
     }
 }
@@ -105,6 +107,8 @@ impl Vault {
 struct SecretsForm {
     signing: Vec<KeyForm>,
     headers: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    auth: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]

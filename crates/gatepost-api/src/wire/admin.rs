@@ -57,7 +57,7 @@ impl<'a> Reader<'a, '_> {
             Some(raw) => self.nets(raw, at.member("allow_nets"))?,
             None => None,
         };
-        Ok(Some(SettingsInput { allow_nets }))
+        Ok(Some(SettingsInput { allow_nets, ..SettingsInput::default() }))
     }
 
     fn nets(&mut self, raw: &'a RawValue, at: At<'_>) -> Read<Option<Vec<String>>> {

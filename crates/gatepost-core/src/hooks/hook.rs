@@ -13,6 +13,7 @@ use super::condition::Condition;
 use super::failure::{FailureClass, OnFailure, Policy};
 use super::json::Pointer;
 use super::points::{PointDef, PointKind};
+use crate::auth::EndpointAuth;
 use crate::secret::{MASK, Secret};
 use crate::webhook::{SigningKey, bounds};
 
@@ -62,65 +63,6 @@ pub enum SideEffects {
     None,
     /// Nothing when it is told that it is a dry run.
     NoneOnDryRun,
-}
-
-/// How we prove ourselves to the receiver besides the signature; the secret parts are kept apart
-/// in [`HookSecrets::auth`].
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
-pub enum HookAuth {
-    /// `authorization: Bearer …`; secret member `token`.
-    Bearer,
-    /// `authorization: Basic …`; secret member `password`.
-    Basic {
-        /// The user.
-        username: String,
-    },
-    /// One header; secret member `value`.
-    Header {
-        /// Its name.
-        name: String,
-    },
-    /// Client credentials; secret member `client_secret`.
-    Oauth2 {
-        /// Where tokens come from.
-        token_url: String,
-        /// Who we are there.
-        client_id: String,
-        /// What we ask for.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        scope: Option<String>,
-        /// Whom the token is for.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        audience: Option<String>,
-    },
-    /// A client certificate (PEM); secret member `private_key`.
-    Mtls {
-        /// The certificate chain.
-        certificate: String,
-    },
-}
-
-impl HookAuth {
-    /// The name of the secret member.
-    pub fn secret_member(&self) -> &'static str {
-        match self {
-            HookAuth::Bearer => "token",
-            HookAuth::Basic { .. } => "password",
-            HookAuth::Header { .. } => "value",
-            HookAuth::Oauth2 { .. } => "client_secret",
-            HookAuth::Mtls { .. } => "private_key",
-        }
-    }
-
-    /// Whether it sets the header `authorization`.
-    pub fn sets_authorization(&self) -> bool {
-        match self {
-            HookAuth::Bearer | HookAuth::Basic { .. } | HookAuth::Oauth2 { .. } => true,
-            HookAuth::Header { name } => name.eq_ignore_ascii_case("authorization"),
-            HookAuth::Mtls { .. } => false,
-        }
-    }
 }
 
 /// Bounds of a hook's members (SETTLED).
@@ -199,7 +141,7 @@ pub struct HookConfig {
     pub header_names: Vec<String>,
     /// How we prove ourselves besides the signature.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub auth: Option<HookAuth>,
+    pub auth: Option<EndpointAuth>,
     /// The hook's kill switch.
     pub enabled: bool,
 }
@@ -393,7 +335,7 @@ impl HookConfig {
                 out.bad("/profile", format!("must be one of {}", names.join(", ")));
             }
             Some(codec)
-                if codec.sets_authorization() && self.auth.as_ref().is_some_and(HookAuth::sets_authorization) =>
+                if codec.sets_authorization() && self.auth.as_ref().is_some_and(EndpointAuth::sets_authorization) =>
             {
                 out.bad("/auth", format!("profile {} needs the header authorization for its own token", self.profile));
             }
@@ -430,7 +372,7 @@ impl HookConfig {
             }
             seen.push(lower);
         }
-        if let Some(HookAuth::Header { name }) = &self.auth
+        if let Some(EndpointAuth::Header { name }) = &self.auth
             && (!is_token(name) || is_reserved(&name.to_ascii_lowercase()))
         {
             out.bad("/auth/name", "is not a header name that can be set");

@@ -111,8 +111,8 @@ fn what_makes_no_sense_is_all_told() {
             HookConfig { header_names: vec!["a b".into(), "Webhook-Id".into(), "x".into(), "X".into()], ..base() },
             &["/headers/a b", "/headers/Webhook-Id", "/headers/X"],
         ),
-        (HookConfig { profile: "cymmetri".into(), auth: Some(HookAuth::Bearer), ..base() }, &["/auth"]),
-        (HookConfig { auth: Some(HookAuth::Header { name: "host".into() }), ..base() }, &["/auth/name"]),
+        (HookConfig { profile: "cymmetri".into(), auth: Some(EndpointAuth::Bearer), ..base() }, &["/auth"]),
+        (HookConfig { auth: Some(EndpointAuth::Header { name: "host".into() }), ..base() }, &["/auth/name"]),
     ];
     for (config, expected) in rows {
         let point = builtin(&config.point).map(|p| &**p);

@@ -21,7 +21,7 @@ use gatepost_core::event::{Event, EventType, Subject, Urgency};
 use gatepost_core::matching::MatchReason;
 use gatepost_core::retry::RetryOverride;
 use gatepost_core::secret::Secret;
-use gatepost_core::tenant::{Environment, TenantSettings};
+use gatepost_core::tenant::{Environment, HookSwitch, Quotas, Retention, TenantSettings};
 use gatepost_core::webhook::Webhook;
 use gatepost_core::{EventId, KeyId, TenantId, Timestamp, WebhookId};
 use gatepost_store::{DeliveryDetail, DeliveryRow, Scope};
@@ -45,6 +45,16 @@ pub struct TenantInput {
 /// A tenant's settings to change; `None` keeps.
 #[derive(Clone, Debug, Default)]
 pub struct SettingsInput {
+    /// Whether webhooks must be verified.
+    pub require_verification: Option<bool>,
+    /// Whether only declared types may be published.
+    pub strict_types: Option<bool>,
+    /// How long things are kept, whole.
+    pub retention: Option<Retention>,
+    /// The switch for blocking hooks.
+    pub hooks: Option<HookSwitch>,
+    /// How much there may be, whole.
+    pub quotas: Option<Quotas>,
     /// CIDRs opened to this tenant alone.
     pub allow_nets: Option<Vec<String>>,
 }
@@ -52,7 +62,14 @@ pub struct SettingsInput {
 impl SettingsInput {
     /// `present` with what this input sets.
     pub fn over(self, present: &TenantSettings) -> TenantSettings {
-        TenantSettings { allow_nets: self.allow_nets.unwrap_or_else(|| present.allow_nets.clone()) }
+        TenantSettings {
+            require_verification: self.require_verification.unwrap_or(present.require_verification),
+            strict_types: self.strict_types.unwrap_or(present.strict_types),
+            retention: self.retention.unwrap_or(present.retention),
+            hooks: self.hooks.unwrap_or(present.hooks),
+            quotas: self.quotas.unwrap_or(present.quotas),
+            allow_nets: self.allow_nets.unwrap_or_else(|| present.allow_nets.clone()),
+        }
     }
 }
 

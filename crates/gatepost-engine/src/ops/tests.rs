@@ -54,7 +54,8 @@ fn acme() -> TenantId {
 }
 
 fn put(engine: &Engine, nets: &[&str]) -> Tenant {
-    let settings = SettingsInput { allow_nets: Some(nets.iter().map(|net| (*net).to_owned()).collect()) };
+    let allow_nets = Some(nets.iter().map(|net| (*net).to_owned()).collect());
+    let settings = SettingsInput { allow_nets, ..SettingsInput::default() };
     done(engine.put_tenant(acme(), TenantInput { settings: Some(settings), ..TenantInput::default() })).unwrap().0
 }
 

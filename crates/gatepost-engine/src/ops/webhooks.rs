@@ -32,6 +32,7 @@ impl Engine {
         let secrets = WebhookSecrets {
             signing: vec![SigningKey { text: secret.clone(), created_at: now, expires_at: None }],
             headers: input.headers.iter().map(|(n, v)| (n.clone(), Secret::new(v.clone()))).collect(),
+            auth: None,
         };
         let new = NewWebhook {
             tenant: tenant.key,
@@ -283,6 +284,18 @@ fn config_of(input: WebhookInput, profile: &str) -> WebhookConfig {
         filter: input.filter,
         profile: input.profile.unwrap_or_else(|| profile.to_owned()),
         header_names: input.headers.into_iter().map(|(name, _)| name).collect(),
+        format: None,
+        signing: None,
+        payload: None,
+        options: Default::default(),
+        auth: None,
+        batch: None,
+        verification: None,
+        verified_at: None,
+        paths: Default::default(),
+        ordering: Default::default(),
+        rate_limit_per_s: None,
+        foreign: Default::default(),
         retry: input.retry,
         timeout_ms: input.timeout_ms,
         max_in_flight: input.max_in_flight,

@@ -19,7 +19,7 @@ fn done<T>(work: impl Future<Output = T>) -> T {
 }
 
 fn put(store: &dyn Store, net: &str) -> Tenant {
-    let settings = Some(TenantSettings { allow_nets: vec![net.to_owned()] });
+    let settings = Some(TenantSettings { allow_nets: vec![net.to_owned()], ..TenantSettings::default() });
     let put = PutTenant { id: acme(), name: None, environment: None, settings, now: NOW };
     done(store.put_tenant(put)).unwrap().0
 }

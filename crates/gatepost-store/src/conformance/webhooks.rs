@@ -22,7 +22,7 @@ pub async fn tenants_are_made_once_and_changed_by_member(store: Arc<dyn Store>) 
     let (made, created) = store.put_tenant(put.clone()).await.unwrap();
     assert_eq!((created, made.environment, made.registry_version), (Created::Yes, Environment::Production, 0));
     assert_eq!((made.created_at, made.updated_at, &made.settings), (at(1), at(1), &TenantSettings::default()));
-    let settings = TenantSettings { allow_nets: vec!["10.0.0.0/8".into()] };
+    let settings = TenantSettings { allow_nets: vec!["10.0.0.0/8".into()], ..TenantSettings::default() };
     let more = PutTenant {
         name: None,
         environment: Some(Environment::Sandbox),

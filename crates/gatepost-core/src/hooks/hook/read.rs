@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use super::{HookAuth, HookConfig, HookWrite, Mode, ReplaceMode, SecretMode, SecretRetry, SideEffects, limits};
+use super::{HookConfig, HookWrite, Mode, ReplaceMode, SecretMode, SecretRetry, SideEffects, limits};
+use crate::auth::EndpointAuth;
 use crate::hooks::FieldError;
 use crate::hooks::failure::OnFailure;
 use crate::hooks::json::Pointer;
@@ -111,22 +112,22 @@ fn read_headers(r: &mut Reader<'_>, names: &mut Vec<String>) -> BTreeMap<String,
     values
 }
 
-fn read_auth(r: &mut Reader<'_>, auth: &mut Option<HookAuth>) -> Option<Secret> {
+fn read_auth(r: &mut Reader<'_>, auth: &mut Option<EndpointAuth>) -> Option<Secret> {
     let members = r.object("auth")?;
     let at = r.pointer("auth");
     let mut inner = Reader::new(members, at, r.errors());
     let kind = inner.need_text("type");
     let read = match kind.as_str() {
-        "bearer" => HookAuth::Bearer,
-        "basic" => HookAuth::Basic { username: inner.need_text("username") },
-        "header" => HookAuth::Header { name: inner.need_text("name") },
-        "oauth2" => HookAuth::Oauth2 {
+        "bearer" => EndpointAuth::Bearer,
+        "basic" => EndpointAuth::Basic { username: inner.need_text("username") },
+        "header" => EndpointAuth::Header { name: inner.need_text("name") },
+        "oauth2" => EndpointAuth::Oauth2 {
             token_url: inner.need_text("token_url"),
             client_id: inner.need_text("client_id"),
             scope: inner.text("scope"),
             audience: inner.text("audience"),
         },
-        "mtls" => HookAuth::Mtls { certificate: inner.need_text("certificate") },
+        "mtls" => EndpointAuth::Mtls { certificate: inner.need_text("certificate") },
         other => {
             if !other.is_empty() {
                 inner.bad("type", "must be one of bearer, basic, header, oauth2, mtls");
