@@ -252,6 +252,8 @@ pub enum SentValue {
     StartedAt,
     /// This.
     Text(String),
+    /// The delivery's id.
+    DeliveryId,
 }
 
 /// A request to show. The body is the delivery's.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::trace::TraceContext;
 use crate::{EventId, EventSeq, TenantKey, Timestamp};
 
 /// A dotted name: `[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*`, at most 128 characters, last segment not
@@ -175,4 +176,6 @@ pub struct Event {
     pub data: Bytes,
     /// The tenant's registry version the event was matched against.
     pub registry_version: u64,
+    /// Where in the publisher's trace it was published, if the publisher said.
+    pub trace: Option<TraceContext>,
 }

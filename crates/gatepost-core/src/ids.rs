@@ -254,6 +254,11 @@ impl DeliveryId {
         self.seq
     }
 
+    /// The 16 bytes behind the text: 6 of milliseconds, 10 of the number.
+    pub fn to_bytes(self) -> [u8; 16] {
+        (u128::from(self.millis) << 80 | u128::from(self.seq.0 as u64)).to_be_bytes()
+    }
+
     /// Whether this is the id of a delivery made `at`: guards against numbers that were guessed.
     pub fn made_at(self, at: Timestamp) -> bool {
         self.millis == millis_of(at)

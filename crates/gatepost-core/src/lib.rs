@@ -12,16 +12,20 @@
 //! documentation names it.
 
 pub mod auth;
+pub mod callback;
 pub mod catalogue;
 pub mod clock;
 pub mod cloudevents;
 pub mod delivery;
 pub mod event;
 pub mod filter;
+pub mod grouping;
 pub mod hashing;
+pub mod health;
 pub mod hooks;
 pub mod ids;
 pub mod matching;
+pub mod own_events;
 pub mod pattern;
 pub mod profiles;
 pub mod retry;
@@ -29,8 +33,10 @@ pub mod schema;
 pub mod seal;
 pub mod secret;
 pub mod signing;
+pub mod standing;
 pub mod tenant;
 pub mod time;
+pub mod trace;
 pub mod webhook;
 
 pub use clock::{Clock, Entropy};

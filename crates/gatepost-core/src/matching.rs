@@ -9,7 +9,11 @@ use std::sync::Arc;
 
 use crate::event::{EventType, Subject};
 use crate::filter::{self, Facts, Filter, FilterBudget, FilterCost, FilterError, FilterResult, TooCostly};
+use crate::grouping::{Grouping, Match};
+use crate::own_events::OwnEvent;
 use crate::pattern::{BadPattern, EventPattern, PatternSet};
+use crate::profiles::{self, Address};
+use crate::standing;
 use crate::webhook::{Webhook, WebhookConfig};
 use crate::{WebhookId, WebhookKey};
 
@@ -50,16 +54,21 @@ pub struct Subscription {
     pub patterns: PatternSet,
     /// What it asks for beyond the type.
     pub filter: Option<Filter>,
-    /// Whether it takes anything.
+    /// What its deliveries wait for.
+    pub grouping: Grouping,
+    /// Its registration, where its profile addresses by path: types without one do not match.
+    paths: Option<Arc<WebhookConfig>>,
+    /// Whether it takes anything: enabled, and verified where that is required.
     pub enabled: bool,
 }
 
 impl Subscription {
-    /// Compiles a webhook as kept. A deleted one takes nothing.
+    /// Compiles a webhook as kept. A deleted one takes nothing. `require_all`: the tenant's setting
+    /// `require_verification`.
     ///
     /// # Errors
     /// When what is kept was written under other rules and cannot be read any more.
-    pub fn compile(webhook: &Webhook) -> Result<Self, BadSubscription> {
+    pub fn compile(webhook: &Webhook, require_all: bool) -> Result<Self, BadSubscription> {
         let (patterns, filter) = compile(&webhook.config)?;
         Ok(Subscription {
             key: webhook.key,
@@ -67,13 +76,58 @@ impl Subscription {
             revision: webhook.revision,
             patterns,
             filter,
-            enabled: webhook.config.enabled && webhook.deleted_at.is_none(),
+            grouping: Grouping::of(&webhook.config),
+            paths: by_path(&webhook.config).then(|| Arc::new(webhook.config.clone())),
+            enabled: standing::takes(&webhook.config, require_all) && webhook.deleted_at.is_none(),
         })
+    }
+
+    /// The same webhook, taking what it would take if it were not deleted: to tell it of that.
+    #[must_use]
+    pub fn before_deletion(mut self, webhook: &Webhook, require_all: bool) -> Self {
+        self.enabled = standing::takes(&webhook.config, require_all);
+        self
+    }
+
+    /// Whether it goes to this webhook: what [`TenantRegistry::matching`] says of each.
+    ///
+    /// # Errors
+    /// When its filter costs more than is left of `budget`.
+    pub fn wants(&self, facts: &MatchFacts<'_>, budget: &mut FilterBudget) -> Result<bool, TooCostly> {
+        if !self.enabled || !self.patterns.matches(facts.event_type) || !self.has_address(facts.event_type) {
+            return Ok(false);
+        }
+        let Some(filter) = &self.filter else { return Ok(true) };
+        let shared = Facts::new(facts);
+        budget.spend(filter::of_conversion(shared.size()))?;
+        Ok(filter.evaluate_within(&shared, budget)? == FilterResult::True)
+    }
+
+    fn has_address(&self, event_type: &EventType) -> bool {
+        self.paths.as_deref().is_none_or(|config| profiles::address(config, event_type) != Address::Nowhere)
     }
 }
 
+fn by_path(config: &WebhookConfig) -> bool {
+    profiles::profile_or_default(&config.profile).by_path()
+}
+
+/// What a webhook's `events` ask for, own events that its profile has other names for included: who asks
+/// for that name (not merely for all) asks for the event.
+fn asked_for(config: &WebhookConfig) -> Result<PatternSet, Vec<(usize, BadPattern)>> {
+    let mut patterns = PatternSet::parse(&config.events)?;
+    let profile = profiles::profile_or_default(&config.profile);
+    for own in OwnEvent::ALL {
+        let Some(Ok(name)) = profile.own_name(own).map(|name| name.parse::<EventType>()) else { continue };
+        if patterns.iter().any(|pattern| *pattern != EventPattern::All && pattern.matches(&name)) {
+            patterns = patterns.with(EventPattern::Exact(own.event_type()));
+        }
+    }
+    Ok(patterns)
+}
+
 fn compile(config: &WebhookConfig) -> Result<(PatternSet, Option<Filter>), BadSubscription> {
-    let patterns = PatternSet::parse(&config.events).map_err(BadSubscription::Patterns)?;
+    let patterns = asked_for(config).map_err(BadSubscription::Patterns)?;
     let filter = config.filter.as_deref().map(Filter::compile).transpose()?;
     Ok((patterns, filter))
 }
@@ -159,11 +213,7 @@ impl TenantRegistry {
     ///
     /// # Errors
     /// When the filters together cost more than is left of `budget`.
-    pub fn matching(
-        &self,
-        facts: &MatchFacts<'_>,
-        budget: &mut FilterBudget,
-    ) -> Result<Vec<(WebhookKey, u32)>, TooCostly> {
+    pub fn matching(&self, facts: &MatchFacts<'_>, budget: &mut FilterBudget) -> Result<Vec<Match>, TooCostly> {
         let shared = Facts::new(facts);
         let hits = self.hits(facts.event_type);
         if hits.iter().any(|subscription| subscription.filter.is_some()) {
@@ -176,10 +226,17 @@ impl TenantRegistry {
                 None => true,
             };
             if wanted {
-                matches.push((subscription.key, subscription.revision));
+                let Subscription { key: webhook, revision, grouping, .. } = *subscription;
+                matches.push(Match { webhook, revision, grouping });
             }
         }
         Ok(matches)
+    }
+
+    /// The webhooks without a filter that an event of a type goes to.
+    pub fn unfiltered(&self, event_type: &EventType) -> Vec<Match> {
+        let hits = self.hits(event_type).into_iter().filter(|subscription| subscription.filter.is_none());
+        hits.map(|s| Match { webhook: s.key, revision: s.revision, grouping: s.grouping }).collect()
     }
 
     /// A bound on what the filters cost that such an event meets, from its size alone: what can be
@@ -203,6 +260,7 @@ impl TenantRegistry {
         // A webhook may be found under several of its patterns.
         hits.sort_unstable_by_key(|subscription| subscription.key);
         hits.dedup_by_key(|subscription| subscription.key);
+        hits.retain(|subscription| subscription.has_address(event_type));
         hits
     }
 
@@ -300,12 +358,13 @@ impl MatchReason {
 }
 
 /// Explains one webhook's answer to an event, from its registration as it was when the event was
-/// accepted (`None`: there was none yet). Agrees with [`TenantRegistry::matching`].
+/// accepted (`None`: there was none yet) and the tenant's `require_verification` as it was then. Agrees with [`TenantRegistry::matching`].
 ///
 /// # Errors
 /// When compiling and evaluating its filter costs more than is left of `budget`.
 pub fn explain(
     config: Option<&WebhookConfig>,
+    require_all: bool,
     facts: &Facts<'_>,
     budget: &mut FilterBudget,
 ) -> Result<MatchReason, TooCostly> {
@@ -313,13 +372,14 @@ pub fn explain(
     if !config.enabled {
         return Ok(MatchReason::Disabled);
     }
-    let asked = config
-        .events
-        .iter()
-        .filter_map(|text| text.parse::<EventPattern>().ok())
-        .any(|pattern| pattern.matches(facts.event_type()));
-    if !asked {
+    if standing::is_unverified(config, require_all) {
+        return Ok(MatchReason::Unverified);
+    }
+    if !asked_for(config).is_ok_and(|patterns| patterns.matches(facts.event_type())) {
         return Ok(MatchReason::NoPattern);
+    }
+    if profiles::address(config, facts.event_type()) == Address::Nowhere {
+        return Ok(MatchReason::NoPath);
     }
     let Some(source) = config.filter.as_deref() else { return Ok(MatchReason::Matched) };
     budget.spend(filter::of_compiling(source))?;

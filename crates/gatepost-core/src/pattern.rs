@@ -107,6 +107,12 @@ impl PatternSet {
         self.0.iter().any(|pattern| pattern.matches(event_type))
     }
 
+    /// These patterns and one more.
+    #[must_use]
+    pub fn with(&self, pattern: EventPattern) -> Self {
+        PatternSet(self.0.iter().cloned().chain([pattern]).collect())
+    }
+
     /// The patterns, as given.
     pub fn iter(&self) -> impl Iterator<Item = &EventPattern> {
         self.0.iter()

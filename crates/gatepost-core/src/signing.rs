@@ -27,9 +27,11 @@ pub const TOLERANCE: Duration = Duration::from_secs(300);
 
 /// Bytes of a symmetric key (Standard Webhooks; SETTLED, Webhooks).
 pub const KEY_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
-const SECRET_PREFIX: &str = "whsec_";
-const PRIVATE_PREFIX: &str = "whsk_";
-const PUBLIC_PREFIX: &str = "whpk_";
+/// Bytes of the text of a key of the other schemes: its UTF-8 bytes are the key (SETTLED, Webhooks).
+pub const TEXT_BYTES: std::ops::RangeInclusive<usize> = 24..=1_024;
+pub(crate) const SECRET_PREFIX: &str = "whsec_";
+pub(crate) const PRIVATE_PREFIX: &str = "whsk_";
+pub(crate) const PUBLIC_PREFIX: &str = "whpk_";
 const SEED_LEN: usize = 32;
 
 /// Why a text is not a signing secret. Never repeats the text (P7).
@@ -50,6 +52,9 @@ pub enum BadSecret {
     /// A symmetric key that is too short or too long.
     #[error("must hold a key of 24 to 64 bytes, but holds {0}")]
     Length(usize),
+    /// A text that is too short or too long to be a key.
+    #[error("must have 24 to 1024 bytes (its UTF-8 bytes are the key), but has {0}")]
+    TextLength(usize),
     /// An Ed25519 private key that is not seed and public key, 64 bytes together.
     #[error("must hold 64 bytes (Ed25519 seed and public key), but holds {0}")]
     PrivateLength(usize),
@@ -138,6 +143,59 @@ pub fn generate_secret(entropy: &(impl Entropy + ?Sized)) -> Secret {
     Secret::new(format!("{SECRET_PREFIX}{}", STANDARD.encode(key.as_slice())))
 }
 
+/// Whether a text may become the secret of a scheme that takes texts.
+///
+/// # Errors
+/// Says what is wrong, without repeating the text.
+pub fn check_text(text: &str) -> Result<(), BadSecret> {
+    if TEXT_BYTES.contains(&text.len()) { Ok(()) } else { Err(BadSecret::TextLength(text.len())) }
+}
+
+/// A new secret for a scheme that takes texts: 64 hex digits, from 32 random bytes.
+pub fn generate_text(entropy: &(impl Entropy + ?Sized)) -> Secret {
+    let mut key = Zeroizing::new([0; 32]);
+    entropy.fill(&mut *key);
+    Secret::new(hex(&*key))
+}
+
+/// Lower-case hex.
+pub fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut out = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        out.push(char::from(DIGITS[usize::from(byte >> 4)]));
+        out.push(char::from(DIGITS[usize::from(byte & 15)]));
+    }
+    out
+}
+
+/// An HMAC-SHA256 key that is a text: its UTF-8 bytes, as printed.
+pub struct TextKey(hmac::Key);
+
+impl TextKey {
+    /// The key this text is.
+    pub fn new(text: &str) -> Self {
+        TextKey(hmac::Key::new(hmac::HMAC_SHA256, text.as_bytes()))
+    }
+
+    /// The tag over the parts, one after the other, in lower-case hex.
+    pub fn hex(&self, parts: &[&[u8]]) -> String {
+        hex(&self.tag(parts))
+    }
+
+    /// The tag over the parts, one after the other.
+    pub fn tag(&self, parts: &[&[u8]]) -> [u8; 32] {
+        let mut context = hmac::Context::with_key(&self.0);
+        for part in parts {
+            context.update(part);
+        }
+        let mut out = [0; 32];
+        // SHA-256's tag has 32 bytes.
+        out.copy_from_slice(context.sign().as_ref());
+        out
+    }
+}
+
 /// A new Ed25519 secret: `whsk_`, then seed and public key.
 ///
 /// # Errors
@@ -172,9 +230,9 @@ impl Signer {
     ///
     /// # Errors
     /// When one of the texts is no secret.
-    pub fn new(keys: &[SigningKey]) -> Result<Self, BadSecret> {
+    pub fn new<'k>(keys: impl IntoIterator<Item = &'k SigningKey>) -> Result<Self, BadSecret> {
         let keys = keys
-            .iter()
+            .into_iter()
             .map(|key| Ok((PrivateKey::parse(key.text.expose())?, key.expires_at)))
             .collect::<Result<_, _>>()?;
         Ok(Signer { keys })

@@ -9,7 +9,7 @@ use crate::auth::EndpointAuth;
 use crate::delivery::AttemptRecord;
 use crate::retry::RetryOverride;
 use crate::secret::Secret;
-use crate::{TenantKey, Timestamp, WebhookId, WebhookKey};
+use crate::{DeliverySeq, TenantKey, Timestamp, WebhookId, WebhookKey};
 
 /// Bounds of a webhook's members (SETTLED, Webhooks).
 pub mod bounds {
@@ -265,4 +265,8 @@ pub struct Webhook {
     pub updated_at: Timestamp,
     /// Set once it is deleted; kept for its history.
     pub deleted_at: Option<Timestamp>,
+    /// Why the last verification failed, if it did.
+    pub verification_error: Option<String>,
+    /// The delivery that tells it of its own deletion: the one thing owed to a deleted webhook.
+    pub farewell: Option<DeliverySeq>,
 }

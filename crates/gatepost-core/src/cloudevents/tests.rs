@@ -228,9 +228,10 @@ proptest! {
             attributes: Some(Bytes::from_static(br#"{"region":"eu","n":3}"#)),
             data: Bytes::from(data.clone()),
             registry_version: 0,
+            trace: None,
         };
-        let wire = crate::profiles::profile("cloudevents").and_then(|p| p.wire()).unwrap();
-        let body = wire.body(&crate::profiles::RenderFacts { event: &event, tenant_id: &"acme".parse().unwrap() });
+        let wire = crate::profiles::Wire::of(&crate::profiles::testing::config("cloudevents")).unwrap();
+        let body = crate::profiles::testing::framed(|frame| wire.body(&event, frame));
         let back = structured(&body).unwrap();
         prop_assert_eq!(&back.data, data.as_bytes());
         prop_assert_eq!(&back.subject, &subject);

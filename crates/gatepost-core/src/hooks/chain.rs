@@ -280,6 +280,11 @@ impl Chain {
         &self.lifted
     }
 
+    /// The body a hook is sent of a point that asks for no values: to keep a secret notification.
+    pub fn question_for(&self, hook: &PlannedHook) -> Bytes {
+        self.body_for(hook, None, &self.object, &self.lifted)
+    }
+
     /// How long the invocation may still wait for receivers.
     pub fn remaining(&self, elapsed: Duration) -> Duration {
         self.budget.remaining(elapsed)

@@ -25,6 +25,7 @@ pub mod lint;
 pub mod observe;
 pub mod outcome;
 pub mod plan;
+pub mod point_write;
 pub mod points;
 mod reader;
 pub mod retry;

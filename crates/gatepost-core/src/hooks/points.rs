@@ -13,6 +13,7 @@ use super::FieldError;
 use super::change::MayChange;
 use super::failure::Policy;
 use super::json::Pointer;
+use crate::schema::Schema;
 
 /// What a point asks for, and so how its answers are read and joined.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
@@ -110,6 +111,10 @@ pub struct PointDef {
     /// The event type to subscribe a webhook to instead, on points of kind event.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub event: Option<String>,
+    /// A JSON Schema the object must still fit after a receiver changed it; its secret members are
+    /// not there when it is judged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema: Option<Value>,
     /// An invocation to try with.
     #[serde(default)]
     pub sample: Value,
@@ -150,6 +155,7 @@ impl PointDef {
             serial: false,
             acknowledges: false,
             event: None,
+            schema: None,
             sample: Value::Object(serde_json::Map::new()),
             builtin: false,
         }
@@ -177,6 +183,9 @@ impl PointDef {
         }
         if self.path.as_ref().is_some_and(|path| path.is_empty() || path.contains(['?', '#', ' '])) {
             bad("/path", "must be a path without query, fragment or spaces".into());
+        }
+        if let Some(Err(message)) = self.schema.as_ref().map(|schema| Schema::compile(&schema.to_string())) {
+            bad("/schema", message);
         }
         for (i, name) in self.object_members.iter().enumerate().filter(|(_, name)| name.is_empty()) {
             bad(&format!("/object_members/{i}"), format!("must be a member's name, not {name:?}"));
@@ -238,11 +247,63 @@ pub struct PointSettings {
     /// Overrides [`PointDef::max_total_ms`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_total_ms: Option<u32>,
+    /// When the record of an invocation is on disk.
+    pub audit: Audit,
+    /// Of which invocations question and final object are kept, without their secret members.
+    pub capture: Capture,
 }
 
 impl Default for PointSettings {
     fn default() -> Self {
-        PointSettings { enabled: true, max_total_ms: None }
+        PointSettings { enabled: true, max_total_ms: None, audit: Audit::Relaxed, capture: Capture::Failures }
+    }
+}
+
+/// When the record of an invocation is on disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Audit {
+    /// Within a tenth of a second after the answer; a crash loses at most that.
+    #[default]
+    Relaxed,
+    /// Before the answer, which waits for the disk.
+    Strict,
+}
+
+impl Audit {
+    /// The word used in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Audit::Relaxed => "relaxed",
+            Audit::Strict => "strict",
+        }
+    }
+}
+
+/// Of which invocations question and final object are kept.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Capture {
+    /// None.
+    Off,
+    /// Those in which a hook failed.
+    #[default]
+    Failures,
+    /// Those, and one in a hundred of the others.
+    Sampled,
+    /// All.
+    All,
+}
+
+impl Capture {
+    /// The word used in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Capture::Off => "off",
+            Capture::Failures => "failures",
+            Capture::Sampled => "sampled",
+            Capture::All => "all",
+        }
     }
 }
 
@@ -384,7 +445,7 @@ mod tests {
         for name in ["", "1x", "a b", "createUser", &"x".repeat(65)] {
             assert_eq!(PointDef::new(name, PointKind::Gate).validate().len(), 1, "{name}");
         }
-        let settings = PointSettings { enabled: false, max_total_ms: Some(5) };
+        let settings = PointSettings { enabled: false, max_total_ms: Some(5), ..PointSettings::default() };
         assert_eq!(settings.validate().len(), 1);
     }
 }

@@ -139,13 +139,16 @@ impl Secrets {
         }
     }
 
-    /// The text with every secret text (of four bytes or more) in it masked: a receiver may repeat
-    /// the password in its refusal, and refusals are kept.
+    /// The text with every secret text (of four bytes or more) in it masked, as it is and as JSON
+    /// writes it: a receiver may repeat the password in its refusal, and refusals are kept.
     pub fn mask<'t>(&self, text: &'t str) -> Cow<'t, str> {
         let mut out = Cow::Borrowed(text);
         self.each_text(&mut |secret| {
-            if out.contains(secret) {
-                out = Cow::Owned(out.replace(secret, MASK));
+            let quoted = Zeroizing::new(Value::from(secret).to_string());
+            for form in [secret, unquoted(&quoted)] {
+                if out.contains(form) {
+                    out = Cow::Owned(out.replace(form, MASK));
+                }
             }
         });
         out
@@ -157,11 +160,16 @@ impl Secrets {
         let mut found = false;
         self.each_text(&mut |secret| {
             let quoted = Zeroizing::new(Value::from(secret).to_string());
-            let inner = quoted.trim_matches('"');
+            let inner = unquoted(&quoted);
             found = found || contains(bytes, secret.as_bytes()) || contains(bytes, inner.as_bytes());
         });
         found
     }
+}
+
+/// A JSON text without its own quotes: a secret may begin or end with one.
+fn unquoted(text: &str) -> &str {
+    text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(text)
 }
 
 fn contains(haystack: &[u8], needle: &[u8]) -> bool {
@@ -224,6 +232,7 @@ mod tests {
         secrets.object = Lifted::lift(&mut json!({"q":{"pet":"Rex the dog"}}), &[at("/q")]);
         assert_eq!(secrets.mask("Rex the dog is no Wel\"come@123"), "*** is no ***");
         assert_eq!(secrets.mask("weak"), "weak");
+        assert_eq!(secrets.mask(r#"{"p":"Wel\"come@123"}"#), r#"{"p":"***"}"#);
         assert!(secrets.occur_in(br#"{"why":"Wel\"come@123 is weak"}"#));
         assert!(secrets.occur_in(b"Wel\"come@123"));
         assert!(!secrets.occur_in(b"Welcome@123"));

@@ -45,18 +45,20 @@ fn webhook(key: i64, revision: u32, config: WebhookConfig) -> Webhook {
         created_at: Timestamp::EPOCH,
         updated_at: Timestamp::EPOCH,
         deleted_at: None,
+        verification_error: None,
+        farewell: None,
     }
 }
 
 fn subscription(key: i64, events: &[&str], filter: Option<&str>, enabled: bool) -> Arc<Subscription> {
-    Arc::new(Subscription::compile(&webhook(key, 1, config(events, filter, enabled))).unwrap())
+    Arc::new(Subscription::compile(&webhook(key, 1, config(events, filter, enabled)), false).unwrap())
 }
 
 fn find(registry: &TenantRegistry, event_type: &str, data: &str) -> Vec<i64> {
     let event_type: EventType = event_type.parse().unwrap();
     let facts = MatchFacts { event_type: &event_type, subject: None, data: data.as_bytes(), attributes: None };
     let found = registry.matching(&facts, &mut FilterBudget::of_publish()).unwrap();
-    found.into_iter().map(|(key, _)| key.0).collect()
+    found.into_iter().map(|found| found.webhook.0).collect()
 }
 
 #[test]
@@ -86,14 +88,14 @@ fn each_webhook_once_by_ascending_key() {
 fn a_deleted_webhook_takes_nothing() {
     let mut deleted = webhook(1, 4, config(&["*"], None, true));
     deleted.deleted_at = Some(Timestamp::EPOCH);
-    assert!(!Subscription::compile(&deleted).unwrap().enabled);
+    assert!(!Subscription::compile(&deleted, false).unwrap().enabled);
 }
 
 #[test]
 fn bad_subscriptions_say_which_part() {
-    let bad = Subscription::compile(&webhook(1, 1, config(&["a.*", "us*"], None, true))).unwrap_err();
+    let bad = Subscription::compile(&webhook(1, 1, config(&["a.*", "us*"], None, true)), false).unwrap_err();
     assert!(matches!(bad, BadSubscription::Patterns(list) if list[0].0 == 1));
-    let bad = Subscription::compile(&webhook(1, 1, config(&["*"], Some("1 +"), true))).unwrap_err();
+    let bad = Subscription::compile(&webhook(1, 1, config(&["*"], Some("1 +"), true)), false).unwrap_err();
     assert!(matches!(bad, BadSubscription::Filter(_)));
 }
 
@@ -146,7 +148,8 @@ fn p5_what_filters_cost_is_known_beforehand_and_bounded_as_a_sum() {
 
     let budget = || FilterBudget::of(2.5 * one.filter_cost(&large).0);
     assert_eq!(registry.matching(&large, &mut budget()), Err(TooCostly));
-    assert_eq!(registry.matching(&facts(&group, data.as_bytes()), &mut budget()), Ok(vec![(WebhookKey(900), 1)]));
+    let matched = Match { webhook: WebhookKey(900), revision: 1, grouping: Grouping::default() };
+    assert_eq!(registry.matching(&facts(&group, data.as_bytes()), &mut budget()), Ok(vec![matched]));
     assert_eq!(one.matching(&large, &mut budget()), Ok(vec![]));
     // Many events of one call are a sum.
     let mut shared = budget();
@@ -169,7 +172,7 @@ fn reasons_of_the_matching_trace() {
     ];
     for (config, reason, text) in cases {
         let mut budget = FilterBudget::of_explanation();
-        assert_eq!(explain(config.as_ref(), &Facts::new(&facts), &mut budget), Ok(reason));
+        assert_eq!(explain(config.as_ref(), false, &Facts::new(&facts), &mut budget), Ok(reason));
         assert_eq!(reason.as_str(), text);
     }
 }
@@ -194,7 +197,7 @@ proptest! {
         let mut configs: BTreeMap<i64, WebhookConfig> =
             webhooks.iter().enumerate().map(|(i, (events, f, e))| make(i as i64, events, *f, *e)).collect();
         let compile = |(key, config): (&i64, &WebhookConfig)| {
-            Arc::new(Subscription::compile(&webhook(*key, 1, config.clone())).unwrap())
+            Arc::new(Subscription::compile(&webhook(*key, 1, config.clone()), false).unwrap())
         };
         let mut registry = TenantRegistry::new(1, configs.iter().map(compile));
         for (step, (key, events, f, e)) in changes.iter().enumerate() {
@@ -215,7 +218,7 @@ proptest! {
             .iter()
             .filter(|(_, config)| {
                 let mut budget = FilterBudget::of_explanation();
-                explain(Some(config), &Facts::new(&facts), &mut budget) == Ok(MatchReason::Matched)
+                explain(Some(config), false, &Facts::new(&facts), &mut budget) == Ok(MatchReason::Matched)
             })
             .map(|(key, _)| *key)
             .collect();
@@ -229,3 +232,84 @@ trait Pipe: Sized {
     }
 }
 impl<T> Pipe for T {}
+
+/// What matching says and what the trace says of one webhook, which must agree.
+fn judged(config: &WebhookConfig, require_all: bool, event_type: &str) -> MatchReason {
+    let event_type: EventType = event_type.parse().unwrap();
+    let facts = MatchFacts { event_type: &event_type, subject: None, data: b"{}", attributes: None };
+    let compiled = Subscription::compile(&webhook(1, 1, config.clone()), require_all).unwrap();
+    let registry = TenantRegistry::new(1, [Arc::new(compiled)]);
+    let matched = !registry.matching(&facts, &mut FilterBudget::of_publish()).unwrap().is_empty();
+    let reason = explain(Some(config), require_all, &Facts::new(&facts), &mut FilterBudget::of_explanation()).unwrap();
+    assert_eq!(matched, reason == MatchReason::Matched, "{event_type} {config:?}");
+    reason
+}
+
+#[test]
+fn an_endpoint_that_must_be_verified_and_is_not_matches_nothing() {
+    use crate::webhook::Verification;
+    let of = |mode: &str, required| WebhookConfig {
+        verification: Some(Verification { mode: mode.to_owned(), required }),
+        ..config(&["*"], None, true)
+    };
+    let plain = config(&["*"], None, true);
+    let verified = |config: &WebhookConfig| WebhookConfig { verified_at: Some(Timestamp::EPOCH), ..config.clone() };
+    for (config, require_all, expected) in [
+        (plain.clone(), false, MatchReason::Matched),
+        (plain.clone(), true, MatchReason::Unverified),
+        (verified(&plain), true, MatchReason::Matched),
+        (of("post", None), false, MatchReason::Matched),
+        (of("post", Some(true)), false, MatchReason::Unverified),
+        (of("post", Some(false)), true, MatchReason::Unverified),
+        (of("options", Some(true)), false, MatchReason::Unverified),
+        (verified(&of("options", Some(true))), true, MatchReason::Matched),
+        (of("none", None), true, MatchReason::Unverified),
+        (WebhookConfig { enabled: false, ..of("post", Some(true)) }, false, MatchReason::Disabled),
+    ] {
+        assert_eq!(judged(&config, require_all, "user.created"), expected, "{config:?} {require_all}");
+    }
+    let okta = WebhookConfig { profile: "okta".to_owned(), ..plain };
+    let expected = if crate::profiles::profile_or_default("okta").verification().required {
+        MatchReason::Unverified
+    } else {
+        MatchReason::Matched
+    };
+    assert_eq!(judged(&okta, false, "user.created"), expected);
+}
+
+#[test]
+fn own_events_go_to_who_asks_for_them_by_name() {
+    for (pattern, event_type, expected) in [
+        ("*", "gatepost.webhook.created", false),
+        ("all", "gatepost.webhook.created", false),
+        ("gatepost.*", "gatepost.webhook.created", true),
+        ("gatepost.webhook.*", "gatepost.delivery.exhausted", false),
+        ("gatepost.webhook.deleted", "gatepost.webhook.deleted", true),
+        ("webhook.created", "gatepost.webhook.created", false),
+    ] {
+        let matched = judged(&config(&[pattern], None, true), false, event_type) == MatchReason::Matched;
+        assert_eq!(matched, expected, "{pattern} {event_type}");
+    }
+    // A profile with names of its own for them: who asks for the name, not who asks for all.
+    for (pattern, event_type, expected) in [
+        ("webhook.created", "gatepost.webhook.created", true),
+        ("webhook.*", "gatepost.webhook.deleted", true),
+        ("webhook.created", "gatepost.webhook.updated", false),
+        ("webhook.*", "gatepost.webhook.disabled", false),
+        ("webhook.created", "webhook.created", true),
+        ("*", "gatepost.webhook.created", false),
+    ] {
+        let own = WebhookConfig { profile: "ferriskey".to_owned(), ..config(&[pattern], None, true) };
+        assert_eq!(judged(&own, false, event_type) == MatchReason::Matched, expected, "{pattern} {event_type}");
+    }
+}
+
+#[test]
+fn a_type_without_a_path_is_not_matched_where_paths_are_the_address() {
+    let profile = crate::profiles::profile_or_default("cymmetri");
+    let by_path = WebhookConfig { profile: "cymmetri".to_owned(), ..config(&["*"], None, true) };
+    let expected = if profile.by_path() { MatchReason::NoPath } else { MatchReason::Matched };
+    assert_eq!(judged(&by_path, false, "user.created"), expected);
+    let named = WebhookConfig { paths: [("user.created".to_owned(), "/made".to_owned())].into(), ..by_path };
+    assert_eq!(judged(&named, false, "user.created"), MatchReason::Matched);
+}

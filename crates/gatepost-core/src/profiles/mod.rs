@@ -1,24 +1,81 @@
-//! Profiles: named presets of format, signing, acknowledgement and retry.
+//! Profiles: named presets of format, signing, addressing, verification, acknowledgement and retry.
 //!
-//! A profile is one folder here and one line in [`all`]; nothing else in the engine or the store
-//! names a system. A profile without a wire form holds only its policy and takes no webhooks yet.
-
-use bytes::Bytes;
-
-use crate::event::Event;
-use crate::retry::RetryPolicy;
-use crate::signing::Signer;
-use crate::{TenantId, Timestamp};
+//! What a webhook may choose by name comes from the *folders* below: formats, signing schemes, ways of
+//! verification, and the profile that presets them. A system is one folder here and one line in
+//! [`FOLDERS`]; nothing else in core, engine or store names it. A profile without a format holds only
+//! its rules and takes no webhooks yet.
+//!
+//! How a request comes to be: [`Wire`] renders the body from the webhook's configuration at the
+//! revision the delivery was made under (P3); [`SigningPlan`] says what signs, with today's keys;
+//! [`address`] says where it goes.
 
 mod cloudevents;
-mod cryptr;
+mod common;
+pub mod cryptr;
 mod cymmetri;
-mod ferriskey;
-mod okta;
+mod facts;
+pub mod ferriskey;
+mod foreign;
+mod format;
+pub mod okta;
+mod payload;
+mod plan;
+mod scheme;
 mod standard;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+mod verification;
+mod wire;
+
+use std::borrow::Cow;
+
+use serde_json::{Map, Value};
+
+use crate::event::EventType;
+use crate::own_events::OwnEvent;
+use crate::retry::RetryPolicy;
+use crate::webhook::WebhookConfig;
+use crate::{Entropy, Timestamp, WebhookId};
+
+pub use facts::{BatchFacts, Frame, Item, RenderFacts, SignFacts};
+pub use format::{BatchFormat, Format};
+pub use payload::{BadPointer, POINTER_MAX, tokens as pointer_tokens};
+pub use plan::{BadRotation, Signers, SigningPlan};
+pub use scheme::{KeyForm, Scheme, SchemeHeader, SignedHeader, SignedHeaders, Signer};
+pub use verification::{Answer, Ask, AskFacts, Challenge, DefaultVerification, VerificationMode};
+pub use wire::{Wire, WireError, format_of};
 
 /// The profile of a webhook that names none.
 pub const DEFAULT: &str = "standard";
+
+/// Every folder, in the order its names are listed to people. A system's one line.
+static FOLDERS: &[Folder] = &[
+    standard::FOLDER,
+    cloudevents::FOLDER,
+    common::FOLDER,
+    cryptr::FOLDER,
+    ferriskey::FOLDER,
+    okta::FOLDER,
+    cymmetri::FOLDER,
+];
+
+/// What one folder brings.
+struct Folder {
+    profile: Option<&'static dyn Profile>,
+    formats: &'static [&'static dyn Format],
+    schemes: &'static [&'static dyn Scheme],
+    modes: &'static [&'static dyn VerificationMode],
+    /// Names of headers, lower-case, no webhook may set for itself; one that ends in `-` stands for all
+    /// that begin with it.
+    reserved: &'static [&'static str],
+}
+
+impl Folder {
+    /// Brings nothing.
+    const EMPTY: Folder = Folder { profile: None, formats: &[], schemes: &[], modes: &[], reserved: &[] };
+}
 
 /// A named preset.
 pub trait Profile: Send + Sync {
@@ -28,66 +85,105 @@ pub trait Profile: Send + Sync {
     /// How answers are judged and failures retried, before a webhook's overrides.
     fn retry(&self) -> &RetryPolicy;
 
-    /// How an event looks on the wire; `None` when webhooks of this profile cannot be made yet.
-    fn wire(&self) -> Option<&dyn Wire>;
+    /// How events look in a body; `None` when webhooks of this profile cannot be made yet.
+    fn format(&self) -> Option<&'static dyn Format>;
+
+    /// How requests are signed.
+    fn schemes(&self) -> &'static [&'static dyn Scheme] {
+        &[]
+    }
 
     /// Whether webhooks of this profile can be made.
     fn registrable(&self) -> bool {
-        self.wire().is_some()
+        self.format().is_some()
     }
 
     /// Whether sustained failure disables a webhook of this profile.
     fn auto_disable(&self) -> bool {
         true
     }
+
+    /// How endpoints prove that they want what they get.
+    fn verification(&self) -> DefaultVerification {
+        DefaultVerification::NONE
+    }
+
+    /// Whether each event type has a path below the webhook's URL.
+    fn by_path(&self) -> bool {
+        false
+    }
+
+    /// The path of a type the webhook's `paths` do not name; `None`: it has none.
+    fn default_path<'t>(&self, event_type: &'t EventType) -> Option<&'t str> {
+        let _ = event_type;
+        None
+    }
+
+    /// What tests (without a type) and verification by `post` send instead of a `gatepost.ping` event.
+    fn probe(&self) -> Option<Probe> {
+        None
+    }
+
+    /// Everything wrong with a webhook's `options`: pointers into it, and messages.
+    fn check_options(&self, options: &Map<String, Value>) -> Vec<(String, String)> {
+        unknown_options(options, &[])
+    }
+
+    /// Minutes a credential for calls back lives that goes out with every request; `None`: none does.
+    fn callback_minutes(&self, options: &Map<String, Value>) -> Option<u32> {
+        let _ = options;
+        None
+    }
+
+    /// The name under which webhooks of this profile ask for, and hear, one of Gatepost's own events;
+    /// `None`: Gatepost's own.
+    fn own_name(&self, own: OwnEvent) -> Option<&'static str> {
+        let _ = own;
+        None
+    }
+
+    /// The id of a new webhook. A system whose own ids hold fewer bits draws only those here, so that
+    /// [`Profile::native_id`] loses none.
+    fn new_webhook_id(&self, at: Timestamp, entropy: &dyn Entropy) -> WebhookId {
+        WebhookId::new(at, entropy)
+    }
+
+    /// A webhook's id as this system writes ids: in bodies, and in its own API.
+    fn native_id(&self, id: WebhookId) -> String {
+        id.to_string()
+    }
+
+    /// The webhook a text of [`Profile::native_id`] means.
+    fn parse_native_id(&self, text: &str) -> Option<WebhookId> {
+        text.parse().ok()
+    }
 }
 
-/// What a body is made of: facts frozen when the event was accepted, so that the same facts always
-/// make the same bytes (P3).
-#[derive(Clone, Copy, Debug)]
-pub struct RenderFacts<'a> {
-    /// What happened.
-    pub event: &'a Event,
-    /// Whose event it is.
-    pub tenant_id: &'a TenantId,
+/// A request that only asks whether somebody is there: signed like any other, at a path of its own.
+#[derive(Clone, Copy)]
+pub struct Probe {
+    /// The path below the webhook's URL.
+    pub path: &'static str,
+    /// The body; JSON.
+    pub body: &'static [u8],
+    /// Whether an answer is a yes; else why not.
+    pub judge: fn(&Answer<'_>) -> Result<(), String>,
 }
 
-/// What the signature headers of one attempt are made of.
-#[derive(Clone, Copy, Debug)]
-pub struct SignFacts<'a> {
-    /// The id a receiver tells duplicates by: the event's.
-    pub message_id: &'a str,
-    /// The attempt's time.
-    pub now: Timestamp,
-    /// The body, exactly as sent.
-    pub body: &'a [u8],
-}
-
-/// Format and signing of one profile.
-pub trait Wire: Send + Sync {
-    /// The value of `content-type`.
-    fn content_type(&self) -> &'static str;
-
-    /// The body of a single event.
-    fn body(&self, facts: &RenderFacts<'_>) -> Bytes;
-
-    /// The names of the headers [`Wire::sign`] appends, in its order.
-    fn signed_headers(&self) -> &'static [&'static str];
-
-    /// Appends the headers (lower-case name, value) that carry id, time and signature.
-    fn sign(&self, signer: &Signer, facts: &SignFacts<'_>, headers: &mut Vec<(&'static str, String)>);
+/// Every member of `options` that is not in `known`, as [`Profile::check_options`] answers it.
+pub fn unknown_options(options: &Map<String, Value>, known: &[&str]) -> Vec<(String, String)> {
+    let unknown = options.keys().filter(|name| !known.contains(&name.as_str()));
+    let message = if known.is_empty() {
+        "this profile has no options".to_owned()
+    } else {
+        format!("is no option of this profile; it has {}", known.join(", "))
+    };
+    unknown.map(|name| (format!("/{}", name.replace('~', "~0").replace('/', "~1")), message.clone())).collect()
 }
 
 /// Every profile, in the order they are listed to people.
-pub fn all() -> &'static [&'static dyn Profile] {
-    &[
-        &standard::Standard,
-        &cloudevents::CloudEvents,
-        &cryptr::Cryptr,
-        &ferriskey::FerrisKey,
-        &okta::Okta,
-        &cymmetri::Cymmetri,
-    ]
+pub fn all() -> impl Iterator<Item = &'static dyn Profile> {
+    FOLDERS.iter().filter_map(|folder| folder.profile)
 }
 
 /// The profile with this name, else the default one.
@@ -97,28 +193,107 @@ pub fn profile_or_default(name: &str) -> &'static dyn Profile {
 
 /// The profile with this name.
 pub fn profile(name: &str) -> Option<&'static dyn Profile> {
-    all().iter().copied().find(|profile| profile.name() == name)
+    all().find(|profile| profile.name() == name)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// Every format, in the order they are listed to people.
+pub fn formats() -> impl Iterator<Item = &'static dyn Format> {
+    FOLDERS.iter().flat_map(|folder| folder.formats).copied()
+}
 
-    #[test]
-    fn the_list_of_profiles() {
-        let names: Vec<_> = all().iter().map(|p| (p.name(), p.registrable(), p.auto_disable())).collect();
-        assert_eq!(
-            names,
-            [
-                ("standard", true, true),
-                ("cloudevents", true, true),
-                ("cryptr", false, false),
-                ("ferriskey", false, true),
-                ("okta", false, true),
-                ("cymmetri", false, true),
-            ]
-        );
-        assert!(profile(DEFAULT).is_some_and(|p| p.registrable()));
-        assert!(profile("Standard").is_none());
+/// The format with this name.
+pub fn format(name: &str) -> Option<&'static dyn Format> {
+    formats().find(|format| format.name() == name)
+}
+
+/// Every signing scheme, in the order they are listed to people.
+pub fn schemes() -> impl Iterator<Item = &'static dyn Scheme> {
+    FOLDERS.iter().flat_map(|folder| folder.schemes).copied()
+}
+
+/// The signing scheme with this name.
+pub fn scheme(name: &str) -> Option<&'static dyn Scheme> {
+    schemes().find(|scheme| scheme.name() == name)
+}
+
+/// Every way of verification, in the order they are listed to people.
+pub fn modes() -> impl Iterator<Item = &'static dyn VerificationMode> {
+    FOLDERS.iter().flat_map(|folder| folder.modes).copied()
+}
+
+/// The way of verification with this name.
+pub fn mode(name: &str) -> Option<&'static dyn VerificationMode> {
+    modes().find(|mode| mode.name() == name)
+}
+
+/// Whether a header (lower-case) belongs to a signature or a format and no webhook may set it itself.
+pub fn is_reserved_header(name: &str) -> bool {
+    FOLDERS.iter().flat_map(|folder| folder.reserved).any(|reserved| match reserved.strip_suffix('-') {
+        Some(_) => name.starts_with(reserved),
+        None => name == *reserved,
+    })
+}
+
+/// How a webhook's endpoint is verified, defaults applied.
+#[derive(Clone, Copy)]
+pub struct Verifying {
+    /// How.
+    pub mode: &'static dyn VerificationMode,
+    /// Whether nothing is sent before it has succeeded.
+    pub required: bool,
+}
+
+/// How a webhook's endpoint is verified: its own choice, else its profile's. `require_all`: the
+/// tenant's `require_verification`, under which a webhook without a way of its own proves itself by
+/// `post`.
+pub fn verifying(config: &WebhookConfig, require_all: bool) -> Verifying {
+    let default = profile_or_default(&config.profile).verification();
+    let (name, required) = match &config.verification {
+        // A way that asks nothing requires nothing unless it says so.
+        Some(choice) => (&*choice.mode, choice.required.unwrap_or(default.required && choice.mode != "none")),
+        None => (default.mode, default.required),
+    };
+    let name = if require_all && name == "none" { "post" } else { name };
+    // A mode this server does not have (any more) is asked for in the usual way.
+    let mode = mode(name).unwrap_or(&verification::Post);
+    Verifying { mode, required: required || require_all }
+}
+
+/// Where an event goes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Address<'a> {
+    /// To the webhook's URL.
+    Url,
+    /// To this path below it; see [`below`].
+    Path(&'a str),
+    /// Nowhere: the type has no path, so the webhook does not match it.
+    Nowhere,
+}
+
+/// Where an event of this type goes.
+pub fn address<'a>(config: &'a WebhookConfig, event_type: &'a EventType) -> Address<'a> {
+    let profile = profile_or_default(&config.profile);
+    if !profile.by_path() {
+        return Address::Url;
     }
+    let own = config.paths.get(event_type.as_str()).map(String::as_str);
+    own.or_else(|| profile.default_path(event_type)).map_or(Address::Nowhere, Address::Path)
+}
+
+/// The URL an event goes to; `None`: nowhere.
+pub fn url_of<'a>(config: &'a WebhookConfig, event_type: &EventType) -> Option<Cow<'a, str>> {
+    match address(config, event_type) {
+        Address::Url => Some(Cow::Borrowed(&config.url)),
+        Address::Path(path) => Some(Cow::Owned(below(&config.url, path))),
+        Address::Nowhere => None,
+    }
+}
+
+/// The URL of `path` below `url`: joined by one slash, before a query if there is one.
+pub fn below(url: &str, path: &str) -> String {
+    let (base, query) = match url.find(['?', '#']) {
+        Some(at) => url.split_at(at),
+        None => (url, ""),
+    };
+    format!("{}/{}{query}", base.trim_end_matches('/'), path.trim_start_matches('/'))
 }

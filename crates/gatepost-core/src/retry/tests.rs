@@ -43,7 +43,7 @@ fn waits_of_every_profile() {
         ("okta", with(&[0.0]), 1, 0.1),
         ("cymmetri", standard.to_vec(), 0, 0.1),
     ];
-    assert_eq!(cases.len(), profiles::all().len());
+    assert_eq!(cases.len(), profiles::all().count());
     for (name, waits, exact, jitter) in cases {
         let policy = policy(name);
         for (i, wait) in waits.iter().enumerate() {

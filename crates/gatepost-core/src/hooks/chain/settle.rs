@@ -86,6 +86,7 @@ impl Chain {
             )
             .map_err(|place| Failure::new(NotAllowedChange, place.to_string()))?;
             if !applied.changes.is_empty() {
+                fits(hook, &applied.object)?;
                 if kind == PointKind::Mutate {
                     result = HookResult::Changed;
                 }
@@ -160,13 +161,17 @@ impl Chain {
     fn say(&mut self, slot: usize, hook: &PlannedHook, messages: Vec<AnswerMessage>, severity: Severity) {
         let secrets = &self.invocation.secrets;
         let masked = |text: String| secrets.mask(&text).into_owned();
-        let said = messages.into_iter().map(|message| Message {
-            severity,
-            code: masked(message.code),
-            text: message.text.map(masked),
-            path: message.path.map(masked),
-            hook: hook.id,
-            platform_code: message.platform_code.map(masked),
+        let said = messages.into_iter().map(|message| {
+            // The platform's code is made of the code, written in capitals.
+            let shown = secrets.mask(&message.code) == message.code;
+            Message {
+                severity,
+                platform_code: message.platform_code.filter(|_| shown).map(masked),
+                code: masked(message.code),
+                text: message.text.map(masked),
+                path: message.path.map(masked),
+                hook: hook.id,
+            }
         });
         let said: Vec<_> = said.collect();
         self.entries[slot].messages.extend(said);
@@ -184,6 +189,15 @@ pub(super) fn note(row: &mut crate::hooks::decision::HookRow, report: &Report) {
 
 pub(super) fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// Whether the object still fits its point's schema.
+fn fits(hook: &PlannedHook, object: &Value) -> Result<(), Failure> {
+    let Some(schema) = &hook.schema else { return Ok(()) };
+    match schema.violations(object.to_string().as_bytes()).first() {
+        None => Ok(()),
+        Some(violation) => Err(Failure::new(FailureClass::Schema, format!("at {:?}", violation.pointer))),
+    }
 }
 
 /// Whether the receiver is to blame. A silence shorter than the least the hook asked for is ours.

@@ -21,6 +21,13 @@ impl HookConfig {
     /// # Errors
     /// Every wrong or unknown member.
     pub fn read(members: Map<String, Value>) -> Result<HookWrite, Vec<FieldError>> {
+        let (write, errors) = HookConfig::read_all(members);
+        if errors.is_empty() { Ok(write) } else { Err(errors) }
+    }
+
+    /// As [`HookConfig::read`], but what could be read is given together with everything wrong or
+    /// unknown, so that the rest can be judged too. What could not be read has its default.
+    pub fn read_all(members: Map<String, Value>) -> (HookWrite, Vec<FieldError>) {
         let mut errors = Vec::new();
         let mut r = Reader::new(members, "", &mut errors);
         let mut config = HookConfig::new(r.need_text("name"), r.need_text("point"), r.need_text("url"));
@@ -54,7 +61,7 @@ impl HookConfig {
         config.enabled = r.flag("enabled", true);
         let secret = r.text("secret").filter(|text| text != MASK).map(Secret::new);
         r.finish();
-        if errors.is_empty() { Ok(HookWrite { config, secret, headers, auth_secret }) } else { Err(errors) }
+        (HookWrite { config, secret, headers, auth_secret }, errors)
     }
 }
 

@@ -6,12 +6,16 @@
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
-use super::standard::{self, concat, sign_standard};
-use super::{Profile, RenderFacts, SignFacts, Wire};
+use super::format::{BatchFormat, Format};
+use super::scheme::Scheme;
+use super::standard::{self, concat};
+use super::{BatchFacts, Folder, Frame, Item, Profile, RenderFacts};
 use crate::retry::RetryPolicy;
-use crate::signing::Signer;
 
-pub(super) struct CloudEvents;
+pub(super) const FOLDER: Folder =
+    Folder { profile: Some(&CloudEvents), formats: &[&CloudEvents], reserved: &["ce-"], ..Folder::EMPTY };
+
+struct CloudEvents;
 
 impl Profile for CloudEvents {
     fn name(&self) -> &'static str {
@@ -22,47 +26,81 @@ impl Profile for CloudEvents {
         &standard::RETRY
     }
 
-    fn wire(&self) -> Option<&dyn Wire> {
-        Some(self)
+    fn format(&self) -> Option<&'static dyn Format> {
+        Some(&CloudEvents)
+    }
+
+    fn schemes(&self) -> &'static [&'static dyn Scheme] {
+        &[&standard::Symmetric]
     }
 }
 
-impl Wire for CloudEvents {
+impl Format for CloudEvents {
+    fn name(&self) -> &'static str {
+        "cloudevents"
+    }
+
     fn content_type(&self) -> &'static str {
         "application/cloudevents+json; charset=utf-8"
     }
 
     fn body(&self, facts: &RenderFacts<'_>) -> Bytes {
-        let event = facts.event;
-        let attributes: Map<String, Value> =
-            event.attributes.as_deref().and_then(|raw| serde_json::from_slice(raw).ok()).unwrap_or_default();
-        let source = match attributes.get("source") {
-            Some(Value::String(source)) if is_uri_reference(source) => source.clone(),
-            _ => format!("urn:gatepost:tenant:{}", facts.tenant_id),
-        };
-        let mut head = String::with_capacity(256);
-        head.push_str("{\"specversion\":\"1.0\"");
-        push_member(&mut head, "id", &event.id.as_str().into());
-        push_member(&mut head, "source", &source.into());
-        push_member(&mut head, "type", &event.event_type.as_str().into());
-        push_member(&mut head, "time", &event.timestamp.to_string().into());
-        if let Some(subject) = &event.subject {
-            push_member(&mut head, "subject", &subject.id.as_str().into());
-        }
-        push_member(&mut head, "datacontenttype", &"application/json".into());
-        for (name, value) in attributes.iter().filter(|(name, value)| is_extension(name, value)) {
-            push_member(&mut head, name, value);
-        }
-        concat(&[head.as_bytes(), b",\"data\":", &event.data], b"}")
+        let head = head(facts.item, facts.frame);
+        concat(&[head.as_bytes(), data(facts.item), b"}"])
     }
 
-    fn signed_headers(&self) -> &'static [&'static str] {
-        &standard::STANDARD_HEADERS
+    fn batch(&self) -> Option<&dyn BatchFormat> {
+        Some(self)
+    }
+}
+
+/// "JSON Batch Format" of the JSON event format 1.0.2, section 4.
+impl BatchFormat for CloudEvents {
+    fn content_type(&self) -> &'static str {
+        "application/cloudevents-batch+json; charset=utf-8"
     }
 
-    fn sign(&self, signer: &Signer, facts: &SignFacts<'_>, headers: &mut Vec<(&'static str, String)>) {
-        sign_standard(signer, facts, headers);
+    fn body(&self, facts: &BatchFacts<'_>) -> Bytes {
+        let heads: Vec<_> = facts.items.iter().map(|item| head(item, facts.frame)).collect();
+        let mut parts: Vec<&[u8]> = Vec::with_capacity(2 + 4 * heads.len());
+        parts.push(b"[");
+        for (i, (head, item)) in heads.iter().zip(facts.items).enumerate() {
+            parts.extend([if i == 0 { b"".as_slice() } else { b"," }, head.as_bytes(), data(item), b"}"]);
+        }
+        parts.push(b"]");
+        concat(&parts)
     }
+}
+
+fn data<'a>(item: &'a Item<'_>) -> &'a [u8] {
+    // The payload is never cut here: there always is some.
+    item.data.as_deref().unwrap_or(b"null")
+}
+
+/// Everything up to the value of `data`.
+fn head(item: &Item<'_>, frame: &Frame<'_>) -> String {
+    let event = item.event;
+    let attributes: Map<String, Value> =
+        event.attributes.as_deref().and_then(|raw| serde_json::from_slice(raw).ok()).unwrap_or_default();
+    let source = match attributes.get("source") {
+        Some(Value::String(source)) if is_uri_reference(source) => source.clone(),
+        _ => format!("urn:gatepost:tenant:{}", frame.tenant_id),
+    };
+    let mut head = String::with_capacity(256);
+    head.push_str("{\"specversion\":\"1.0\"");
+    push_member(&mut head, "id", &event.id.as_str().into());
+    push_member(&mut head, "source", &source.into());
+    push_member(&mut head, "type", &event.event_type.as_str().into());
+    push_member(&mut head, "time", &event.timestamp.to_string().into());
+    if let Some(subject) = &event.subject {
+        push_member(&mut head, "subject", &subject.id.as_str().into());
+    }
+    push_member(&mut head, "datacontenttype", &"application/json".into());
+    for (name, value) in attributes.iter().filter(|(name, value)| is_extension(name, value)) {
+        push_member(&mut head, name, value);
+    }
+    head.push_str(",\"data\":");
+    head
 }
 
 fn push_member(out: &mut String, name: &str, value: &Value) {
@@ -98,26 +136,32 @@ fn is_uri_reference(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use super::super::Wire;
+    use super::super::testing::{config, event, framed};
     use super::*;
-    use crate::event::{Event, Subject, Urgency};
-    use crate::{EventSeq, TenantKey, Timestamp};
+    use crate::event::{Event, Subject};
+
+    fn with(attributes: Option<&'static str>, subject: Option<Subject>) -> Event {
+        Event { attributes: attributes.map(Bytes::from), ..event("evt_1", subject, b"{ \"b\":1.00, \"a\" : [ ] }") }
+    }
 
     fn body(attributes: Option<&'static str>, subject: Option<Subject>) -> String {
-        let event = Event {
-            seq: EventSeq(7),
-            tenant: TenantKey(1),
-            id: "evt_1".parse().unwrap(),
-            event_type: "user.created".parse().unwrap(),
-            timestamp: "2026-11-22T10:00:00Z".parse().unwrap(),
-            accepted_at: Timestamp::from_secs(1),
-            subject,
-            urgency: Urgency::Normal,
-            attributes: attributes.map(Bytes::from),
-            data: Bytes::from_static(b"{ \"b\":1.00, \"a\" : [ ] }"),
-            registry_version: 1,
-        };
-        let bytes = CloudEvents.body(&RenderFacts { event: &event, tenant_id: &"acme".parse().unwrap() });
+        let event = with(attributes, subject);
+        let bytes = framed(|frame| Wire::of(&config("cloudevents")).unwrap().body(&event, frame));
         String::from_utf8(bytes.to_vec()).unwrap()
+    }
+
+    #[test]
+    fn a_batch_is_an_array_of_events_as_if_alone() {
+        let subject = Subject { kind: None, id: "u".into() };
+        let events = [Arc::new(with(None, None)), Arc::new(with(Some("{\"region\":\"eu\"}"), Some(subject.clone())))];
+        let wire = Wire::of(&config("cloudevents")).unwrap();
+        assert_eq!(wire.batch_content_type(), "application/cloudevents-batch+json; charset=utf-8");
+        let batch = framed(|frame| wire.batch(&events, frame)).unwrap();
+        let (one, two) = (body(None, None), body(Some("{\"region\":\"eu\"}"), Some(subject)));
+        assert_eq!(batch, format!("[{one},{two}]"));
     }
 
     #[test]
@@ -126,7 +170,7 @@ mod tests {
             body(None, Some(Subject { kind: Some("user".into()), id: "u\"1".into() })),
             concat!(
                 r#"{"specversion":"1.0","id":"evt_1","source":"urn:gatepost:tenant:acme","type":"user.created","#,
-                r#""time":"2026-11-22T10:00:00Z","subject":"u\"1","datacontenttype":"application/json","#,
+                r#""time":"2026-11-22T10:00:00.5Z","subject":"u\"1","datacontenttype":"application/json","#,
                 r#""data":{ "b":1.00, "a" : [ ] }}"#
             )
         );

@@ -1,12 +1,23 @@
-//! Profile `cymmetri`: the rules of Cymmetri's notify hooks. Its wire form is not here yet.
+//! Profile `cymmetri`: Cymmetri's notify hooks. One base URL, a path per event, and a token for the one
+//! request it comes with. (Its blocking hooks are [`crate::hooks`]' dialect of the same name.)
+
+mod options;
+mod scheme;
 
 use std::borrow::Cow;
 
-use super::standard::{EVERYTHING, RETRY_AFTER, WAITS};
-use super::{Profile, Wire};
+use bytes::Bytes;
+use serde_json::{Map, Value};
+
+use super::format::Format;
+use super::scheme::Scheme;
+use super::standard::{EVERYTHING, RETRY_AFTER, WAITS, concat};
+use super::verification::Answer;
+use super::{DefaultVerification, Folder, Probe, Profile, RenderFacts};
+use crate::event::EventType;
 use crate::retry::{GoneRule, RetryPolicy};
 
-/// As `standard`, with Cymmetri's shorter timeout.
+/// As `standard`, with a shorter timeout.
 const RETRY: RetryPolicy = RetryPolicy {
     waits: Cow::Borrowed(&WAITS),
     exact_waits: 0,
@@ -17,18 +28,92 @@ const RETRY: RetryPolicy = RetryPolicy {
     timeout_ms: 10_000,
 };
 
-pub(super) struct Cymmetri;
+pub(super) const FOLDER: Folder =
+    Folder { profile: Some(&Cymmetri), formats: &[&Cymmetri], schemes: &[&scheme::Cymmetri], ..Folder::EMPTY };
+
+const NAME: &str = "cymmetri";
+/// The family its types are in; a type's path is what follows.
+const FAMILY: &str = "cymmetri.";
+/// The type of the connection check, whose body has no `request`.
+const TEST: &str = "cymmetri.test";
+
+struct Cymmetri;
 
 impl Profile for Cymmetri {
     fn name(&self) -> &'static str {
-        "cymmetri"
+        NAME
     }
 
     fn retry(&self) -> &RetryPolicy {
         &RETRY
     }
 
-    fn wire(&self) -> Option<&dyn Wire> {
-        None
+    fn format(&self) -> Option<&'static dyn Format> {
+        Some(&Cymmetri)
+    }
+
+    fn schemes(&self) -> &'static [&'static dyn Scheme] {
+        &[&scheme::Cymmetri]
+    }
+
+    fn verification(&self) -> DefaultVerification {
+        DefaultVerification { mode: "post", required: false }
+    }
+
+    fn by_path(&self) -> bool {
+        true
+    }
+
+    fn default_path<'t>(&self, event_type: &'t EventType) -> Option<&'t str> {
+        event_type.as_str().strip_prefix(FAMILY).filter(|path| !path.contains('.'))
+    }
+
+    /// "Save & test".
+    fn probe(&self) -> Option<Probe> {
+        Some(Probe { path: "/test", body: b"{}", judge })
+    }
+
+    fn callback_minutes(&self, options: &Map<String, Value>) -> Option<u32> {
+        options::callback_minutes(options)
+    }
+
+    fn check_options(&self, options: &Map<String, Value>) -> Vec<(String, String)> {
+        options::check(options)
     }
 }
+
+/// The document shows `{"response":{}}`; nothing at all, or nothing in it, is a yes too.
+fn judge(answer: &Answer<'_>) -> Result<(), String> {
+    answer.ok()?;
+    if answer.body.trim_ascii().is_empty() {
+        return Ok(());
+    }
+    let wanted = "wanted is {\"response\":{}}";
+    let body: Value = serde_json::from_slice(answer.body).map_err(|_| format!("the answer is not JSON; {wanted}"))?;
+    let Value::Object(members) = body else { return Err(format!("the answer is no object; {wanted}")) };
+    match members.get("response") {
+        None if members.is_empty() => Ok(()),
+        Some(Value::Object(response)) if response.get("error") == Some(&Value::Bool(true)) => {
+            Err("the answer is a refusal: response.error is true".into())
+        }
+        Some(Value::Object(_)) => Ok(()),
+        _ => Err(format!("the answer has no object response; {wanted}")),
+    }
+}
+
+impl Format for Cymmetri {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn body(&self, facts: &RenderFacts<'_>) -> Bytes {
+        if facts.item.event.event_type.as_str() == TEST {
+            return Bytes::from_static(b"{}");
+        }
+        let data = facts.item.data.as_deref().unwrap_or(b"null");
+        concat(&[b"{\"request\":", data, b"}"])
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,10 +1,21 @@
-//! Profile `okta`: the rules of Okta's event hooks. Its wire form is not here yet.
+//! Profile `okta`: event hooks as Okta sends them. Requests carry no signature: the receiver knows us by
+//! the static header of the webhook's `auth`.
+
+pub mod el;
+mod log_event;
+mod verification;
 
 use std::borrow::Cow;
 
+use bytes::Bytes;
+use serde_json::{Map, Value};
+
+use super::foreign::{base62, fixed, from_base62, uuid_of_delivery};
+use super::format::{BatchFormat, Format};
 use super::standard::{RETRY_AFTER, WAITS};
-use super::{Profile, Wire};
+use super::{BatchFacts, DefaultVerification, Folder, Frame, Item, Profile, RenderFacts};
 use crate::retry::{GoneRule, RetryClass, RetryPolicy};
+use crate::{Entropy, Timestamp, WebhookId};
 
 /// One retry at once, then the standard list.
 const RETRY: RetryPolicy = RetryPolicy {
@@ -19,18 +30,108 @@ const RETRY: RetryPolicy = RetryPolicy {
     timeout_ms: 3_000,
 };
 
-pub(super) struct Okta;
+pub(super) const FOLDER: Folder = Folder {
+    profile: Some(&Okta),
+    formats: &[&Okta],
+    modes: &[&verification::HeaderChallenge],
+    reserved: &["x-okta-"],
+    ..Folder::EMPTY
+};
+
+/// The profile's name.
+pub const NAME: &str = "okta";
+
+/// Where its API is, below the server's own address: what stands for an org's.
+pub const API_PATH: &str = "/compat/okta/api/v1/eventHooks";
+
+const ID_PREFIX: &str = "who";
+/// Characters of an id after its prefix.
+const ID_LEN: usize = 17;
+/// Bytes of an id: 6 of milliseconds, 6 of chance. 17 digits in base 62 hold no more than 12 whole bytes.
+const ID_BYTES: usize = 12;
+
+struct Okta;
 
 impl Profile for Okta {
     fn name(&self) -> &'static str {
-        "okta"
+        NAME
     }
 
     fn retry(&self) -> &RetryPolicy {
         &RETRY
     }
 
-    fn wire(&self) -> Option<&dyn Wire> {
-        None
+    fn format(&self) -> Option<&'static dyn Format> {
+        Some(&Okta)
+    }
+
+    fn verification(&self) -> DefaultVerification {
+        DefaultVerification { mode: verification::NAME, required: true }
+    }
+
+    fn new_webhook_id(&self, at: Timestamp, entropy: &dyn Entropy) -> WebhookId {
+        let mut bytes = WebhookId::new(at, entropy).to_bytes();
+        bytes[6..10].fill(0);
+        WebhookId::from_bytes(bytes)
+    }
+
+    fn native_id(&self, id: WebhookId) -> String {
+        let bytes = id.to_bytes();
+        let mut short = [0; ID_BYTES];
+        short[..6].copy_from_slice(&bytes[..6]);
+        short[6..].copy_from_slice(&bytes[10..]);
+        format!("{ID_PREFIX}{}", base62(&short, ID_LEN))
+    }
+
+    fn parse_native_id(&self, text: &str) -> Option<WebhookId> {
+        let short = text.strip_prefix(ID_PREFIX).filter(|rest| rest.len() == ID_LEN)?;
+        let short: [u8; ID_BYTES] = from_base62(short)?;
+        let mut bytes = [0; 16];
+        bytes[..6].copy_from_slice(&short[..6]);
+        bytes[10..].copy_from_slice(&short[6..]);
+        Some(WebhookId::from_bytes(bytes))
     }
 }
+
+impl Format for Okta {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn body(&self, facts: &RenderFacts<'_>) -> Bytes {
+        envelope(std::slice::from_ref(facts.item), facts.frame)
+    }
+
+    fn batch(&self) -> Option<&dyn BatchFormat> {
+        Some(self)
+    }
+}
+
+impl BatchFormat for Okta {
+    fn body(&self, facts: &BatchFacts<'_>) -> Bytes {
+        envelope(facts.items, facts.frame)
+    }
+}
+
+/// One envelope, whether for one event or for many: `eventId` is the delivery's, and so the same for
+/// every attempt.
+fn envelope(items: &[Item<'_>], frame: &Frame<'_>) -> Bytes {
+    let events: Vec<_> = items.iter().map(|item| log_event::of(item, frame)).collect();
+    let mut data = Map::new();
+    data.insert("events".into(), events.into());
+    let source = format!("{}{API_PATH}/{}", frame.public_url, Okta.native_id(frame.webhook_id));
+    let mut envelope = Map::new();
+    let mut put = |name: &str, value: Value| drop(envelope.insert(name.to_owned(), value));
+    put("eventType", "com.okta.event_hook".into());
+    put("eventTypeVersion", "1.0".into());
+    put("cloudEventsVersion", "0.1".into());
+    put("source", source.into());
+    put("eventId", uuid_of_delivery(frame.delivery).to_string().into());
+    put("data", data.into());
+    put("eventTime", fixed(frame.created_at, 3).into());
+    put("contentType", "application/json".into());
+    Value::Object(envelope).to_string().into()
+}
+
+#[cfg(test)]
+mod tests;

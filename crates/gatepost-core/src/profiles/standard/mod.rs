@@ -1,12 +1,24 @@
 //! Profile `standard`: plain JSON, signed as Standard Webhooks 1.0.
 
+mod scheme;
+
 use std::borrow::Cow;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 
-use super::{Profile, RenderFacts, SignFacts, Wire};
+use super::format::{BatchFormat, Format};
+use super::scheme::Scheme;
+use super::{BatchFacts, Folder, Item, Profile, RenderFacts};
 use crate::retry::{GoneRule, RETRY_AFTER_CAP_S, RetryAfterRule, RetryClass, RetryPolicy};
-use crate::signing::{self, Signer};
+pub(super) use scheme::{Ed25519, Symmetric};
+
+pub(super) const FOLDER: Folder = Folder {
+    profile: Some(&Standard),
+    formats: &[&Standard],
+    schemes: &[&Symmetric, &Ed25519],
+    reserved: &["webhook-", "svix-"],
+    ..Folder::EMPTY
+};
 
 /// 5 s, 5 m, 30 m, 2 h, 5 h, 10 h, 14 h, 20 h, 24 h: the schedule Standard Webhooks advises.
 pub(super) const WAITS: [f64; 9] = [5.0, 300.0, 1_800.0, 7_200.0, 18_000.0, 36_000.0, 50_400.0, 72_000.0, 86_400.0];
@@ -41,43 +53,81 @@ impl Profile for Standard {
         &RETRY
     }
 
-    fn wire(&self) -> Option<&dyn Wire> {
-        Some(self)
+    fn format(&self) -> Option<&'static dyn Format> {
+        Some(&Standard)
+    }
+
+    fn schemes(&self) -> &'static [&'static dyn Scheme] {
+        &[&Symmetric]
     }
 }
 
-impl Wire for Standard {
-    fn content_type(&self) -> &'static str {
-        "application/json"
+impl Format for Standard {
+    fn name(&self) -> &'static str {
+        "standard"
     }
 
     fn body(&self, facts: &RenderFacts<'_>) -> Bytes {
-        let event = facts.event;
-        let timestamp = event.timestamp.to_string();
-        let subject = subject_json(event.subject.as_ref());
-        // Ids, types and times hold nothing JSON would escape: their grammars see to that.
-        let mut parts: [&[u8]; 10] = [
+        let text = Text::of(facts.item);
+        concat(&text.parts(facts.item))
+    }
+
+    fn batch(&self) -> Option<&dyn BatchFormat> {
+        Some(self)
+    }
+
+    fn cuts_payload(&self) -> bool {
+        true
+    }
+}
+
+impl BatchFormat for Standard {
+    fn body(&self, facts: &BatchFacts<'_>) -> Bytes {
+        let (id, timestamp) = (facts.frame.delivery.to_string(), facts.frame.created_at.to_string());
+        let texts: Vec<_> = facts.items.iter().map(Text::of).collect();
+        let mut parts: Vec<&[u8]> = Vec::with_capacity(6 + 12 * texts.len());
+        parts.extend([b"{\"id\":\"", id.as_bytes(), b"\",\"type\":\"batch\",\"timestamp\":\""]);
+        parts.extend([timestamp.as_bytes(), b"\",\"events\":["]);
+        for (i, (text, item)) in texts.iter().zip(facts.items).enumerate() {
+            parts.push(if i == 0 { b"" } else { b"," });
+            parts.extend(text.parts(item));
+        }
+        parts.push(b"]}");
+        concat(&parts)
+    }
+}
+
+/// The texts an event's JSON needs that the event does not have ready.
+struct Text {
+    timestamp: String,
+    subject: String,
+}
+
+impl Text {
+    fn of(item: &Item<'_>) -> Text {
+        Text { timestamp: item.event.timestamp.to_string(), subject: subject_json(item.event.subject.as_ref()) }
+    }
+
+    /// The JSON of an event, in pieces. Ids, types and times hold nothing JSON would escape: their
+    /// grammars see to that.
+    fn parts<'a>(&'a self, item: &'a Item<'_>) -> [&'a [u8]; 11] {
+        let (label, data): (&[u8], &[u8]) = match &item.data {
+            Some(data) => (b",\"data\":", data),
+            None => (b"", b""),
+        };
+        [
             b"{\"id\":\"",
-            event.id.as_str().as_bytes(),
+            item.event.id.as_str().as_bytes(),
             b"\",\"type\":\"",
-            event.event_type.as_str().as_bytes(),
+            item.event.event_type.as_str().as_bytes(),
             b"\",\"timestamp\":\"",
-            timestamp.as_bytes(),
+            self.timestamp.as_bytes(),
             b"\"",
-            b"",
-            b",\"data\":",
-            &event.data,
-        ];
-        parts[7] = subject.as_bytes();
-        concat(&parts, b"}")
-    }
-
-    fn signed_headers(&self) -> &'static [&'static str] {
-        &STANDARD_HEADERS
-    }
-
-    fn sign(&self, signer: &Signer, facts: &SignFacts<'_>, headers: &mut Vec<(&'static str, String)>) {
-        sign_standard(signer, facts, headers);
+            self.subject.as_bytes(),
+            label,
+            data,
+            b"}",
+        ]
     }
 }
 
@@ -89,62 +139,39 @@ fn subject_json(subject: Option<&crate::event::Subject>) -> String {
     format!(",\"subject\":{object}")
 }
 
-/// The parts and an end, in one exact allocation.
-pub(super) fn concat(parts: &[&[u8]], end: &[u8]) -> Bytes {
-    let len = parts.iter().map(|part| part.len()).sum::<usize>() + end.len();
-    let mut out = BytesMut::with_capacity(len);
+/// The parts, in one exact allocation.
+pub(super) fn concat(parts: &[&[u8]]) -> Bytes {
+    let mut out = BytesMut::with_capacity(parts.iter().map(|part| part.len()).sum());
     for part in parts {
         out.put_slice(part);
     }
-    out.put_slice(end);
     out.freeze()
-}
-
-/// The headers of Standard Webhooks.
-pub(super) const STANDARD_HEADERS: [&str; 3] =
-    [signing::ID_HEADER, signing::TIMESTAMP_HEADER, signing::SIGNATURE_HEADER];
-
-/// The three headers of Standard Webhooks.
-pub(super) fn sign_standard(signer: &Signer, facts: &SignFacts<'_>, headers: &mut Vec<(&'static str, String)>) {
-    let seconds = facts.now.as_secs();
-    headers.push((signing::ID_HEADER, facts.message_id.to_owned()));
-    headers.push((signing::TIMESTAMP_HEADER, seconds.to_string()));
-    headers.push((signing::SIGNATURE_HEADER, signer.sign(facts.message_id, seconds, facts.body, facts.now)));
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::event::{Event, Subject, Urgency};
-    use crate::secret::Secret;
-    use crate::webhook::SigningKey;
-    use crate::{EventSeq, TenantKey, Timestamp};
+    use std::sync::Arc;
 
-    fn event(subject: Option<Subject>, data: &'static [u8]) -> Event {
-        Event {
-            seq: EventSeq(7),
-            tenant: TenantKey(1),
-            id: "evt:1/a".parse().unwrap(),
-            event_type: "user.created".parse().unwrap(),
-            timestamp: "2026-11-22T10:00:00.5Z".parse().unwrap(),
-            accepted_at: Timestamp::from_secs(1),
-            subject,
-            urgency: Urgency::Normal,
-            attributes: None,
-            data: Bytes::from_static(data),
-            registry_version: 1,
-        }
+    use super::super::Wire;
+    use super::super::testing::{config, event, framed};
+    use super::*;
+    use crate::event::{Event, Subject};
+
+    fn wire(payload: &str) -> Wire {
+        let mut config = config("standard");
+        config.payload = serde_json::from_str(payload).unwrap();
+        Wire::of(&config).unwrap()
     }
 
     fn body(event: &Event) -> Bytes {
-        Standard.body(&RenderFacts { event, tenant_id: &"acme".parse().unwrap() })
+        framed(|frame| wire("null").body(event, frame))
     }
 
     #[test]
     fn p3_the_body_has_the_promised_members_and_the_data_bytes_as_given() {
         let raw = b"{ \"b\":1.00, \"a\":\"\\u00e9\", \"b\" : 2e400 }";
         let subject = Subject { kind: Some("user".into()), id: "u\"1\n".into() };
-        let with = body(&event(Some(subject), raw));
+        let with = body(&event("evt:1/a", Some(subject), raw));
         assert_eq!(
             with,
             [
@@ -156,8 +183,8 @@ mod tests {
             .concat()
         );
         let bare = Subject { kind: None, id: "7".into() };
-        assert!(body(&event(Some(bare), b"null")).ends_with(b",\"subject\":{\"id\":\"7\"},\"data\":null}"));
-        let without = body(&event(None, b"[]"));
+        assert!(body(&event("e", Some(bare), b"null")).ends_with(b",\"subject\":{\"id\":\"7\"},\"data\":null}"));
+        let without = body(&event("evt:1/a", None, b"[]"));
         assert_eq!(
             &without[..],
             br#"{"id":"evt:1/a","type":"user.created","timestamp":"2026-11-22T10:00:00.5Z","data":[]}"#
@@ -166,18 +193,35 @@ mod tests {
     }
 
     #[test]
-    fn an_attempt_carries_the_three_headers_and_a_second_library_verifies_them() {
-        let text = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
-        let key = SigningKey { text: Secret::new(text), created_at: Timestamp::EPOCH, expires_at: None };
-        let signer = Signer::new(&[key]).unwrap();
-        let body = body(&event(None, b"{}"));
-        let now = Timestamp::from_millis(1_614_265_330_999);
-        let mut headers = Vec::new();
-        Standard.sign(&signer, &SignFacts { message_id: "evt:1/a", now, body: &body }, &mut headers);
-        let names: Vec<_> = headers.iter().map(|(name, _)| *name).collect();
-        assert_eq!(names, ["webhook-id", "webhook-timestamp", "webhook-signature"]);
-        assert_eq!((&*headers[0].1, &*headers[1].1), ("evt:1/a", "1614265330"));
-        let theirs = standardwebhooks::Webhook::new(text).unwrap();
-        assert_eq!(headers[2].1, theirs.sign("evt:1/a", 1_614_265_330, &body).unwrap());
+    fn a_thin_body_has_no_data_and_a_cut_one_only_what_is_left() {
+        let subject = Subject { kind: None, id: "7".into() };
+        let event = event("e", Some(subject), br#"{"id":7,"mail":"a@b"}"#);
+        let head = r#"{"id":"e","type":"user.created","timestamp":"2026-11-22T10:00:00.5Z","subject":{"id":"7"}"#;
+        let of = |payload| framed(|frame| wire(payload).body(&event, frame));
+        assert_eq!(of(r#"{"mode":"thin"}"#), format!("{head}}}"));
+        assert_eq!(of(r#"{"exclude":["/mail"]}"#), format!("{head},\"data\":{{\"id\":7}}}}"));
+        assert_eq!(of(r#"{"include":["/mail"]}"#), format!("{head},\"data\":{{\"mail\":\"a@b\"}}}}"));
+    }
+
+    #[test]
+    fn a_batch_has_the_delivery_s_id_and_each_event_as_if_alone() {
+        let events = [Arc::new(event("a", None, b"{\"x\":1}")), Arc::new(event("b", None, b"null"))];
+        for payload in ["null", r#"{"mode":"thin"}"#, r#"{"exclude":["/x"]}"#] {
+            let wire = wire(payload);
+            let (batch, alone, id) = framed(|frame| {
+                let alone = events.iter().map(|e| wire.body(e, frame)).collect::<Vec<_>>();
+                (wire.batch(&events, frame).unwrap(), alone, frame.delivery)
+            });
+            let text = |bytes: &Bytes| String::from_utf8(bytes.to_vec()).unwrap();
+            assert_eq!(
+                text(&batch),
+                format!(
+                    r#"{{"id":"{id}","type":"batch","timestamp":"2023-11-14T22:13:20Z","events":[{},{}]}}"#,
+                    text(&alone[0]),
+                    text(&alone[1])
+                )
+            );
+            serde_json::from_slice::<serde_json::Value>(&batch).unwrap();
+        }
     }
 }
