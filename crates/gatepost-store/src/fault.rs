@@ -1,5 +1,7 @@
 //! A store that fails when it is told to, for simulations.
 
+mod hooks;
+
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
@@ -10,12 +12,12 @@ use gatepost_core::delivery::AttemptRecord;
 use gatepost_core::event::Event;
 use gatepost_core::tenant::Tenant;
 use gatepost_core::webhook::{Webhook, WebhookConfig};
-use gatepost_core::{DeliverySeq, EventId, EventSeq, KeyId, TenantId, TenantKey, Timestamp, WebhookId, WebhookKey};
+use gatepost_core::{DeliverySeq, EventId, EventSeq, JobId, KeyId, TenantId, TenantKey, Timestamp, WebhookId, WebhookKey};
 
 use crate::{
     CancelOutcome, Created, DeliveryDetail, DeliveryQuery, DeliveryRow, DuePage, DueQuery, EventPage, EventQuery,
     EventTypeRow, HistoricRegistry, KeyRow, NewWebhook, Owed, Page, PageRequest, Publish, PublishOutcome, PutTenant,
-    Registry, RegistryChange, Result, RetryOutcome, Settled, Settlement, Store, StoreError, StoreStats, SweepProgress,
+    Registry, RegistryChange, Result, RetryOutcome, SettleAnswer, Settlement, Store, StoreError, StoreStats, SweepProgress,
     UpdateOutcome, WebhookUpdate,
 };
 
@@ -153,7 +155,7 @@ forward! {
     fn deliveries_of(&self, tenant: TenantKey, event: EventSeq, limit: usize) -> Vec<DeliveryRow>;
     fn owed(&self, after: Option<WebhookKey>, limit: usize) -> Vec<Owed>;
     fn due(&self, query: DueQuery) -> DuePage;
-    fn settle(&self, settlements: Vec<Settlement>) -> Vec<Settled>;
+    fn settle(&self, settlements: Vec<Settlement>) -> SettleAnswer;
     fn retry(&self, tenant: TenantKey, seq: DeliverySeq, now: Timestamp) -> RetryOutcome;
     fn cancel(&self, tenant: TenantKey, seq: DeliverySeq, now: Timestamp) -> CancelOutcome;
     fn sweep(&self, now: Timestamp, max_rows: usize) -> SweepProgress;
@@ -164,6 +166,181 @@ forward! {
     fn create_key(&self, key: KeyRow) -> ();
     fn keys(&self, page: PageRequest) -> Page<KeyRow>;
     fn delete_key(&self, id: KeyId) -> bool;
+}
+
+#[async_trait]
+impl crate::IdempotencyStore for FaultStore {
+    async fn idempotency(
+        &self,
+        scope: crate::IdempotencyScope,
+        now: Timestamp,
+    ) -> Result<Option<crate::IdempotencyRecord>> {
+        self.call("idempotency", self.inner.idempotency(scope, now)).await
+    }
+
+    async fn begin_idempotent(&self, request: crate::IdempotentRequest) -> Result<crate::IdempotencyRecord> {
+        self.call("begin_idempotent", self.inner.begin_idempotent(request)).await
+    }
+
+    async fn record_answer(
+        &self,
+        scope: crate::IdempotencyScope,
+        started_at: Timestamp,
+        answer: crate::RecordedAnswer,
+    ) -> Result<()> {
+        self.call("record_answer", self.inner.record_answer(scope, started_at, answer)).await
+    }
+
+    async fn forget_idempotent(&self, scope: crate::IdempotencyScope, started_at: Timestamp) -> Result<()> {
+        self.call("forget_idempotent", self.inner.forget_idempotent(scope, started_at)).await
+    }
+
+    async fn publish_once(
+        &self,
+        publish: Publish,
+        request: crate::IdempotentRequest,
+        answer: crate::MakeAnswer,
+    ) -> Result<crate::PublishedOnce> {
+        self.call("publish_once", self.inner.publish_once(publish, request, answer)).await
+    }
+}
+
+#[async_trait]
+impl crate::StreamStore for FaultStore {
+    async fn delivery_rows(
+        &self,
+        tenant: TenantKey,
+        events: &[EventSeq],
+        deliveries: &[DeliverySeq],
+        limit: usize,
+    ) -> Result<crate::DeliveryRows> {
+        self.call("delivery_rows", self.inner.delivery_rows(tenant, events, deliveries, limit)).await
+    }
+}
+
+#[async_trait]
+impl crate::TenantTypeStore for FaultStore {
+    async fn put_tenant_type(&self, tenant: TenantKey, row: EventTypeRow) -> Result<Option<Created>> {
+        self.call("put_tenant_type", self.inner.put_tenant_type(tenant, row)).await
+    }
+
+    async fn delete_tenant_type(&self, tenant: TenantKey, name: &str) -> Result<bool> {
+        self.call("delete_tenant_type", self.inner.delete_tenant_type(tenant, name)).await
+    }
+
+    async fn tenant_type(&self, tenant: TenantKey, name: &str) -> Result<Option<crate::TenantTypeRow>> {
+        self.call("tenant_type", self.inner.tenant_type(tenant, name)).await
+    }
+
+    async fn tenant_types(
+        &self,
+        tenant: TenantKey,
+        after: Option<&str>,
+        declared: bool,
+        limit: usize,
+    ) -> Result<Vec<crate::TenantTypeRow>> {
+        self.call("tenant_types", self.inner.tenant_types(tenant, after, declared, limit)).await
+    }
+
+    async fn note_published(&self, types: Vec<crate::PublishedType>, upto: EventSeq) -> Result<()> {
+        self.call("note_published", self.inner.note_published(types, upto)).await
+    }
+
+    async fn unnoted_types(&self, limit: usize) -> Result<crate::PublishedTypes> {
+        self.call("unnoted_types", self.inner.unnoted_types(limit)).await
+    }
+}
+
+macro_rules! forward_jobs {
+    ($(fn $method:ident(&self $(, $arg:ident: $kind:ty)*) -> $answer:ty;)*) => {
+        #[async_trait]
+        impl crate::JobStore for FaultStore {
+            $(async fn $method(&self $(, $arg: $kind)*) -> Result<$answer> {
+                self.call(stringify!($method), self.inner.$method($($arg),*)).await
+            })*
+        }
+    };
+}
+
+forward_jobs! {
+    fn create_job(&self, new: crate::NewJob) -> Option<crate::Job>;
+    fn job(&self, tenant: TenantKey, id: JobId) -> Option<crate::Job>;
+    fn jobs(&self, tenant: TenantKey, page: PageRequest) -> Page<crate::Job>;
+    fn cancel_job(&self, tenant: TenantKey, id: JobId, now: Timestamp) -> crate::CancelJobOutcome;
+    fn open_jobs(&self, after: Option<TenantKey>, limit: usize) -> Vec<crate::Job>;
+    fn end_job(&self, job: crate::JobKey, error: Option<String>, now: Timestamp) -> Option<crate::Job>;
+    fn replay_candidates(&self, job: &crate::Job, limit: usize, max_bytes: usize) -> crate::Candidates;
+    fn replay_select(&self, selection: crate::Selection) -> Option<crate::Job>;
+    fn replay_deliver(&self, job: crate::JobKey, now: Timestamp, limit: usize) -> crate::Replayed;
+    fn replay_of(&self, delivery: DeliverySeq) -> Option<crate::ReplayOf>;
+    fn backlog(&self, webhook: WebhookKey, now: Timestamp, limit: usize) -> usize;
+    fn erase(&self, job: crate::JobKey, now: Timestamp, limit: usize) -> crate::Erased;
+    fn clear_traces(&self, position: u64) -> crate::Cleared;
+    fn retain(&self, now: Timestamp, cursor: crate::RetentionCursor, max_rows: usize) -> crate::Retained;
+    fn feed_floor(&self, tenant: TenantKey) -> i64;
+    fn told(&self, query: crate::ToldQuery) -> crate::ToldPage;
+    fn only_erased(&self, tenant: TenantKey, subject: &str, alias: &str) -> bool;
+}
+
+#[async_trait]
+impl crate::QuotaStore for FaultStore {
+    async fn webhook_count(&self, tenant: TenantKey) -> Result<u64> {
+        self.call("webhook_count", self.inner.webhook_count(tenant)).await
+    }
+
+    async fn pending_count(&self, tenant: TenantKey, at_most: u64) -> Result<u64> {
+        self.call("pending_count", self.inner.pending_count(tenant, at_most)).await
+    }
+}
+
+#[async_trait]
+impl crate::InstallationStore for FaultStore {
+    async fn swap_meta(&self, swaps: Vec<crate::MetaSwap>) -> Result<bool> {
+        self.call("swap_meta", self.inner.swap_meta(swaps)).await
+    }
+}
+
+#[async_trait]
+impl crate::OwnEventStore for FaultStore {
+    async fn note_own(&self, event: crate::NewOwnEvent) -> Result<()> {
+        self.call("note_own", self.inner.note_own(event)).await
+    }
+
+    async fn noted(&self, after: i64, limit: usize) -> Result<Vec<crate::Noted>> {
+        self.call("noted", self.inner.noted(after, limit)).await
+    }
+
+    async fn publish_noted(
+        &self,
+        number: i64,
+        publish: Publish,
+        farewell: Option<WebhookKey>,
+    ) -> Result<Option<PublishOutcome>> {
+        self.call("publish_noted", self.inner.publish_noted(number, publish, farewell)).await
+    }
+
+    async fn forget_noted(&self, number: i64) -> Result<()> {
+        self.call("forget_noted", self.inner.forget_noted(number)).await
+    }
+}
+
+#[async_trait]
+impl crate::HealthStore for FaultStore {
+    async fn note_health(&self, notes: crate::HealthNotes) -> Result<crate::HealthTaken> {
+        self.call("note_health", self.inner.note_health(notes)).await
+    }
+
+    async fn health_of(&self, webhooks: &[WebhookKey]) -> Result<BTreeMap<WebhookKey, gatepost_core::health::Health>> {
+        self.call("health_of", self.inner.health_of(webhooks)).await
+    }
+
+    async fn health_counts(&self) -> Result<crate::HealthCounts> {
+        self.call("health_counts", self.inner.health_counts()).await
+    }
+
+    async fn record_verification(&self, webhook: WebhookKey, error: Option<String>) -> Result<()> {
+        self.call("record_verification", self.inner.record_verification(webhook, error)).await
+    }
 }
 
 #[cfg(test)]

@@ -17,7 +17,17 @@
 pub mod conformance;
 #[cfg(any(test, feature = "testing"))]
 pub mod fault;
+mod health;
+pub mod hooks;
+mod idempotency;
+mod installation;
+mod jobs;
+mod owed;
+mod own_events;
+mod quotas;
 pub mod sqlite;
+mod stream;
+mod tenant_types;
 mod types;
 
 use std::collections::BTreeMap;
@@ -31,7 +41,22 @@ use gatepost_core::{DeliverySeq, EventId, EventSeq, KeyId, TenantId, TenantKey, 
 
 #[cfg(any(test, feature = "testing"))]
 pub use fault::FaultStore;
+pub use health::{HealthCounts, HealthNote, HealthNotes, HealthStore, HealthTaken};
+pub use hooks::HookStore;
+pub use idempotency::{
+    IdempotencyRecord, IdempotencyScope, IdempotencyStore, IdempotentRequest, MakeAnswer, PublishedOnce, RecordedAnswer,
+};
+pub use installation::{InstallationStore, MetaSwap};
+pub use owed::{DeliveryEvents, Wake};
+pub use jobs::{
+    CANCELLED, CancelJobOutcome, Candidates, Cleared, Erased, Erasure, Job, JobKey, JobState, JobStore, NewJob, Replay, ReplayOf,
+    ReplayScope, Replayed, Retained, RetentionCursor, Selection, Stage, Task, Told, ToldPage, ToldQuery,
+};
+pub use quotas::QuotaStore;
+pub use own_events::{About, NewOwnEvent, Noted, OwnEventStore};
 pub use sqlite::SqliteStore;
+pub use stream::{DeliveryRows, StreamStore};
+pub use tenant_types::{PublishedType, PublishedTypes, TenantTypeRow, TenantTypeStore};
 pub use types::*;
 
 /// What a store call can fail with. Everything else a caller may want to branch on is data in the
@@ -58,7 +83,7 @@ pub type Result<T> = std::result::Result<T, StoreError>;
 
 /// Everything Gatepost keeps.
 #[async_trait]
-pub trait Store: Send + Sync + 'static {
+pub trait Store: HookStore + OwnEventStore + HealthStore + IdempotencyStore + StreamStore + TenantTypeStore + InstallationStore + JobStore + QuotaStore + Send + Sync + 'static {
     // ---- the installation ------------------------------------------------------------------
 
     /// A small named value of the whole installation (the wrapped data key, fingerprints).
@@ -176,9 +201,10 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// A settlement that was recorded already (its answer was lost) is recognised by its attempt and
     /// changes nothing.
-    async fn settle(&self, settlements: Vec<Settlement>) -> Result<Vec<Settled>>;
+    async fn settle(&self, settlements: Vec<Settlement>) -> Result<SettleAnswer>;
 
-    /// Reopens a delivery with a new budget, due at once (`202` of `…/retry`).
+    /// Reopens a delivery with a new budget (`202` of `…/retry`), due at once; where its webhook orders,
+    /// at the end of the queue it belongs to by what the webhook asks for now.
     async fn retry(&self, tenant: TenantKey, seq: DeliverySeq, now: Timestamp) -> Result<RetryOutcome>;
 
     /// Cancels a delivery that is not terminal.

@@ -5,10 +5,15 @@ use std::sync::Arc;
 use bytes::Bytes;
 use gatepost_core::catalogue::EventTypeDefinition;
 use gatepost_core::delivery::{AttemptRecord, DeliveryState, Reason};
+use gatepost_core::own_events::OwnEvent;
 use gatepost_core::event::{Event, EventType, Subject, Urgency};
+use gatepost_core::grouping::Match;
 use gatepost_core::tenant::{Environment, TenantSettings};
+use gatepost_core::trace::TraceContext;
 use gatepost_core::webhook::{Webhook, WebhookConfig};
 use gatepost_core::{DeliveryId, DeliverySeq, EventId, KeyId, TenantId, TenantKey, Timestamp, WebhookId, WebhookKey};
+
+use crate::owed::{DeliveryEvents, Wake};
 
 /// Whether a put made something new.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -76,6 +81,8 @@ pub struct NewWebhook {
     pub config: WebhookConfig,
     /// Secrets, sealed.
     pub sealed_secrets: Vec<u8>,
+    /// Whether it asks to be verified before anything is sent to it.
+    pub must_verify: bool,
     /// When.
     pub now: Timestamp,
 }
@@ -95,6 +102,10 @@ pub struct WebhookUpdate {
     pub sealed_secrets: Vec<u8>,
     /// Why Gatepost disabled it, if it did.
     pub disabled_reason: Option<String>,
+    /// Whether it asks to be verified before anything is sent to it.
+    pub must_verify: bool,
+    /// The own event that tells of it, if any does.
+    pub told_as: Option<OwnEvent>,
     /// When.
     pub now: Timestamp,
 }
@@ -124,6 +135,8 @@ pub enum UpdateOutcome {
 pub struct Registry {
     /// The version.
     pub version: u64,
+    /// Whether all of them must be verified, whatever they ask for.
+    pub must_verify: bool,
     /// Webhooks not deleted, oldest first.
     pub webhooks: Vec<Webhook>,
 }
@@ -135,6 +148,8 @@ pub struct HistoricRegistry {
     pub webhooks: Vec<HistoricWebhook>,
     /// Whether there were more than asked for.
     pub truncated: bool,
+    /// Whether all of them had to be verified, whatever they asked for.
+    pub must_verify: bool,
 }
 
 /// A webhook as it was.
@@ -182,8 +197,10 @@ pub struct NewEvent {
     pub attributes: Option<Bytes>,
     /// One JSON value, as given.
     pub data: Bytes,
-    /// The webhooks it matches, with the revision that was matched.
-    pub matches: Vec<(WebhookKey, u32)>,
+    /// Where in the publisher's trace it was published.
+    pub trace: Option<TraceContext>,
+    /// The webhooks it matches, as they were matched.
+    pub matches: Vec<Match>,
 }
 
 /// What became of a [`Publish`].
@@ -211,8 +228,12 @@ pub struct Accepted {
     pub delivery_count: u32,
     /// It was accepted before; `deliveries` is empty.
     pub duplicate: bool,
-    /// The deliveries made, now claimed by the caller's node.
+    /// The deliveries made that wait for nothing, now claimed by the caller's node.
     pub deliveries: Vec<Due>,
+    /// How many of them were there before: batches it joined.
+    pub joined: u32,
+    /// Where else something became due: queues and batches.
+    pub wakes: Vec<Wake>,
 }
 
 /// A delivery to be made.
@@ -229,7 +250,7 @@ pub struct Due {
     /// The webhook's revision at acceptance: what the body is rendered from.
     pub revision: u32,
     /// What.
-    pub event: Arc<Event>,
+    pub events: DeliveryEvents,
     /// When it is due.
     pub due: Timestamp,
     /// How much it hurries.
@@ -242,6 +263,8 @@ pub struct Due {
     pub manual: bool,
     /// Grows whenever the delivery is reopened or cancelled; a settlement must carry the same.
     pub generation: u32,
+    /// Others wait behind it: a settlement must say so.
+    pub ordered: bool,
     /// The body as sent before, once an attempt has failed (P3).
     pub body: Option<Bytes>,
 }
@@ -327,11 +350,13 @@ pub struct DeliveryRow {
     pub webhook: WebhookKey,
     /// To whom.
     pub webhook_id: WebhookId,
+    /// It is a batch, of one event or more.
+    pub batch: bool,
     /// Of what.
     pub event_ids: Vec<EventId>,
-    /// Of what type.
+    /// Of what type; of a batch: `batch`.
     pub event_type: EventType,
-    /// About whom.
+    /// About whom; of a batch: nobody.
     pub subject: Option<Subject>,
     /// Where it stands.
     pub state: DeliveryState,
@@ -339,7 +364,7 @@ pub struct DeliveryRow {
     pub reason: Option<Reason>,
     /// How many attempts were made.
     pub attempts: u32,
-    /// When the next one is due; `None` when terminal or held.
+    /// When the next one is due; `None` when terminal or held, and while it waits for another delivery.
     pub next_attempt_at: Option<Timestamp>,
     /// When it was made.
     pub created_at: Timestamp,
@@ -360,9 +385,11 @@ pub struct DeliveryDetail {
     /// As listed.
     pub row: DeliveryRow,
     /// What is delivered.
-    pub event: Arc<Event>,
+    pub events: DeliveryEvents,
     /// The webhook's revision at acceptance: what the body is rendered from.
     pub revision: u32,
+    /// How much it hurries, as it stands: the first of a queue as much as what waits behind it.
+    pub urgency: Urgency,
     /// Oldest first.
     pub attempts: Vec<AttemptRecord>,
     /// The body as frozen.
@@ -430,6 +457,8 @@ pub struct Settlement {
     pub seq: DeliverySeq,
     /// As handed out.
     pub generation: u32,
+    /// As handed out.
+    pub ordered: bool,
     /// The attempt.
     pub attempt: AttemptRecord,
     /// What follows.
@@ -438,6 +467,11 @@ pub struct Settlement {
     pub freeze: Option<Bytes>,
     /// Pause the whole webhook until then.
     pub pause_until: Option<Timestamp>,
+    /// Disable the webhook for this reason, if its url is still the one that was called.
+    pub disable: Option<&'static str>,
+    /// Whether giving up is told as an own event. Not of deliveries of own events: what tells of a
+    /// failure must not be told of when it fails itself.
+    pub tell: bool,
 }
 
 /// What became of a [`Settlement`].
@@ -449,15 +483,26 @@ pub enum Settled {
     Superseded,
 }
 
+/// What became of the outcomes of one call.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SettleAnswer {
+    /// Of each, in the order given.
+    pub results: Vec<Settled>,
+    /// Deliveries that waited for one of them.
+    pub wakes: Vec<Wake>,
+}
+
 /// What became of a retry by hand.
 #[derive(Clone, Debug)]
 pub enum RetryOutcome {
-    /// Reopened and due now; claimed by the caller's node.
-    Reopened(Box<Due>),
+    /// Reopened; due now, or at the end of its queue. Where something became due by it.
+    Reopened(Box<Due>, Vec<Wake>),
     /// Its webhook is disabled.
     WebhookDisabled,
     /// Its webhook was deleted.
     WebhookDeleted,
+    /// What it would send was erased.
+    Erased,
     /// There is no such delivery.
     NotFound,
 }
@@ -465,8 +510,8 @@ pub enum RetryOutcome {
 /// What became of a cancellation.
 #[derive(Clone, PartialEq, Debug)]
 pub enum CancelOutcome {
-    /// Cancelled now.
-    Cancelled(Box<DeliveryRow>),
+    /// Cancelled now, and what waited for it.
+    Cancelled(Box<DeliveryRow>, Vec<Wake>),
     /// It was terminal already.
     Terminal(DeliveryState),
     /// There is no such delivery.

@@ -10,12 +10,12 @@ use super::{at, due, one_delivery, settlement, tenant, webhook};
 use crate::{CancelOutcome, Due, Next, RetryOutcome, Settled, Settlement, Store};
 
 async fn settle(store: &dyn Store, settlement: Settlement) -> Settled {
-    store.settle(vec![settlement]).await.unwrap().remove(0)
+    store.settle(vec![settlement]).await.unwrap().results.remove(0)
 }
 
 async fn reopen(store: &dyn Store, made: &Due, seconds: i64) -> Due {
     match store.retry(made.tenant, made.seq, at(seconds)).await.unwrap() {
-        RetryOutcome::Reopened(due) => *due,
+        RetryOutcome::Reopened(due, _) => *due,
         other => panic!("not reopened: {other:?}"),
     }
 }
@@ -48,7 +48,7 @@ pub async fn a_failure_moves_the_due_time_and_keeps_the_body(store: Arc<dyn Stor
     let again = due(&*store, hook.key, at(60)).await.remove(0);
     assert_eq!((again.seq, again.due, again.attempts, again.budget_start), (made.seq, at(60), 1, 0));
     assert_eq!((&again.body, again.generation, again.manual), (&Some(body.clone()), made.generation, false));
-    assert_eq!((again.created_at, again.revision, &again.event), (made.created_at, made.revision, &made.event));
+    assert_eq!((again.created_at, again.revision, &again.events), (made.created_at, made.revision, &made.events));
     let second = settlement(&again, at(61), 200, Next::Delivered);
     assert_eq!(settle(&*store, second.clone()).await, Settled::Recorded);
     let detail = store.delivery(acme, made.seq).await.unwrap().unwrap();
@@ -134,7 +134,7 @@ pub async fn p2_a_settlement_after_a_cancel_is_superseded(store: Arc<dyn Store>)
     let acme = tenant(&*store, "acme").await.key;
     let hook = webhook(&*store, acme, 1).await;
     let made = one_delivery(&*store, &hook).await;
-    assert!(matches!(store.cancel(acme, made.seq, at(15)).await.unwrap(), CancelOutcome::Cancelled(_)));
+    assert!(matches!(store.cancel(acme, made.seq, at(15)).await.unwrap(), CancelOutcome::Cancelled(..)));
     let late = settlement(&made, at(14), 200, Next::Delivered);
     assert_eq!(settle(&*store, late.clone()).await, Settled::Superseded);
     let detail = store.delivery(acme, made.seq).await.unwrap().unwrap();
@@ -178,8 +178,8 @@ pub async fn settling_several_answers_for_each(store: Arc<dyn Store>) {
         .settle(vec![settlement(&one, at(20), 200, Next::Delivered), settlement(&two, at(20), 200, Next::Delivered)])
         .await
         .unwrap();
-    assert_eq!(settled, [Settled::Superseded, Settled::Recorded]);
-    assert!(store.settle(Vec::new()).await.unwrap().is_empty());
+    assert_eq!(settled.results, [Settled::Superseded, Settled::Recorded]);
+    assert!(store.settle(Vec::new()).await.unwrap().results.is_empty());
 }
 
 /// See the name.
@@ -190,7 +190,7 @@ pub async fn a_settlement_of_nothing_is_superseded(store: Arc<dyn Store>) {
     let good = settlement(&made, at(20), 200, Next::Delivered);
     let unknown = Settlement { seq: DeliverySeq(987_654), ..good.clone() };
     let foreign = Settlement { tenant: other, ..good.clone() };
-    assert_eq!(store.settle(vec![unknown, foreign]).await.unwrap(), [Settled::Superseded; 2]);
+    assert_eq!(store.settle(vec![unknown, foreign]).await.unwrap().results, [Settled::Superseded; 2]);
     let detail = store.delivery(acme, made.seq).await.unwrap().unwrap();
     assert_eq!((detail.row.state, detail.attempts.len()), (DeliveryState::Pending, 0));
 }

@@ -185,12 +185,12 @@ pub async fn a_retry_reopens_any_delivery_with_a_new_budget(store: Arc<dyn Store
         let mut sent = settlement(&made, at(11), 500, next);
         sent.freeze = Some(b"as sent"[..].into());
         store.settle(vec![sent]).await.unwrap();
-        let RetryOutcome::Reopened(again) = store.retry(acme, made.seq, at(50)).await.unwrap() else {
+        let RetryOutcome::Reopened(again, _) = store.retry(acme, made.seq, at(50)).await.unwrap() else {
             panic!("not reopened")
         };
         assert_eq!((again.seq, again.due, again.attempts, again.budget_start), (made.seq, at(50), 1, 1));
         assert!(again.manual && again.generation > made.generation);
-        assert_eq!((again.body.as_deref(), &again.event), (Some(&b"as sent"[..]), &made.event));
+        assert_eq!((again.body.as_deref(), &again.events), (Some(&b"as sent"[..]), &made.events));
         assert_eq!(again.id(), made.id());
         let now = row(&*store, &hook, made.seq).await;
         assert_eq!((now.state, now.reason, now.next_attempt_at), (DeliveryState::Pending, None, Some(at(50))));
@@ -220,7 +220,7 @@ pub async fn a_cancel_ends_what_is_not_terminal(store: Arc<dyn Store>) {
     let (waiting, done, held) =
         (one_delivery(&*store, &hook).await, one_delivery(&*store, &hook).await, one_delivery(&*store, &hook).await);
     store.settle(vec![settlement(&done, at(11), 200, Next::Delivered)]).await.unwrap();
-    let CancelOutcome::Cancelled(cancelled) = store.cancel(acme, waiting.seq, at(20)).await.unwrap() else {
+    let CancelOutcome::Cancelled(cancelled, _) = store.cancel(acme, waiting.seq, at(20)).await.unwrap() else {
         panic!("not cancelled")
     };
     assert_eq!((cancelled.state, cancelled.reason), (DeliveryState::Cancelled, Some(Reason::ByUser)));
@@ -230,7 +230,7 @@ pub async fn a_cancel_ends_what_is_not_terminal(store: Arc<dyn Store>) {
     assert_eq!(store.cancel(acme, waiting.seq, at(21)).await.unwrap(), terminal(DeliveryState::Cancelled));
     assert_eq!(store.cancel(acme, done.seq, at(21)).await.unwrap(), terminal(DeliveryState::Delivered));
     change(&*store, &hook, at(22), |config| config.enabled = false).await;
-    assert!(matches!(store.cancel(acme, held.seq, at(23)).await.unwrap(), CancelOutcome::Cancelled(_)));
+    assert!(matches!(store.cancel(acme, held.seq, at(23)).await.unwrap(), CancelOutcome::Cancelled(..)));
     let last = one_delivery(&*store, &hook).await;
     store.delete_webhook(acme, hook.id, at(24)).await.unwrap().unwrap();
     assert_eq!(store.cancel(acme, last.seq, at(25)).await.unwrap(), terminal(DeliveryState::Cancelled));
@@ -245,7 +245,7 @@ pub async fn p5_another_tenants_delivery_does_not_exist(store: Arc<dyn Store>) {
     assert_eq!(store.delivery(other, made.seq).await.unwrap(), None);
     assert!(matches!(store.retry(other, made.seq, at(20)).await.unwrap(), RetryOutcome::NotFound));
     assert_eq!(store.cancel(other, made.seq, at(20)).await.unwrap(), CancelOutcome::NotFound);
-    assert!(store.deliveries_of(other, made.event.seq, 10).await.unwrap().is_empty());
+    assert!(store.deliveries_of(other, made.events.first().seq, 10).await.unwrap().is_empty());
     assert_eq!(row(&*store, &hook, made.seq).await.state, DeliveryState::Pending);
 }
 

@@ -11,15 +11,30 @@
 #![expect(clippy::unwrap_used, reason = "a case fails by panicking")]
 
 pub mod attempts;
+pub mod batches;
 pub mod deliveries;
+pub mod idempotency;
+pub mod hooks;
+pub mod installation;
+pub mod health;
+pub mod erasure;
+pub mod jobs;
 pub mod lists;
+pub mod own_events;
+pub mod ordering;
 pub mod publishing;
+pub mod quotas;
 pub mod rest;
+pub mod retention;
+pub mod stream;
+pub mod tenant_types;
 pub mod webhooks;
 
 use bytes::Bytes;
 use gatepost_core::delivery::{AttemptRecord, Outcome, Response, Sent, SentValue, Timings, Trigger};
+use gatepost_core::own_events::OwnEvent;
 use gatepost_core::event::{Subject, Urgency};
+use gatepost_core::grouping::Match;
 use gatepost_core::tenant::Tenant;
 use gatepost_core::webhook::{Webhook, WebhookConfig};
 use gatepost_core::{EventId, TenantKey, Timestamp, WebhookId, WebhookKey};
@@ -93,12 +108,101 @@ macro_rules! for_each_conformance_case {
             lists: deliveries_are_found_by_time,
             lists: a_rare_delivery_is_found_over_short_pages,
             lists: a_list_of_nothing_is_empty,
+            ordering: only_the_first_of_a_subjects_queue_is_due,
+            ordering: under_webhook_all_deliveries_are_one_queue,
+            ordering: the_first_is_as_urgent_as_the_most_urgent_behind_it,
+            ordering: a_cancel_of_the_first_lets_the_next_go,
+            ordering: a_retry_by_hand_goes_to_the_end_of_its_queue,
+            ordering: a_queue_stays_while_its_webhook_takes_nothing,
+            ordering: deliveries_keep_the_order_they_were_accepted_under,
+            ordering: p2_an_outcome_recorded_again_wakes_the_queue_again,
+            ordering: a_deleted_webhooks_queue_goes_with_it,
+            batches: events_join_the_open_batch_until_its_age_has_come,
+            batches: a_batch_is_closed_by_number,
+            batches: a_batch_is_closed_by_its_bytes,
+            batches: an_urgent_event_closes_its_batch_at_once,
+            batches: a_batch_without_a_wait_goes_at_once,
+            batches: a_batch_is_of_one_revision,
+            batches: batches_of_an_ordered_webhook_go_one_after_the_other,
+            batches: a_batch_is_found_by_each_of_its_events,
+            batches: p3_a_retry_of_a_batch_keeps_its_events,
+            batches: an_open_batch_can_be_sent_or_cancelled_by_hand,
+            batches: a_duplicate_joins_no_batch,
+            batches: a_page_of_batches_is_bounded_in_bytes,
+            batches: deleted_webhooks_and_tenants_leave_no_batch,
+            own_events: every_change_of_webhooks_is_noted_with_its_revision,
+            own_events: a_note_is_published_once,
+            own_events: what_is_given_is_kept_as_it_is_and_told_once_under_its_id,
+            own_events: giving_a_delivery_up_is_noted_once,
+            own_events: an_answer_that_disables_does_so_with_its_outcome,
+            own_events: a_webhook_that_moved_is_not_disabled_for_its_old_place,
+            own_events: a_deleted_webhook_is_owed_its_farewell_and_nothing_else,
+            own_events: a_deleted_tenants_notes_go_with_it,
+            health: attempts_are_folded_in_and_a_recovery_is_noted_once,
+            health: sustained_failure_disables_and_says_so_once,
+            health: sustained_failure_disables_only_where_it_may_and_not_for_an_old_place,
+            health: a_deleted_webhook_has_no_health,
+            health: what_is_owed_to_an_unverified_webhook_is_held,
+            health: why_a_verification_failed_is_kept_and_is_no_change,
             rest: named_values_are_set_once_or_replaced,
+            hooks: hooks_are_made_changed_listed_and_removed,
+            hooks: the_hook_registry_is_whole_and_its_version_grows,
+            hooks: a_probe_verifies_the_revision_it_was_made_for,
+            hooks: points_are_defined_set_and_removed,
+            hooks: invocations_are_kept_once_with_trials_and_counts,
+            hooks: invocations_are_listed_newest_first_and_filtered,
+            hooks: an_outcome_is_kept_once_and_its_events_are_owed,
+            hooks: upkeep_marks_the_unknown_and_removes_the_old,
+            hooks: kept_secrets_are_due_once_and_go_with_their_hook,
+            hooks: a_deleted_tenants_hooks_go_with_it,
+            installation: named_values_are_swapped_together_or_not_at_all,
+            quotas: webhooks_and_waiting_deliveries_are_counted,
             rest: event_types_are_declared_replaced_and_listed_by_name,
             rest: a_type_that_was_seen_outlives_its_declaration,
             rest: keys_are_kept_and_paged_newest_first,
             rest: a_deleted_tenants_keys_go_with_it,
             rest: a_healthy_store_says_so,
+            idempotency: the_first_request_under_a_key_is_known_from_its_beginning,
+            idempotency: a_request_that_changed_nothing_is_forgotten_but_an_answer_is_not,
+            idempotency: records_expire_and_are_swept_in_small_steps,
+            idempotency: p1_a_publish_and_its_answer_are_one,
+            idempotency: a_publish_that_is_refused_leaves_its_key_unused,
+            stream: deliveries_are_read_by_event_and_by_number,
+            tenant_types: a_tenants_types_are_its_own,
+            tenant_types: the_latest_publish_of_a_type_is_noted,
+            tenant_types: types_not_noted_yet_are_found_in_the_events,
+            tenant_types: a_deleted_tenants_types_go_with_it,
+            erasure: what_is_kept_about_a_person_goes_and_the_bare_record_stays,
+            erasure: p5_a_person_is_erased_in_one_tenant_alone,
+            erasure: a_type_of_subject_is_erased_alone,
+            erasure: what_is_published_afterwards_is_not_erased,
+            erasure: what_was_not_sent_never_is,
+            erasure: an_erased_event_is_known_by_its_id,
+            erasure: other_peoples_events_of_a_batch_are_owed_by_a_new_one,
+            erasure: an_ordered_queue_goes_on_behind_what_is_erased,
+            erasure: a_person_erased_is_found_by_what_stands_for_them,
+            erasure: who_was_told_is_proved_page_by_page,
+            erasure: proof_names_batches_once_per_event,
+            jobs: a_job_is_made_once_found_and_listed,
+            jobs: p5_another_tenants_job_does_not_exist,
+            jobs: open_jobs_are_answered_tenant_by_tenant,
+            jobs: a_cancelled_job_has_failed_and_does_nothing_more,
+            jobs: a_replay_of_what_failed_takes_it_once_unless_it_was_delivered_since,
+            jobs: a_replay_of_what_was_missed_takes_events_without_a_delivery,
+            jobs: a_replay_of_all_takes_every_event_of_its_window,
+            jobs: a_replay_is_shaped_by_the_webhook_as_it_is_now,
+            jobs: what_came_first_meanwhile_counts_as_done,
+            jobs: a_replay_fails_when_its_webhook_is_deleted,
+            jobs: a_backlog_is_counted_up_to_a_limit,
+            jobs: a_replay_under_ordering_stands_at_the_tail,
+            retention: old_events_go_with_their_deliveries,
+            retention: the_highest_numbers_removed_are_not_given_out_again,
+            retention: work_still_owed_is_never_removed,
+            retention: what_is_held_longer_than_is_kept_expires_and_can_be_seen,
+            retention: attempts_and_bodies_go_earlier_than_events,
+            retention: a_batch_is_kept_as_long_as_one_of_its_events,
+            retention: what_only_explained_old_events_goes_with_them,
+            retention: retention_looks_at_many_tenants_in_one_pass,
             rest: a_closed_store_says_so,
         }
     };
@@ -178,7 +282,7 @@ pub async fn tenant(store: &dyn Store, id: &str) -> Tenant {
 /// Makes a webhook; `number` makes its id and name.
 pub async fn webhook(store: &dyn Store, tenant: TenantKey, number: u128) -> Webhook {
     let config = config(&format!("hook{number}"));
-    let new = NewWebhook { tenant, id: webhook_id(number), config, sealed_secrets: vec![1, 2, 3], now: at(0) };
+    let new = NewWebhook { tenant, id: webhook_id(number), config, sealed_secrets: vec![1, 2, 3], must_verify: false, now: at(0) };
     store.create_webhook(new).await.expect("create_webhook").expect("the tenant is there").webhook
 }
 
@@ -194,6 +298,8 @@ pub async fn change(store: &dyn Store, webhook: &Webhook, now: Timestamp, change
         config,
         sealed_secrets: present.sealed_secrets,
         disabled_reason: None,
+        must_verify: false,
+        told_as: Some(OwnEvent::WebhookUpdated),
         now,
     };
     let outcome = store.update_webhook(update).await.expect("update_webhook");
@@ -212,7 +318,8 @@ pub fn event(event_type: &str, webhooks: &[&Webhook]) -> NewEvent {
         urgency: Urgency::Normal,
         attributes: None,
         data: Bytes::from_static(b"{}"),
-        matches: webhooks.iter().map(|webhook| (webhook.key, webhook.revision)).collect(),
+        trace: None,
+        matches: webhooks.iter().map(|webhook| Match::of(webhook)).collect(),
     }
 }
 
@@ -291,10 +398,13 @@ pub fn settlement(due: &Due, started_at: Timestamp, status: u16, next: Next) -> 
         webhook: due.webhook,
         seq: due.seq,
         generation: due.generation,
+        ordered: due.ordered,
         attempt: attempt(due.attempts + 1, started_at, status),
         next,
         freeze: None,
         pause_until: None,
+        disable: None,
+        tell: true,
     }
 }
 
@@ -310,9 +420,22 @@ mod tests {
         let sources = [
             ("attempts", include_str!("attempts.rs")),
             ("deliveries", include_str!("deliveries.rs")),
+            ("hooks", include_str!("hooks.rs")),
+            ("batches", include_str!("batches.rs")),
             ("lists", include_str!("lists.rs")),
+            ("ordering", include_str!("ordering.rs")),
             ("publishing", include_str!("publishing.rs")),
+            ("idempotency", include_str!("idempotency.rs")),
+            ("own_events", include_str!("own_events.rs")),
+            ("installation", include_str!("installation.rs")),
+            ("health", include_str!("health.rs")),
+            ("quotas", include_str!("quotas.rs")),
             ("rest", include_str!("rest.rs")),
+            ("retention", include_str!("retention.rs")),
+            ("jobs", include_str!("jobs.rs")),
+            ("erasure", include_str!("erasure.rs")),
+            ("stream", include_str!("stream.rs")),
+            ("tenant_types", include_str!("tenant_types.rs")),
             ("webhooks", include_str!("webhooks.rs")),
         ];
         let mut written = 0;

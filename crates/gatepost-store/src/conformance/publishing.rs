@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use gatepost_core::delivery::DeliveryState;
+use gatepost_core::trace::TraceContext;
 use gatepost_core::{EventId, TenantKey};
 
 use super::{about, at, event, named, page, publish, tenant, try_publish, webhook};
@@ -44,7 +45,7 @@ pub async fn accepted_events_are_there_with_their_deliveries(store: Arc<dyn Stor
         assert_eq!((detail.row.next_attempt_at, detail.row.id()), (Some(at(10)), made.id()));
         assert_eq!((detail.row.webhook, detail.row.webhook_id), (hook.key, hook.id));
         assert_eq!((detail.row.event_ids.as_slice(), &detail.row.subject), (&[read.id.clone()][..], &new.subject));
-        assert_eq!((*detail.event).clone(), read);
+        assert_eq!((**detail.events.first()).clone(), read);
         assert_eq!((detail.attempts.len(), detail.body, detail.revision), (0, None, hook.revision));
     }
 }
@@ -181,13 +182,20 @@ pub async fn payloads_are_kept_byte_for_byte(store: Arc<dyn Store>) {
         let new = NewEvent {
             data: Bytes::copy_from_slice(data),
             attributes: Some(Bytes::from_static(b"{\"k\" :  [ ]}")),
+            trace: trace(data.len()),
             ..event("a.b", &[])
         };
         let accepted = publish(&*store, acme, at(1), vec![new]).await.remove(0);
         let read = store.event(acme, &accepted.event.id).await.unwrap().unwrap();
         assert_eq!(&*read.data, data);
         assert_eq!(read.attributes.as_deref(), Some(&b"{\"k\" :  [ ]}"[..]));
+        assert_eq!((read.trace, accepted.event.trace), (trace(data.len()), trace(data.len())));
     }
+}
+
+/// A publisher's trace, of some events.
+fn trace(n: usize) -> Option<TraceContext> {
+    n.is_multiple_of(2).then_some(TraceContext { trace_id: [7; 16], span_id: [n as u8; 8], sampled: n > 4 })
 }
 
 /// See the name.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use gatepost_core::own_events::OwnEvent;
 use gatepost_core::tenant::{Environment, TenantSettings};
 use gatepost_core::{TenantId, TenantKey};
 
@@ -71,7 +72,7 @@ pub async fn a_deleted_tenant_does_not_exist_for_any_method(store: Arc<dyn Store
         assert_eq!(store.delete_tenant(&id, at(21)).await.unwrap(), None);
         assert!(store.tenants(page(10, None)).await.unwrap().rows.is_empty());
         let new =
-            NewWebhook { tenant: key, id: webhook_id(9), config: config("x"), sealed_secrets: vec![], now: at(21) };
+            NewWebhook { tenant: key, id: webhook_id(9), config: config("x"), sealed_secrets: vec![], must_verify: false, now: at(21) };
         assert_eq!(store.create_webhook(new).await.unwrap(), None);
         assert_eq!(store.delete_webhook(key, hook.id, at(21)).await.unwrap(), None);
         assert_eq!(store.webhook(key, hook.id).await.unwrap(), None);
@@ -91,7 +92,7 @@ pub async fn a_deleted_tenant_does_not_exist_for_any_method(store: Arc<dyn Store
         assert!(matches!(store.retry(key, made.seq, at(21)).await.unwrap(), RetryOutcome::NotFound));
         assert!(matches!(store.cancel(key, made.seq, at(21)).await.unwrap(), CancelOutcome::NotFound));
         let settled = store.settle(vec![settlement(made, at(11), 200, Next::Delivered)]).await.unwrap();
-        assert_eq!(settled, [Settled::Superseded]);
+        assert_eq!(settled.results, [Settled::Superseded]);
         sweep_all(&*store, 100).await;
     }
 }
@@ -175,13 +176,13 @@ pub async fn deleted_tenants_are_removed_in_small_steps_and_numbers_are_not_reus
     assert!(sweep_all(&*store, 4).await > 5);
     assert!(store.delivery(keep.key, mine.seq).await.unwrap().is_some());
     let next = one_delivery(&*store, &kept).await;
-    assert!(next.seq > last.seq && next.event.seq > last.event.seq);
+    assert!(next.seq > last.seq && next.events.first().seq > last.events.first().seq);
 }
 
 /// See the name.
 pub async fn every_change_of_webhooks_grows_the_registry_version(store: Arc<dyn Store>) {
     let acme = tenant(&*store, "acme").await.key;
-    let new = NewWebhook { tenant: acme, id: webhook_id(1), config: config("x"), sealed_secrets: vec![9], now: at(1) };
+    let new = NewWebhook { tenant: acme, id: webhook_id(1), config: config("x"), sealed_secrets: vec![9], must_verify: false, now: at(1) };
     let made = store.create_webhook(new.clone()).await.unwrap().unwrap();
     assert_eq!((made.version, made.webhook.revision, made.webhook.tenant), (1, 1, acme));
     assert_eq!((&made.webhook.config, &made.webhook.sealed_secrets), (&new.config, &vec![9]));
@@ -194,6 +195,8 @@ pub async fn every_change_of_webhooks_grows_the_registry_version(store: Arc<dyn 
         config: config("y"),
         sealed_secrets: vec![8],
         disabled_reason: Some("gone".into()),
+        must_verify: false,
+        told_as: Some(OwnEvent::WebhookUpdated),
         now: at(2),
     };
     let UpdateOutcome::Updated(changed) = store.update_webhook(update).await.unwrap() else { panic!("not updated") };
@@ -224,6 +227,8 @@ pub async fn an_update_of_an_older_revision_is_stale(store: Arc<dyn Store>) {
         config: config("late"),
         sealed_secrets: vec![],
         disabled_reason: None,
+        must_verify: false,
+        told_as: Some(OwnEvent::WebhookUpdated),
         now: at(2),
     };
     assert_eq!(store.update_webhook(late.clone()).await.unwrap(), UpdateOutcome::Stale);
@@ -236,7 +241,7 @@ pub async fn an_update_of_an_older_revision_is_stale(store: Arc<dyn Store>) {
 /// See the name.
 pub async fn creating_again_with_the_same_id_changes_nothing(store: Arc<dyn Store>) {
     let acme = tenant(&*store, "acme").await.key;
-    let new = NewWebhook { tenant: acme, id: webhook_id(1), config: config("x"), sealed_secrets: vec![9], now: at(1) };
+    let new = NewWebhook { tenant: acme, id: webhook_id(1), config: config("x"), sealed_secrets: vec![9], must_verify: false, now: at(1) };
     let first = store.create_webhook(new.clone()).await.unwrap().unwrap();
     let again = store.create_webhook(NewWebhook { now: at(2), ..new }).await.unwrap().unwrap();
     assert_eq!(first, again);
@@ -256,6 +261,8 @@ pub async fn p5_another_tenants_webhook_does_not_exist(store: Arc<dyn Store>) {
         config: config("mine"),
         sealed_secrets: vec![],
         disabled_reason: None,
+        must_verify: false,
+        told_as: Some(OwnEvent::WebhookUpdated),
         now: at(1),
     };
     assert_eq!(store.update_webhook(update).await.unwrap(), UpdateOutcome::NotFound);

@@ -6,7 +6,7 @@
 //! lets its next commit start the log from the beginning. Readers in old snapshots can prevent that;
 //! past a hard bound the writer insists (`RESTART`), for a moment.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -39,6 +39,9 @@ pub(super) struct Wal {
     next_insist: AtomicU32,
     /// The thread has copied; the writer should copy the rest.
     tail: AtomicBool,
+    /// The log is to be emptied, and how often it was.
+    empty: AtomicBool,
+    emptied: AtomicU64,
     state: Mutex<Asked>,
     wake: Condvar,
     #[cfg(any(test, feature = "testing"))]
@@ -59,6 +62,8 @@ impl Wal {
             next_copy: AtomicU32::new(sizes.soft),
             next_insist: AtomicU32::new(sizes.hard),
             tail: AtomicBool::new(false),
+            empty: AtomicBool::new(false),
+            emptied: AtomicU64::new(0),
             state: Mutex::new(Asked::default()),
             wake: Condvar::new(),
             #[cfg(any(test, feature = "testing"))]
@@ -81,15 +86,29 @@ impl Wal {
         self.pages.load(Ordering::Relaxed)
     }
 
+    /// Asks for the log to be copied whole and cut to nothing after the next commit: what was
+    /// overwritten in the database must not be left in its log (erasure).
+    pub(super) fn empty(&self) {
+        self.empty.store(true, Ordering::Relaxed);
+    }
+
+    /// How often it was emptied on request.
+    pub(super) fn emptied(&self) -> u64 {
+        self.emptied.load(Ordering::Relaxed)
+    }
+
     /// The writer's part, between two groups.
     pub(super) fn after_commit(&self, conn: &Connection) {
         let pages = self.pages.load(Ordering::Relaxed);
         if self.tail.swap(false, Ordering::Relaxed) {
             checkpoint(conn, "PASSIVE");
         }
+        if self.empty.swap(false, Ordering::Relaxed) && waiting(conn, "TRUNCATE") {
+            self.emptied.fetch_add(1, Ordering::Relaxed);
+        }
         if pages >= self.next_insist.load(Ordering::Relaxed) {
             self.next_insist.store(pages.saturating_add(self.sizes.hard / 4), Ordering::Relaxed);
-            insist(conn);
+            waiting(conn, "RESTART");
         } else if pages >= self.next_copy.load(Ordering::Relaxed) {
             self.next_copy.store(pages.saturating_add(self.sizes.soft / 2), Ordering::Relaxed);
             self.state.lock().unwrap_or_else(PoisonError::into_inner).copy = true;
@@ -121,18 +140,22 @@ impl Wal {
     }
 }
 
-/// Failing is no harm: the log stays as it is and the next try comes.
-fn checkpoint(conn: &Connection, mode: &str) {
-    let done = conn.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |_| Ok(()));
-    if let Err(error) = done {
+/// Failing is no harm: the log stays as it is and the next try comes. Whether nobody stood in the way.
+fn checkpoint(conn: &Connection, mode: &str) -> bool {
+    let done = conn.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |row| row.get::<_, i64>(0));
+    if let Err(error) = &done {
         tracing::warn!(%error, mode, "the write-ahead log could not be copied");
     }
+    matches!(done, Ok(0))
 }
 
-fn insist(conn: &Connection) {
+/// Copies the log, waiting a moment for readers.
+fn waiting(conn: &Connection, mode: &str) -> bool {
     let waits = |limit| conn.busy_timeout(limit).is_ok();
-    if waits(INSIST) {
-        checkpoint(conn, "RESTART");
-        waits(super::schema::BUSY);
+    if !waits(INSIST) {
+        return false;
     }
+    let done = checkpoint(conn, mode);
+    waits(super::schema::BUSY);
+    done
 }

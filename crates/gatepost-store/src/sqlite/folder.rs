@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use crate::{Result, StoreError};
 
 /// Name of the database in the folder.
-const DATABASE: &str = "gatepost.db";
+pub(super) const DATABASE: &str = "gatepost.db";
 /// Name of the file whose lock says that the folder is in use.
-const LOCK: &str = "gatepost.lock";
+pub(super) const LOCK: &str = "gatepost.lock";
 
 /// A folder that is ours until this is dropped (or the process ends, however it does).
 #[derive(Debug)]
@@ -38,6 +38,11 @@ impl Folder {
             }
             Err(TryLockError::Error(e)) => Err(failed("locked", e)),
         }
+    }
+
+    /// The folder itself.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Where the database is. Made empty with mode 0600 if it is not there: SQLite gives its log the
@@ -78,17 +83,17 @@ fn create(path: &Path) -> io::Result<()> {
 }
 
 #[cfg(unix)]
-fn sync_folder(path: &Path) -> io::Result<()> {
+pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
 /// Elsewhere a folder cannot be opened as a file; the system writes it by itself.
 #[cfg(not(unix))]
-fn sync_folder(_: &Path) -> io::Result<()> {
+pub(super) fn sync_folder(_: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn private(options: &mut OpenOptions) -> &mut OpenOptions {
+pub(super) fn private(options: &mut OpenOptions) -> &mut OpenOptions {
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(options, 0o600);
     options

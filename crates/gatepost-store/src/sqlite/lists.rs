@@ -6,14 +6,17 @@ use rusqlite::{Connection, OptionalExtension, params_from_iter};
 
 use super::deliveries::row_by_seq;
 use super::error::DbResult;
+use super::owe::subject_key;
 use super::row::{count, event, event_columns, is_live};
-use super::{publish, registry};
+use super::{batches, publish, registry};
 use crate::{DeliveryQuery, DeliveryRow, EventPage, EventQuery, Order, Page};
 
 /// Rows looked at for one page, at most.
 const SCAN: i64 = 2_000;
 /// Payload bytes on one page, about.
 const PAGE_BYTES: usize = 8 << 20;
+/// Ids of events on one page of deliveries, about: batches have many.
+const PAGE_IDS: usize = 10_000;
 /// Numbers grow with time, but not strictly: requests reach the writer in another order than they
 /// read the clock, and clocks are corrected. A window in time is widened by this much before it is
 /// turned into a window of numbers; the exact comparison follows on the rows.
@@ -21,7 +24,8 @@ const DISORDER_US: i64 = 60_000_000;
 
 /// A column that grows with the number of its row.
 #[derive(Clone, Copy)]
-enum Growing {
+pub(super) enum Growing {
+    EventAccepted,
     EventFirstDelivery,
     DeliveryCreated,
 }
@@ -29,13 +33,14 @@ enum Growing {
 impl Growing {
     fn highest(self) -> &'static str {
         match self {
-            Growing::EventFirstDelivery => "SELECT max(seq) FROM events",
+            Growing::EventAccepted | Growing::EventFirstDelivery => "SELECT max(seq) FROM events",
             Growing::DeliveryCreated => "SELECT max(seq) FROM deliveries",
         }
     }
 
     fn probe(self) -> &'static str {
         match self {
+            Growing::EventAccepted => "SELECT seq, accepted_at FROM events WHERE seq >= ?1 ORDER BY seq LIMIT 1",
             Growing::EventFirstDelivery => {
                 "SELECT seq, first_delivery FROM events WHERE seq >= ?1 ORDER BY seq LIMIT 1"
             }
@@ -45,7 +50,7 @@ impl Growing {
 }
 
 /// The lowest number from which on the column is `value` or more: some forty reads by number.
-fn seek(conn: &Connection, column: Growing, value: i64) -> rusqlite::Result<i64> {
+pub(super) fn seek(conn: &Connection, column: Growing, value: i64) -> rusqlite::Result<i64> {
     let highest: Option<i64> = conn.prepare_cached(column.highest())?.query_row([], |row| row.get(0))?;
     let mut probe = conn.prepare_cached(column.probe())?;
     let (mut low, mut high) = (1_i64, highest.unwrap_or(0) + 1);
@@ -62,13 +67,13 @@ fn seek(conn: &Connection, column: Growing, value: i64) -> rusqlite::Result<i64>
 
 /// Numbers from `from` up to, not including, `to`.
 #[derive(Clone, Copy)]
-struct Window {
-    from: i64,
-    to: i64,
+pub(super) struct Window {
+    pub(super) from: i64,
+    pub(super) to: i64,
 }
 
 /// The window of numbers that holds every row from `since` on and before `until`.
-fn window(
+pub(super) fn window(
     conn: &Connection,
     column: Growing,
     since: Option<Timestamp>,
@@ -196,7 +201,7 @@ impl EventScan {
             }
             let event = event(row, 0)?;
             bytes += event.data.len() + event.attributes.as_ref().map_or(0, bytes::Bytes::len);
-            page.rows.push((event, row.get(13)?));
+            page.rows.push((event, row.get(14)?));
         }
         Ok(false)
     }
@@ -235,39 +240,73 @@ pub(super) fn deliveries(conn: &Connection, query: &DeliveryQuery) -> DbResult<P
             && query.state.is_none_or(|state| row.state == state)
             && query.since.is_none_or(|since| row.created_at >= since)
             && query.until.is_none_or(|until| row.created_at < until)
-            && query.subject.as_ref().is_none_or(|id| row.subject.as_ref().is_some_and(|s| s.id == *id))
-            && query
-                .subject_type
-                .as_ref()
-                .is_none_or(|kind| row.subject.as_ref().is_some_and(|s| s.kind.as_ref() == Some(kind)))
     };
-    for seq in &candidates {
-        if page.rows.len() == query.page.limit {
+    let mut ids = 0;
+    for seq in &candidates.seqs {
+        if page.rows.len() == query.page.limit || ids > PAGE_IDS {
             page.next = page.rows.last().map(|row: &DeliveryRow| row.seq.0);
             return Ok(page);
         }
-        page.rows.extend(row_by_seq(conn, query.tenant, DeliverySeq(*seq))?.filter(matches));
+        let row = row_by_seq(conn, query.tenant, DeliverySeq(*seq))?.filter(matches);
+        if let Some(row) = row
+            && is_about(conn, &row, query)?
+        {
+            ids += row.event_ids.len();
+            page.rows.push(row);
+        }
     }
-    if count(candidates.len()) == SCAN {
-        page.next = candidates.last().copied();
-    }
+    page.next = candidates.next;
     Ok(page)
 }
 
-/// Numbers of deliveries worth looking at, highest first, at most [`SCAN`].
-fn candidates(conn: &Connection, query: &DeliveryQuery, event: Option<EventSeq>, window: Window) -> DbResult<Vec<i64>> {
+/// Whether a delivery is about the subject asked for: of a batch, one of its events.
+fn is_about(conn: &Connection, row: &DeliveryRow, query: &DeliveryQuery) -> DbResult<bool> {
+    let (id, kind) = (query.subject.as_deref(), query.subject_type.as_deref());
+    if id.is_none() && kind.is_none() {
+        return Ok(true);
+    }
+    if row.batch {
+        return batches::is_about(conn, row.seq, id, kind);
+    }
+    let Some(subject) = &row.subject else { return Ok(false) };
+    Ok(id.is_none_or(|id| subject.id == id) && kind.is_none_or(|kind| subject.kind.as_deref() == Some(kind)))
+}
+
+/// Numbers of deliveries worth looking at.
+struct Candidates {
+    /// Highest first, at most [`SCAN`] or a few more.
+    seqs: Vec<i64>,
+    /// Where to go on, if there may be more.
+    next: Option<i64>,
+}
+
+impl Candidates {
+    fn of(seqs: Vec<i64>) -> Self {
+        let next = if count(seqs.len()) == SCAN { seqs.last().copied() } else { None };
+        Candidates { seqs, next }
+    }
+}
+
+fn candidates(
+    conn: &Connection,
+    query: &DeliveryQuery,
+    event: Option<EventSeq>,
+    window: Window,
+) -> DbResult<Candidates> {
     let tenant = query.tenant;
     if let Some(event) = event {
         return numbers(
             conn,
             "SELECT d.seq FROM events e CROSS JOIN deliveries d
                  ON d.seq >= max(e.first_delivery, ?2) AND d.seq < min(e.first_delivery + e.delivery_count, ?3)
+                    AND d.event_seq = e.seq
              WHERE e.seq = ?1
-             UNION ALL SELECT delivery_seq FROM delivery_links
+             UNION SELECT delivery_seq FROM delivery_links
                  WHERE event_seq = ?1 AND delivery_seq >= ?2 AND delivery_seq < ?3
              ORDER BY 1 DESC LIMIT ?4",
             (event.0, window.from, window.to, SCAN),
-        );
+        )
+        .map(Candidates::of);
     }
     if let Some(subject) = &query.subject {
         return of_subject(conn, tenant, subject, window);
@@ -285,34 +324,48 @@ fn candidates(conn: &Connection, query: &DeliveryQuery, event: Option<EventSeq>,
          WHERE tenant = ?1 AND seq >= ?2 AND seq < ?3 ORDER BY seq DESC LIMIT ?4",
         (tenant.0, window.from, window.to, limit),
     )
+    .map(Candidates::of)
 }
 
-/// By the index of subjects: their events' own deliveries, and those made later (which are few).
-fn of_subject(conn: &Connection, tenant: TenantKey, subject: &str, window: Window) -> DbResult<Vec<i64>> {
+/// By the index of subjects: their events' own deliveries; and by that of links: batches and what was
+/// made later.
+fn of_subject(conn: &Connection, tenant: TenantKey, subject: &str, window: Window) -> DbResult<Candidates> {
+    let linked = Candidates::of(numbers(
+        conn,
+        "SELECT delivery_seq FROM subject_links
+         WHERE tenant = ?1 AND subject = ?2 AND delivery_seq >= ?3 AND delivery_seq < ?4
+         ORDER BY delivery_seq DESC LIMIT ?5",
+        (tenant.0, subject_key(subject), window.from, window.to, SCAN),
+    )?);
     // Events whose deliveries all have numbers past the window are skipped without reading them.
     let events_to = if window.to == i64::MAX { i64::MAX } else { seek(conn, Growing::EventFirstDelivery, window.to)? };
-    let mut list = numbers(
-        conn,
-        "SELECT d.seq FROM events e INDEXED BY events_by_subject CROSS JOIN deliveries d
+    let mut found = conn.prepare_cached(
+        "SELECT d.seq, e.first_delivery FROM events e INDEXED BY events_by_subject LEFT JOIN deliveries d
              ON d.seq >= max(e.first_delivery, ?3) AND d.seq < min(e.first_delivery + e.delivery_count, ?4)
+                AND d.event_seq = e.seq
          WHERE e.tenant = ?1 AND e.subject_id = ?2 AND e.seq < ?5
          ORDER BY e.seq DESC, d.seq DESC LIMIT ?6",
-        (tenant.0, subject, window.from, window.to, events_to, SCAN),
     )?;
-    let linked = conn.prepare_cached("SELECT 1 FROM delivery_links LIMIT 1")?.exists([])?;
-    if linked {
-        list.extend(numbers(
-            conn,
-            "SELECT l.delivery_seq FROM events e INDEXED BY events_by_subject
-             CROSS JOIN delivery_links l ON l.event_seq = e.seq
-             WHERE e.tenant = ?1 AND e.subject_id = ?2 AND l.delivery_seq >= ?3 AND l.delivery_seq < ?4
-             ORDER BY l.delivery_seq DESC LIMIT ?5",
-            (tenant.0, subject, window.from, window.to, SCAN),
-        )?);
-        list.sort_unstable_by_key(|seq| std::cmp::Reverse(*seq));
-        list.truncate(usize::try_from(SCAN).unwrap_or(usize::MAX));
+    let mut rows = found.query((tenant.0, subject, window.from, window.to, events_to, SCAN))?;
+    // Events without a delivery of their own count as well: a page reads so many rows, whatever it finds.
+    let (mut own, mut read, mut last) = (Vec::new(), 0, 0);
+    while let Some(row) = rows.next()? {
+        read += 1;
+        let seq: Option<i64> = row.get(0)?;
+        last = seq.unwrap_or(row.get(1)?);
+        own.extend(seq);
     }
-    Ok(list)
+    let full = read == SCAN && last > window.from;
+    // Below this, one of the two was not read.
+    let next = linked.next.max(full.then_some(last));
+    let mut seqs = own;
+    seqs.extend(linked.seqs);
+    seqs.sort_unstable_by_key(|seq| std::cmp::Reverse(*seq));
+    seqs.dedup();
+    if let Some(next) = next {
+        seqs.retain(|seq| *seq >= next);
+    }
+    Ok(Candidates { seqs, next })
 }
 
 fn numbers(conn: &Connection, sql: &str, params: impl rusqlite::Params) -> DbResult<Vec<i64>> {

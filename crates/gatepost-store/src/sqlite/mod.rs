@@ -7,24 +7,46 @@
 //!
 //! The other modules are the domain's requests, as functions of a connection.
 
+pub mod backup;
+mod batches;
+mod by_hand;
 mod catalogue;
 mod checkpoint;
 mod deliveries;
+mod erasure;
 mod error;
 #[cfg(any(test, feature = "testing"))]
 mod faults;
 mod folder;
+mod hook_requests;
+mod hooks;
+mod health;
+mod idempotency;
+mod installation;
+mod invocations;
+mod job_requests;
+mod jobs;
 mod keys;
 mod lists;
 mod meta;
+mod own_events;
+mod owe;
+mod proof;
 mod publish;
+mod quotas;
 mod queue;
+mod queues;
 mod registry;
+mod replay;
 mod requests;
+mod retention;
 mod row;
 mod schema;
+mod scrub;
 mod settle;
+mod stream;
 mod sweep;
+mod tenant_types;
 mod tenants;
 #[cfg(test)]
 mod tests;

@@ -4,14 +4,16 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use gatepost_core::event::Event;
-use gatepost_core::{DeliverySeq, EventId, EventSeq, TenantKey, Timestamp};
+use gatepost_core::trace::TraceContext;
+use gatepost_core::{EventId, EventSeq, TenantKey, Timestamp};
 use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::error::{DbError, DbResult};
+use super::owe::{Inserter, Owing};
 use super::row::{AS_GIVEN, event_by_seq, is_live, rank, time, version_number};
 use super::tenants::registry_version;
 use super::writer::Tx;
-use crate::{Accepted, Due, NewEvent, Publish, PublishOutcome};
+use crate::{Accepted, NewEvent, Publish, PublishOutcome};
 
 /// What an event of the call turns out to be.
 enum Fate {
@@ -75,7 +77,7 @@ pub(super) fn publish(tx: &mut Tx<'_>, publish: Publish) -> DbResult<PublishOutc
 }
 
 fn duplicate(event: Arc<Event>, delivery_count: u32) -> Accepted {
-    Accepted { event, delivery_count, duplicate: true, deliveries: Vec::new() }
+    Accepted { event, delivery_count, duplicate: true, deliveries: Vec::new(), joined: 0, wakes: Vec::new() }
 }
 
 /// What each event is, before anything is written; the index of the first conflict otherwise.
@@ -159,14 +161,13 @@ fn insert(tx: &mut Tx<'_>, tenant: TenantKey, version: u64, now: Timestamp, new:
     tx.numbers.event += 1;
     let first_delivery = tx.numbers.delivery;
     let delivery_count = u32::try_from(new.matches.len()).map_err(|e| DbError::corrupt("matches", e))?;
-    tx.numbers.delivery += i64::from(delivery_count);
     tx.conn
         .prepare_cached(
             "INSERT INTO events(seq, tenant, ext_id, fingerprint, type, subject_type, subject_id, ts, accepted_at,
-                 urgency, registry_version, first_delivery, delivery_count, format, attributes, data)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
+                 urgency, registry_version, first_delivery, delivery_count, format, attributes, data, trace)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)",
         )?
-        .execute((
+        .execute(rusqlite::params![
             seq.0,
             tenant.0,
             new.caller_id.as_ref().map(EventId::as_str),
@@ -183,7 +184,8 @@ fn insert(tx: &mut Tx<'_>, tenant: TenantKey, version: u64, now: Timestamp, new:
             AS_GIVEN,
             new.attributes.as_deref(),
             &*new.data,
-        ))?;
+            new.trace.map(TraceContext::to_bytes),
+        ])?;
     let event = Arc::new(Event {
         seq,
         tenant,
@@ -196,32 +198,17 @@ fn insert(tx: &mut Tx<'_>, tenant: TenantKey, version: u64, now: Timestamp, new:
         attributes: new.attributes,
         data: new.data,
         registry_version: version,
+        trace: new.trace,
     });
-    let mut add = tx.conn.prepare_cached(
-        "INSERT INTO deliveries(seq, tenant, webhook, event_seq, revision, state, urgency, due, attempts, budget_start,
-             manual, generation, created_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, 0, ?6, ?7, 0, 0, 0, 0, ?7)",
-    )?;
-    let mut deliveries = Vec::with_capacity(new.matches.len());
-    for (number, (webhook, revision)) in (first_delivery..).zip(new.matches) {
-        add.execute((number, tenant.0, webhook.0, seq.0, revision, rank(event.urgency), now.as_micros()))?;
-        deliveries.push(Due {
-            seq: DeliverySeq(number),
-            created_at: now,
-            tenant,
-            webhook,
-            revision,
-            event: Arc::clone(&event),
-            due: now,
-            urgency: event.urgency,
-            attempts: 0,
-            budget_start: 0,
-            manual: false,
-            generation: 0,
-            body: None,
-        });
+    let (mut deliveries, mut joined, mut wakes) = (Vec::with_capacity(new.matches.len()), 0, Vec::new());
+    let mut inserter = Inserter::new(tx.conn)?;
+    for to in new.matches {
+        let owing = Owing { event: &event, to, urgency: event.urgency, later: false, now };
+        let inserted = inserter.insert(tx, &owing, &mut wakes)?;
+        joined += u32::from(!inserted.made);
+        deliveries.extend(inserted.due);
     }
-    Ok(Accepted { event, delivery_count, duplicate: false, deliveries })
+    Ok(Accepted { event, delivery_count, duplicate: false, deliveries, joined, wakes })
 }
 
 /// Lists a type that is not declared, once.

@@ -8,12 +8,16 @@ use crate::StoreError;
 /// Who is asking.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Lane {
-    /// New work: refused while a quarter of the queue is still free, so that recording what was done
-    /// is not pushed out by accepting more (DESIGN 8: publishers wait before deliveries starve).
+    /// New work: refused while a quarter of the queue is still free, and behind the rest of what
+    /// waits, so that recording what was done is not pushed out by accepting more (DESIGN 8:
+    /// publishers wait before deliveries starve).
     Accept,
-    /// Everything else.
+    /// Everything else. Goes first, but leaves new work every fourth place.
     Other,
 }
+
+/// Of so many items in a row that are not new work, while new work waits, the last gives way.
+const ROW: u32 = 4;
 
 /// How much may wait.
 #[derive(Clone, Copy, Debug)]
@@ -28,7 +32,10 @@ struct Entry<T> {
 }
 
 struct State<T> {
-    entries: VecDeque<Entry<T>>,
+    accept: VecDeque<Entry<T>>,
+    other: VecDeque<Entry<T>>,
+    /// Items taken in a row that were not new work, while new work waited.
+    in_a_row: u32,
     bytes: usize,
     closed: bool,
 }
@@ -42,7 +49,8 @@ pub(super) struct Queue<T> {
 
 impl<T> Queue<T> {
     pub(super) fn new(limits: Limits) -> Self {
-        let state = State { entries: VecDeque::new(), bytes: 0, closed: false };
+        let (accept, other) = (VecDeque::new(), VecDeque::new());
+        let state = State { accept, other, in_a_row: 0, bytes: 0, closed: false };
         Queue { state: Mutex::new(state), arrived: Condvar::new(), limits }
     }
 
@@ -62,13 +70,14 @@ impl<T> Queue<T> {
         if state.closed {
             return Err(StoreError::Closed);
         }
-        let full = state.entries.len() >= share(self.limits.count)
-            || state.bytes.saturating_add(weight) > share(self.limits.bytes);
-        if full && !state.entries.is_empty() {
+        let full =
+            state.len() >= share(self.limits.count) || state.bytes.saturating_add(weight) > share(self.limits.bytes);
+        if full && state.len() > 0 {
             return Err(StoreError::Overloaded);
         }
         state.bytes += weight;
-        state.entries.push_back(Entry { item, weight });
+        let entries = if lane == Lane::Accept { &mut state.accept } else { &mut state.other };
+        entries.push_back(Entry { item, weight });
         drop(state);
         self.arrived.notify_one();
         Ok(())
@@ -95,7 +104,7 @@ impl<T> Queue<T> {
 
     /// How many wait.
     pub(super) fn len(&self) -> usize {
-        self.lock().entries.len()
+        self.lock().len()
     }
 
     /// Takes no more items; what waits is still handed out.
@@ -109,15 +118,31 @@ impl<T> Queue<T> {
         let mut state = self.lock();
         state.closed = true;
         state.bytes = 0;
-        let forgotten = std::mem::take(&mut state.entries);
+        let forgotten = (std::mem::take(&mut state.accept), std::mem::take(&mut state.other));
         drop(state);
         self.arrived.notify_all();
         drop(forgotten);
     }
 }
 
+impl<T> State<T> {
+    fn len(&self) -> usize {
+        self.accept.len() + self.other.len()
+    }
+}
+
 fn take<T>(state: &mut State<T>) -> Option<(T, usize)> {
-    let entry = state.entries.pop_front()?;
+    let gives_way = state.in_a_row + 1 >= ROW && !state.accept.is_empty();
+    let entry = match state.other.pop_front_if(|_| !gives_way) {
+        Some(entry) => {
+            state.in_a_row = if state.accept.is_empty() { 0 } else { state.in_a_row + 1 };
+            entry
+        }
+        None => {
+            state.in_a_row = 0;
+            state.accept.pop_front()?
+        }
+    };
     state.bytes -= entry.weight;
     Some((entry.item, entry.weight))
 }
@@ -145,6 +170,27 @@ mod tests {
         heavy.push(1, 400, Lane::Other).unwrap();
         assert_eq!((heavy.try_pop(), heavy.len()), (Some((0, 600)), 1));
         heavy.push(2, 600, Lane::Other).unwrap();
+    }
+
+    #[test]
+    fn recording_goes_before_accepting_and_does_not_stop_it() {
+        let queue = queue(100, 100);
+        for i in 0..6 {
+            queue.push(i, 1, Lane::Accept).unwrap();
+        }
+        for i in 10..18 {
+            queue.push(i, 1, Lane::Other).unwrap();
+        }
+        let order: Vec<_> = std::iter::from_fn(|| queue.try_pop()).map(|(item, _)| item).collect();
+        assert_eq!(order, [10, 11, 12, 0, 13, 14, 15, 1, 16, 17, 2, 3, 4, 5]);
+        // Nobody waits behind them: nobody is given way to later.
+        for i in 10..18 {
+            queue.push(i, 1, Lane::Other).unwrap();
+            assert_eq!(queue.try_pop(), Some((i, 1)));
+        }
+        queue.push(0, 1, Lane::Accept).unwrap();
+        queue.push(10, 1, Lane::Other).unwrap();
+        assert_eq!(queue.try_pop(), Some((10, 1)));
     }
 
     #[test]

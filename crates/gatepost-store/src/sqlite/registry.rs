@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use gatepost_core::delivery::AttemptRecord;
+use gatepost_core::own_events::OwnEvent;
 use gatepost_core::webhook::{Webhook, WebhookConfig};
 use gatepost_core::{TenantKey, Timestamp, WebhookId, WebhookKey};
 use rusqlite::{Connection, OptionalExtension};
@@ -13,6 +14,7 @@ use super::row::{
 };
 use super::tenants::{cut, registry_version};
 use super::writer::Tx;
+use super::{health, own_events};
 use crate::{
     HistoricRegistry, HistoricWebhook, NewWebhook, Page, PageRequest, Registry, RegistryChange, UpdateOutcome,
     WebhookUpdate,
@@ -76,7 +78,7 @@ pub(super) fn registry(conn: &Connection, tenant: TenantKey) -> DbResult<Option<
     while let Some(row) = rows.next()? {
         webhooks.push(webhook(row)?);
     }
-    Ok(Some(Registry { version, webhooks }))
+    Ok(Some(Registry { version, must_verify: must_verify(conn, tenant)?, webhooks }))
 }
 
 pub(super) fn registry_at(
@@ -87,7 +89,7 @@ pub(super) fn registry_at(
 ) -> DbResult<HistoricRegistry> {
     let mut webhooks = Vec::new();
     if !is_live(conn, tenant)? {
-        return Ok(HistoricRegistry { webhooks, truncated: false });
+        return Ok(HistoricRegistry { webhooks, truncated: false, must_verify: false });
     }
     // A revision without a config says "deleted by then"; no revision says "made later".
     let mut found = conn.prepare_cached(
@@ -110,7 +112,22 @@ pub(super) fn registry_at(
     }
     let truncated = webhooks.len() > limit;
     webhooks.truncate(limit);
-    Ok(HistoricRegistry { webhooks, truncated })
+    Ok(HistoricRegistry { webhooks, truncated, must_verify: must_verify_at(conn, tenant, version)? })
+}
+
+/// Whether all of a tenant's webhooks must be verified.
+fn must_verify(conn: &Connection, tenant: TenantKey) -> DbResult<bool> {
+    let mut found = conn.prepare_cached("SELECT must_verify FROM tenants WHERE key = ?1")?;
+    Ok(found.query_row([tenant.0], |row| row.get(0)).optional()?.unwrap_or(false))
+}
+
+/// The same at a registry version.
+fn must_verify_at(conn: &Connection, tenant: TenantKey, version: u64) -> DbResult<bool> {
+    let mut found = conn.prepare_cached(
+        "SELECT must_verify FROM tenant_revisions WHERE tenant = ?1 AND from_version <= ?2
+         ORDER BY from_version DESC LIMIT 1",
+    )?;
+    Ok(found.query_row((tenant.0, version_number(version)), |row| row.get(0)).optional()?.unwrap_or(false))
 }
 
 pub(super) fn configs(
@@ -134,28 +151,26 @@ pub(super) fn configs(
 }
 
 /// The tenant's next registry version, written down. `None` when the tenant is gone.
-fn next_version(tx: &Tx<'_>, tenant: TenantKey) -> DbResult<Option<u64>> {
-    tx.conn
-        .prepare_cached(
-            "UPDATE tenants SET registry_version = registry_version + 1 WHERE key = ?1 AND deleted_at IS NULL",
-        )?
-        .execute([tenant.0])?;
-    registry_version(tx.conn, tenant)
+pub(super) fn next_version(conn: &Connection, tenant: TenantKey) -> DbResult<Option<u64>> {
+    conn.prepare_cached(
+        "UPDATE tenants SET registry_version = registry_version + 1 WHERE key = ?1 AND deleted_at IS NULL",
+    )?
+    .execute([tenant.0])?;
+    registry_version(conn, tenant)
 }
 
 fn note_revision(
-    tx: &Tx<'_>,
+    conn: &Connection,
     webhook: WebhookKey,
     version: u64,
     revision: u32,
     config: Option<&WebhookConfig>,
 ) -> DbResult<()> {
     let text = config.map(config_text).transpose()?;
-    tx.conn
-        .prepare_cached(
-            "INSERT INTO webhook_revisions(webhook, from_version, revision, config) VALUES (?1, ?2, ?3, ?4)",
-        )?
-        .execute((webhook.0, version_number(version), revision, text))?;
+    conn.prepare_cached(
+        "INSERT INTO webhook_revisions(webhook, from_version, revision, config) VALUES (?1, ?2, ?3, ?4)",
+    )?
+    .execute((webhook.0, version_number(version), revision, text))?;
     Ok(())
 }
 
@@ -170,11 +185,12 @@ pub(super) fn create(tx: &Tx<'_>, new: &NewWebhook) -> DbResult<Option<RegistryC
     if let Some(webhook) = any_by_id(tx.conn, new.tenant, new.id)? {
         return Ok(Some(RegistryChange { version: present, webhook }));
     }
-    let Some(version) = next_version(tx, new.tenant)? else { return Ok(None) };
+    let Some(version) = next_version(tx.conn, new.tenant)? else { return Ok(None) };
     tx.conn
         .prepare_cached(
-            "INSERT INTO webhooks(tenant, id, revision, enabled, config, sealed_secrets, created_at, updated_at)
-             VALUES (?1, ?2, 1, ?3, ?4, ?5, ?6, ?6)",
+            "INSERT INTO webhooks(tenant, id, revision, enabled, config, sealed_secrets, created_at, updated_at,
+                 verified, must_verify)
+             VALUES (?1, ?2, 1, ?3, ?4, ?5, ?6, ?6, ?7, ?8)",
         )?
         .execute((
             new.tenant.0,
@@ -183,8 +199,12 @@ pub(super) fn create(tx: &Tx<'_>, new: &NewWebhook) -> DbResult<Option<RegistryC
             config_text(&new.config)?,
             &new.sealed_secrets,
             new.now.as_micros(),
+            new.config.verified_at.is_some(),
+            new.must_verify,
         ))?;
-    note_revision(tx, WebhookKey(tx.conn.last_insert_rowid()), version, 1, Some(&new.config))?;
+    let key = WebhookKey(tx.conn.last_insert_rowid());
+    note_revision(tx.conn, key, version, 1, Some(&new.config))?;
+    own_events::note_webhook(tx.conn, new.tenant, OwnEvent::WebhookCreated, (key, 1), None, new.now)?;
     change(tx, new.tenant, new.id, version).map(Some)
 }
 
@@ -193,12 +213,12 @@ pub(super) fn update(tx: &Tx<'_>, update: &WebhookUpdate) -> DbResult<UpdateOutc
     if present.revision != update.expected_revision {
         return Ok(UpdateOutcome::Stale);
     }
-    let Some(version) = next_version(tx, update.tenant)? else { return Ok(UpdateOutcome::NotFound) };
+    let Some(version) = next_version(tx.conn, update.tenant)? else { return Ok(UpdateOutcome::NotFound) };
     let revision = present.revision + 1;
     tx.conn
         .prepare_cached(
             "UPDATE webhooks SET revision = ?2, enabled = ?3, config = ?4, sealed_secrets = ?5, disabled_reason = ?6,
-                 updated_at = ?7 WHERE key = ?1",
+                 updated_at = ?7, verified = ?8, must_verify = ?9 WHERE key = ?1",
         )?
         .execute((
             present.key.0,
@@ -208,8 +228,17 @@ pub(super) fn update(tx: &Tx<'_>, update: &WebhookUpdate) -> DbResult<UpdateOutc
             &update.sealed_secrets,
             &update.disabled_reason,
             update.now.as_micros(),
+            update.config.verified_at.is_some(),
+            update.must_verify,
         ))?;
-    note_revision(tx, present.key, version, revision, Some(&update.config))?;
+    note_revision(tx.conn, present.key, version, revision, Some(&update.config))?;
+    if let Some(event) = update.told_as {
+        own_events::note_webhook(tx.conn, update.tenant, event, (present.key, revision), None, update.now)?;
+    }
+    let reopened = update.config.enabled && !present.config.enabled;
+    if reopened || update.config.url != present.config.url {
+        health::reset(tx.conn, present.key, update.now)?;
+    }
     Ok(UpdateOutcome::Updated(Box::new(change(tx, update.tenant, update.id, version)?)))
 }
 
@@ -220,13 +249,32 @@ pub(super) fn delete(
     now: Timestamp,
 ) -> DbResult<Option<RegistryChange>> {
     let Some(present) = by_id(tx.conn, tenant, id)? else { return Ok(None) };
-    let Some(version) = next_version(tx, tenant)? else { return Ok(None) };
+    let Some(version) = next_version(tx.conn, tenant)? else { return Ok(None) };
     let revision = present.revision + 1;
     tx.conn
         .prepare_cached("UPDATE webhooks SET revision = ?2, deleted_at = ?3, updated_at = ?3 WHERE key = ?1")?
         .execute((present.key.0, revision, now.as_micros()))?;
-    note_revision(tx, present.key, version, revision, None)?;
+    note_revision(tx.conn, present.key, version, revision, None)?;
+    // Told as it was.
+    own_events::note_webhook(tx.conn, tenant, OwnEvent::WebhookDeleted, (present.key, present.revision), None, now)?;
+    health::forget(tx.conn, present.key)?;
     change(tx, tenant, id, version).map(Some)
+}
+
+/// Disables a webhook on Gatepost's own judgement.
+pub(super) fn disable(conn: &Connection, present: &Webhook, reason: &str, now: Timestamp) -> DbResult<Option<Webhook>> {
+    let Some(version) = next_version(conn, present.tenant)? else { return Ok(None) };
+    let revision = present.revision + 1;
+    let config = WebhookConfig { enabled: false, ..present.config.clone() };
+    conn.prepare_cached(
+        "UPDATE webhooks SET revision = ?2, enabled = 0, config = ?3, disabled_reason = ?4, updated_at = ?5
+             WHERE key = ?1",
+    )?
+    .execute((present.key.0, revision, config_text(&config)?, reason, now.as_micros()))?;
+    note_revision(conn, present.key, version, revision, Some(&config))?;
+    let disabled =
+        Webhook { revision, config, disabled_reason: Some(reason.to_owned()), updated_at: now, ..present.clone() };
+    Ok(Some(disabled))
 }
 
 pub(super) fn record_test(tx: &Tx<'_>, webhook: WebhookKey, test: &AttemptRecord) -> DbResult<()> {

@@ -10,20 +10,22 @@ use gatepost_core::webhook::{Webhook, WebhookConfig};
 use gatepost_core::{DeliverySeq, EventId, EventSeq, KeyId, TenantId, TenantKey, Timestamp, WebhookId, WebhookKey};
 
 use super::queue::Lane;
-use super::{SqliteStore, catalogue, deliveries, keys, lists, meta, publish, registry, settle, sweep, tenants};
+use super::{SqliteStore, batches, by_hand, catalogue, deliveries, keys, lists, meta, publish, registry, settle, sweep, tenants};
 use crate::{
     CancelOutcome, Created, DeliveryDetail, DeliveryQuery, DeliveryRow, DuePage, DueQuery, EventPage, EventQuery,
     EventTypeRow, HistoricRegistry, KeyRow, NewWebhook, Owed, Page, PageRequest, Publish, PublishOutcome, PutTenant,
-    Registry, RegistryChange, Result, RetryOutcome, Settled, Settlement, Store, StoreStats, SweepProgress,
+    Registry, RegistryChange, Result, RetryOutcome, SettleAnswer, Settlement, Store, StoreStats, SweepProgress,
     UpdateOutcome, WebhookUpdate,
 };
 
 /// What a small request holds in the queue, about.
-const SMALL: usize = 1_024;
+pub(super) const SMALL: usize = 1_024;
+/// How often a page of what is due is read again because batches on it had to be closed first.
+const CLOSINGS: usize = 3;
 /// What a row to be written holds in the queue, its payload apart.
-const ROW: usize = 256;
+pub(super) const ROW: usize = 256;
 
-fn publish_bytes(publish: &Publish) -> usize {
+pub(super) fn publish_bytes(publish: &Publish) -> usize {
     publish
         .events
         .iter()
@@ -159,24 +161,33 @@ impl Store for SqliteStore {
     }
 
     async fn due(&self, query: DueQuery) -> Result<DuePage> {
-        self.read(move |conn| deliveries::due(conn, &query)).await
+        for _ in 0..CLOSINGS {
+            let asked = query.clone();
+            let (page, open) = self.read(move |conn| deliveries::due(conn, &asked)).await?;
+            if open.is_empty() {
+                return Ok(page);
+            }
+            let webhook = query.webhook;
+            self.write(Lane::Other, SMALL, move |tx| batches::close_due(tx, webhook, &open)).await?;
+        }
+        self.read(move |conn| deliveries::due(conn, &query).map(|(page, _)| page)).await
     }
 
-    async fn settle(&self, settlements: Vec<Settlement>) -> Result<Vec<Settled>> {
+    async fn settle(&self, settlements: Vec<Settlement>) -> Result<SettleAnswer> {
         let bytes = settlements.iter().map(settlement_bytes).sum();
         self.write(Lane::Other, bytes, move |tx| settle::settle(tx, &settlements)).await
     }
 
     async fn retry(&self, tenant: TenantKey, seq: DeliverySeq, now: Timestamp) -> Result<RetryOutcome> {
-        self.write(Lane::Other, SMALL, move |tx| deliveries::retry(tx, tenant, seq, now)).await
+        self.write(Lane::Other, SMALL, move |tx| by_hand::retry(tx, tenant, seq, now)).await
     }
 
     async fn cancel(&self, tenant: TenantKey, seq: DeliverySeq, now: Timestamp) -> Result<CancelOutcome> {
-        self.write(Lane::Other, SMALL, move |tx| deliveries::cancel(tx, tenant, seq, now)).await
+        self.write(Lane::Other, SMALL, move |tx| by_hand::cancel(tx, tenant, seq, now)).await
     }
 
-    async fn sweep(&self, _now: Timestamp, max_rows: usize) -> Result<SweepProgress> {
-        self.write(Lane::Other, SMALL, move |tx| sweep::sweep(tx, max_rows)).await
+    async fn sweep(&self, now: Timestamp, max_rows: usize) -> Result<SweepProgress> {
+        self.write(Lane::Other, SMALL, move |tx| sweep::sweep(tx, now, max_rows)).await
     }
 
     async fn put_event_type(&self, event_type: EventTypeRow) -> Result<Created> {

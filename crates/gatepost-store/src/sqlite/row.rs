@@ -3,10 +3,12 @@
 use bytes::Bytes;
 use gatepost_core::delivery::{AttemptRecord, DeliveryState, Reason};
 use gatepost_core::event::{Event, Subject, Urgency};
+use gatepost_core::trace::TraceContext;
 use gatepost_core::webhook::{Webhook, WebhookConfig};
-use gatepost_core::{EventId, EventSeq, TenantKey, Timestamp, WebhookId, WebhookKey};
+use gatepost_core::{DeliverySeq, EventId, EventSeq, TenantKey, Timestamp, WebhookId, WebhookKey};
 use rusqlite::{Connection, Row};
 
+use super::erasure::ERASED;
 use super::error::{DbError, DbResult};
 
 /// `format` of payloads kept as given. Other numbers are for compression or encryption to come.
@@ -20,7 +22,7 @@ const ATTEMPT_VERSION: u8 = 1;
 macro_rules! event_columns {
     () => {
         "e.seq, e.tenant, e.ext_id, e.type, e.subject_type, e.subject_id, e.ts, e.accepted_at, \
-         e.urgency, e.registry_version, e.format, e.attributes, e.data"
+         e.urgency, e.registry_version, e.format, e.attributes, e.data, e.trace"
     };
 }
 pub(super) use event_columns;
@@ -30,9 +32,12 @@ pub(super) fn event(row: &Row<'_>, at: usize) -> DbResult<Event> {
     let seq = EventSeq(row.get(at)?);
     let accepted_at = time(row.get(at + 7)?);
     let format: i64 = row.get(at + 10)?;
-    if format != AS_GIVEN {
-        return Err(DbError::corrupt("event", format!("payload format {format}")));
-    }
+    let blob = |at: usize| row.get_ref(at)?.as_blob_or_null().map_err(from_sql).map(|b| b.map(Bytes::copy_from_slice));
+    let (attributes, data) = match format {
+        AS_GIVEN => (blob(at + 11)?, blob(at + 12)?.ok_or_else(|| DbError::corrupt("event", "no data"))?),
+        ERASED => (None, Bytes::from_static(b"null")),
+        other => return Err(DbError::corrupt("event", format!("payload format {other}"))),
+    };
     Ok(Event {
         seq,
         tenant: TenantKey(row.get(at + 1)?),
@@ -42,9 +47,10 @@ pub(super) fn event(row: &Row<'_>, at: usize) -> DbResult<Event> {
         accepted_at,
         subject: subject(row, at + 4)?,
         urgency: urgency(row.get(at + 8)?)?,
-        attributes: row.get_ref(at + 11)?.as_blob_or_null().map_err(from_sql)?.map(Bytes::copy_from_slice),
-        data: Bytes::copy_from_slice(row.get_ref(at + 12)?.as_blob().map_err(from_sql)?),
+        attributes,
+        data,
         registry_version: version(row.get(at + 9)?)?,
+        trace: row.get_ref(at + 13)?.as_blob_or_null().map_err(from_sql)?.and_then(TraceContext::from_bytes),
     })
 }
 
@@ -66,7 +72,7 @@ pub(super) fn subject(row: &Row<'_>, at: usize) -> DbResult<Option<Subject>> {
 macro_rules! webhook_columns {
     () => {
         "w.key, w.tenant, w.id, w.revision, w.config, w.sealed_secrets, w.disabled_reason, \
-         w.paused_until, w.last_test, w.created_at, w.updated_at, w.deleted_at"
+         w.paused_until, w.last_test, w.created_at, w.updated_at, w.deleted_at, w.verification_error, w.farewell"
     };
 }
 pub(super) use webhook_columns;
@@ -92,8 +98,27 @@ pub(super) fn webhook(row: &Row<'_>) -> DbResult<Webhook> {
         created_at: time(row.get(9)?),
         updated_at: time(row.get(10)?),
         deleted_at: row.get::<_, Option<i64>>(11)?.map(time),
+        verification_error: row.get(12)?,
+        farewell: row.get::<_, Option<i64>>(13)?.map(DeliverySeq),
     })
 }
+
+/// Whether the webhook `w` has to be verified and is not: what it is owed is held.
+macro_rules! unverified {
+    () => {
+        "(w.verified = 0 AND (w.must_verify = 1 OR (SELECT must_verify FROM tenants WHERE key = w.tenant) = 1))"
+    };
+}
+pub(super) use unverified;
+
+/// Whether the webhook `w` is deleted, as far as the delivery `d` is concerned: the one that tells it of
+/// its own deletion is owed all the same.
+macro_rules! deleted_for {
+    () => {
+        "CASE WHEN w.farewell = d.seq THEN NULL ELSE w.deleted_at END"
+    };
+}
+pub(super) use deleted_for;
 
 /// A webhook's id in column `at`.
 pub(super) fn webhook_id(row: &Row<'_>, at: usize) -> DbResult<WebhookId> {

@@ -11,7 +11,15 @@ use super::error::of_sqlite;
 use crate::{Result, StoreError};
 
 /// Every migration, oldest first. A file in `migrations/sqlite` that is missing here fails a test.
-const MIGRATIONS: &[(&str, &str)] = &[("V1__first", include_str!("../../migrations/sqlite/V1__first.sql"))];
+const MIGRATIONS: &[(&str, &str)] = &[
+    ("V1__first", include_str!("../../migrations/sqlite/V1__first.sql")),
+    ("V2__hooks", include_str!("../../migrations/sqlite/V2__hooks.sql")),
+    ("V3__order_and_batches", include_str!("../../migrations/sqlite/V3__order_and_batches.sql")),
+    ("V4__health", include_str!("../../migrations/sqlite/V4__health.sql")),
+    ("V5__jobs", include_str!("../../migrations/sqlite/V5__jobs.sql")),
+    ("V6__idempotency", include_str!("../../migrations/sqlite/V6__idempotency.sql")),
+    ("V7__trace", include_str!("../../migrations/sqlite/V7__trace.sql")),
+];
 
 /// Statements kept ready per connection: more than there are in this crate.
 const STATEMENTS: usize = 256;
@@ -42,13 +50,15 @@ pub(super) fn open_writer(place: &Place, cache_kib: u32) -> rusqlite::Result<Con
     };
     // P1 rests on synchronous=FULL: COMMIT returns after the log's flush. Checkpoints are run by
     // `checkpoint`, so that no commit pays for one by surprise. The log keeps its size
-    // (no journal_size_limit): overwriting it flushes faster than growing it (ADR 0001).
+    // (no journal_size_limit): overwriting it flushes faster than growing it (ADR 0001). What is
+    // deleted is overwritten, so that what was removed or erased cannot be read from the file.
     conn.execute_batch(&format!(
         "PRAGMA journal_mode = WAL;
          PRAGMA synchronous = FULL;
          PRAGMA wal_autocheckpoint = 0;
          PRAGMA cache_size = -{cache_kib};
          PRAGMA temp_store = MEMORY;
+         PRAGMA secure_delete = ON;
          PRAGMA foreign_keys = OFF;
          PRAGMA trusted_schema = OFF;"
     ))?;
@@ -86,7 +96,7 @@ fn finish(conn: &Connection) -> rusqlite::Result<()> {
 /// # Errors
 /// [`StoreError::Corrupt`] for a database of a newer version or with an altered history.
 pub(super) fn migrate(conn: &mut Connection) -> Result<()> {
-    let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
+    let known = known();
     let found = applied(conn).map_err(|e| of_sqlite(&e))?;
     if found > known {
         return Err(StoreError::Corrupt(format!(
@@ -104,6 +114,11 @@ pub(super) fn migrate(conn: &mut Connection) -> Result<()> {
     Ok(())
 }
 
+/// The highest migration this version has.
+pub(super) fn known() -> i64 {
+    MIGRATIONS.last().and_then(|(name, _)| name[1..name.find("__")?].parse().ok()).unwrap_or(0)
+}
+
 /// A full disk during a migration is no damage.
 fn migration_failed(error: &refinery::Error) -> StoreError {
     let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
@@ -117,7 +132,7 @@ fn migration_failed(error: &refinery::Error) -> StoreError {
 }
 
 /// The highest migration applied; 0 for a new database.
-fn applied(conn: &Connection) -> rusqlite::Result<i64> {
+pub(super) fn applied(conn: &Connection) -> rusqlite::Result<i64> {
     let table = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'refinery_schema_history'";
     if conn.query_row(table, [], |_| Ok(())).optional()?.is_none() {
         return Ok(0);
@@ -147,7 +162,7 @@ mod tests {
         let mut conn = open_writer(&Place::Memory, 1_000).unwrap();
         migrate(&mut conn).unwrap();
         migrate(&mut conn).unwrap();
-        assert_eq!(applied(&conn).unwrap(), MIGRATIONS.len() as i64);
+        assert_eq!(applied(&conn).unwrap(), known());
     }
 
     #[test]

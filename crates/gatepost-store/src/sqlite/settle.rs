@@ -1,29 +1,70 @@
 //! Recording what attempts came to.
 
 use gatepost_core::delivery::{AttemptRecord, DeliveryState, Reason};
+use gatepost_core::event::Urgency;
 use gatepost_core::{DeliverySeq, Timestamp};
 use rusqlite::{Connection, OptionalExtension};
 
 use super::deliveries::attempts;
+use super::erasure;
 use super::error::DbResult;
-use super::row::{attempt_bytes, reason_number, state, state_number, time};
+use super::{health, own_events, queues};
+use super::row::{attempt_bytes, deleted_for, reason_number, state, state_number, time, urgency};
 use super::writer::Tx;
-use crate::{Next, Settled, Settlement};
+use crate::{Next, SettleAnswer, Settled, Settlement, Wake};
 
 /// Bytes up to which a first attempt is folded into its delivery's row. Longer ones would make the
 /// row wide that every list reads (ADR 0001, Consequences).
 const FOLDED: usize = 512;
 
-pub(super) fn settle(tx: &Tx<'_>, settlements: &[Settlement]) -> DbResult<Vec<Settled>> {
-    settlements.iter().map(|settlement| one(tx.conn, settlement)).collect()
+pub(super) fn settle(tx: &Tx<'_>, settlements: &[Settlement]) -> DbResult<SettleAnswer> {
+    let mut wakes = Vec::new();
+    let results = settlements.iter().map(|settlement| one(tx.conn, settlement, &mut wakes)).collect::<DbResult<_>>()?;
+    Ok(SettleAnswer { results, wakes })
 }
 
-fn one(conn: &Connection, settlement: &Settlement) -> DbResult<Settled> {
+fn one(conn: &Connection, settlement: &Settlement, wakes: &mut Vec<Wake>) -> DbResult<Settled> {
     if !expected(conn, settlement)? {
-        return unexpected(conn, settlement);
+        return unexpected(conn, settlement, wakes);
     }
     keep_beside(conn, settlement)?;
+    tell(conn, settlement)?;
+    if settlement.ordered {
+        go_on(conn, settlement, wakes)?;
+    }
     Ok(Settled::Recorded)
+}
+
+/// What an outcome means beyond its delivery: giving up is told, and a receiver that is gone for good is
+/// not asked again, whatever becomes of the process right after.
+fn tell(conn: &Connection, settlement: &Settlement) -> DbResult<()> {
+    let at = settlement.attempt.ended_at();
+    if let Next::End(DeliveryState::Failed, reason) = settlement.next
+        && settlement.tell
+    {
+        own_events::note_exhausted(conn, settlement.tenant, settlement.seq, reason, at)?;
+    }
+    if let Some(reason) = settlement.disable {
+        health::disable(conn, settlement.webhook, settlement.attempt.sent.revision, reason, at)?;
+    }
+    Ok(())
+}
+
+/// What a recorded outcome means for the delivery's queue: at its end the next one is due. Otherwise it
+/// stays the first, and may have become more urgent while it was under way.
+fn go_on(conn: &Connection, settlement: &Settlement, wakes: &mut Vec<Wake>) -> DbResult<()> {
+    let Next::Retry(due) = settlement.next else {
+        return queues::leave(conn, settlement.seq, settlement.attempt.ended_at(), wakes);
+    };
+    let most = conn
+        .prepare_cached("SELECT urgency FROM deliveries WHERE seq = ?1")?
+        .query_row([settlement.seq.0], |row| row.get(0))?;
+    wakes.push(wake(settlement, Some((urgency(most)?, due))));
+    Ok(())
+}
+
+fn wake(settlement: &Settlement, at: Option<(Urgency, Timestamp)>) -> Wake {
+    Wake { tenant: settlement.tenant, webhook: settlement.webhook, seq: settlement.seq, at }
 }
 
 /// What a settlement makes of its delivery: state, reason, and the due time if it changes.
@@ -49,7 +90,7 @@ fn expected(conn: &Connection, settlement: &Settlement) -> DbResult<bool> {
                  first_attempt = coalesce(?9, first_attempt), updated_at = ?10
              WHERE seq = ?1 AND tenant = ?2 AND webhook = ?3 AND generation = ?4 AND attempts = ?5 AND state = 0
                AND EXISTS (SELECT 1 FROM webhooks w JOIN tenants t ON t.key = w.tenant
-                           WHERE w.key = ?3 AND w.deleted_at IS NULL AND t.deleted_at IS NULL)",
+                           WHERE w.key = ?3 AND (w.deleted_at IS NULL OR w.farewell = ?1) AND t.deleted_at IS NULL)",
         )?
         .execute((
             settlement.seq.0,
@@ -99,9 +140,9 @@ struct Present {
 fn present(conn: &Connection, settlement: &Settlement) -> DbResult<Option<Present>> {
     let found: Option<(i64, u32, u32, Option<i64>)> = conn
         .prepare_cached(
-            "SELECT d.state, d.generation, d.attempts, w.deleted_at
+            concat!("SELECT d.state, d.generation, d.attempts, ", deleted_for!(), "
              FROM deliveries d JOIN webhooks w ON w.key = d.webhook JOIN tenants t ON t.key = d.tenant
-             WHERE d.seq = ?1 AND d.tenant = ?2 AND d.webhook = ?3 AND t.deleted_at IS NULL",
+             WHERE d.seq = ?1 AND d.tenant = ?2 AND d.webhook = ?3 AND t.deleted_at IS NULL"),
         )?
         .query_row((settlement.seq.0, settlement.tenant.0, settlement.webhook.0), |row| {
             Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
@@ -112,13 +153,25 @@ fn present(conn: &Connection, settlement: &Settlement) -> DbResult<Option<Presen
 }
 
 /// The delivery has moved on, or this settlement was recorded before.
-fn unexpected(conn: &Connection, settlement: &Settlement) -> DbResult<Settled> {
+fn unexpected(conn: &Connection, settlement: &Settlement, wakes: &mut Vec<Wake>) -> DbResult<Settled> {
     // Gone with its tenant: nothing is left to keep an attempt with.
     let Some(present) = present(conn, settlement)? else { return Ok(Settled::Superseded) };
     let same_turn = present.generation == settlement.generation;
     if was_recorded(conn, settlement)? {
+        if settlement.ordered {
+            // The first answer was lost, and with it what else became due.
+            wakes.push(wake(settlement, None));
+        }
         return Ok(if same_turn { Settled::Recorded } else { Settled::Superseded });
     }
+    let bare;
+    let settlement = if erasure::touches(conn, settlement.seq)? {
+        // What was erased meanwhile must not come back with a late answer.
+        bare = erasure::bare_settlement(settlement);
+        &bare
+    } else {
+        settlement
+    };
     let number = present.attempts + 1;
     keep_attempt(conn, settlement, number)?;
     keep_beside(conn, settlement)?;
@@ -137,11 +190,16 @@ fn unexpected(conn: &Connection, settlement: &Settlement) -> DbResult<Settled> {
             )?;
             conn.prepare_cached("UPDATE deliveries SET generation = generation + 1 WHERE seq = ?1")?
                 .execute([settlement.seq.0])?;
+            queues::leave(conn, settlement.seq, ended, wakes)?;
             Ok(Settled::Superseded)
         }
         // Its number was taken by an attempt of an earlier turn that came in late.
         None if open && same_turn => {
             end_attempt(conn, settlement.seq, number, outcome(&settlement.next), ended)?;
+            tell(conn, settlement)?;
+            if settlement.ordered {
+                go_on(conn, settlement, wakes)?;
+            }
             Ok(Settled::Recorded)
         }
         _ => {

@@ -1,21 +1,29 @@
 //! Work nobody waits for, in steps small enough not to hold up commits.
 
 use gatepost_core::delivery::{DeliveryState, Reason};
+use gatepost_core::Timestamp;
 use rusqlite::{Connection, OptionalExtension};
 
 use super::error::DbResult;
 use super::row::{count, reason_number, state_number};
 use super::writer::{Tx, note_numbers};
+use super::{idempotency, jobs, tenant_types};
 use crate::SweepProgress;
 
-pub(super) fn sweep(tx: &Tx<'_>, max_rows: usize) -> DbResult<SweepProgress> {
+pub(super) fn sweep(tx: &Tx<'_>, now: Timestamp, max_rows: usize) -> DbResult<SweepProgress> {
     let max_rows = max_rows.max(1);
     // Tenants first: what is removed need not be cancelled.
     let mut rows = deleted_tenant(tx, max_rows)?;
     if rows < max_rows {
         rows += deleted_webhook(tx.conn, max_rows - rows)?;
     }
-    Ok(SweepProgress { rows, more: more(tx.conn)? })
+    if rows < max_rows {
+        rows += idempotency::sweep(tx.conn, now, max_rows - rows)?;
+    }
+    let left = max_rows.saturating_sub(rows);
+    let items = if left > 0 { jobs::remove_items(tx.conn, left)? } else { 0 };
+    rows += items;
+    Ok(SweepProgress { rows, more: (items > 0 && items == left) || more(tx.conn)? || idempotency::to_sweep(tx.conn, now)? })
 }
 
 fn more(conn: &Connection) -> DbResult<bool> {
@@ -45,7 +53,8 @@ fn deleted_webhook(conn: &Connection, max_rows: usize) -> DbResult<usize> {
                 "UPDATE deliveries SET state = ?2, reason = ?3, generation = generation + 1,
                      updated_at = max(coalesce(updated_at, created_at), ?4)
                  WHERE seq IN (SELECT seq FROM deliveries INDEXED BY deliveries_due
-                               WHERE webhook = ?1 AND state = 0 LIMIT ?5)",
+                               WHERE webhook = ?1 AND state = 0
+                                 AND seq IS NOT (SELECT farewell FROM webhooks WHERE key = ?1) LIMIT ?5)",
             )?
             .execute((
                 webhook,
@@ -55,12 +64,25 @@ fn deleted_webhook(conn: &Connection, max_rows: usize) -> DbResult<usize> {
                 count(wanted),
             ))?;
         done += cancelled;
-        if cancelled < wanted {
+        let places = leave_queues(conn, webhook, wanted - cancelled)?;
+        done += places;
+        if cancelled + places < wanted {
             conn.prepare_cached("UPDATE webhooks SET swept = 1 WHERE key = ?1")?.execute([webhook])?;
             done += 1;
         }
     }
     Ok(done)
+}
+
+/// Nobody waits for a deleted webhook.
+fn leave_queues(conn: &Connection, webhook: i64, limit: usize) -> DbResult<usize> {
+    conn.prepare_cached("DELETE FROM open_batches WHERE webhook = ?1")?.execute([webhook])?;
+    Ok(conn
+        .prepare_cached(
+            "DELETE FROM queue_places WHERE delivery_seq IN
+                 (SELECT delivery_seq FROM queue_places WHERE webhook = ?1 LIMIT ?2)",
+        )?
+        .execute((webhook, count(limit)))?)
 }
 
 /// Removes rows of one deleted tenant: deliveries, then events, then webhooks, then itself.
@@ -81,13 +103,7 @@ fn deleted_tenant(tx: &Tx<'_>, max_rows: usize) -> DbResult<usize> {
         max_rows,
     )?;
     for seq in &deliveries {
-        for sql in [
-            "DELETE FROM attempts WHERE delivery_seq = ?1",
-            "DELETE FROM bodies WHERE delivery_seq = ?1",
-            "DELETE FROM deliveries WHERE seq = ?1",
-        ] {
-            conn.prepare_cached(sql)?.execute([seq])?;
-        }
+        remove_delivery(conn, *seq)?;
     }
     let mut done = deliveries.len();
     let events = numbers(
@@ -97,8 +113,7 @@ fn deleted_tenant(tx: &Tx<'_>, max_rows: usize) -> DbResult<usize> {
         max_rows - done,
     )?;
     for seq in &events {
-        conn.prepare_cached("DELETE FROM delivery_links WHERE event_seq = ?1")?.execute([seq])?;
-        conn.prepare_cached("DELETE FROM events WHERE seq = ?1")?.execute([seq])?;
+        remove_event(conn, *seq)?;
     }
     done += events.len();
     let webhooks = numbers(
@@ -108,15 +123,61 @@ fn deleted_tenant(tx: &Tx<'_>, max_rows: usize) -> DbResult<usize> {
         max_rows - done,
     )?;
     for key in &webhooks {
-        conn.prepare_cached("DELETE FROM webhook_revisions WHERE webhook = ?1")?.execute([key])?;
-        conn.prepare_cached("DELETE FROM webhooks WHERE key = ?1")?.execute([key])?;
+        remove_webhook(conn, *key)?;
     }
     done += webhooks.len();
+    done += tenant_types::remove_of(conn, tenant, max_rows - done)?;
+    done += jobs::remove_of_tenant(conn, tenant, max_rows - done)?;
+    done += super::hooks::remove_tenant(conn, tenant, max_rows - done)?;
     if done < max_rows {
+        super::own_events::forget_tenant(conn, gatepost_core::TenantKey(tenant))?;
+        conn.prepare_cached("DELETE FROM tenant_revisions WHERE tenant = ?1")?.execute([tenant])?;
         conn.prepare_cached("DELETE FROM tenants WHERE key = ?1")?.execute([tenant])?;
         done += 1;
     }
     Ok(done)
+}
+
+/// Removes a delivery and everything that is kept with it.
+pub(super) fn remove_delivery(conn: &Connection, seq: i64) -> DbResult<()> {
+    run_for(
+        conn,
+        seq,
+        &[
+            "DELETE FROM attempts WHERE delivery_seq = ?1",
+            "DELETE FROM bodies WHERE delivery_seq = ?1",
+            "DELETE FROM batch_events WHERE delivery_seq = ?1",
+            "DELETE FROM queue_places WHERE delivery_seq = ?1",
+            "DELETE FROM subject_links WHERE delivery_seq = ?1",
+            "DELETE FROM deliveries WHERE seq = ?1",
+        ],
+    )
+}
+
+/// Removes an event whose deliveries are gone.
+pub(super) fn remove_event(conn: &Connection, seq: i64) -> DbResult<()> {
+    run_for(conn, seq, &["DELETE FROM delivery_links WHERE event_seq = ?1", "DELETE FROM events WHERE seq = ?1"])
+}
+
+/// Removes a webhook whose deliveries are gone, and its history.
+pub(super) fn remove_webhook(conn: &Connection, key: i64) -> DbResult<()> {
+    run_for(
+        conn,
+        key,
+        &[
+            "DELETE FROM webhook_revisions WHERE webhook = ?1",
+            "DELETE FROM webhook_health WHERE webhook = ?1",
+            "DELETE FROM open_batches WHERE webhook = ?1",
+            "DELETE FROM webhooks WHERE key = ?1",
+        ],
+    )
+}
+
+fn run_for(conn: &Connection, number: i64, statements: &[&str]) -> DbResult<()> {
+    for sql in statements {
+        conn.prepare_cached(sql)?.execute([number])?;
+    }
+    Ok(())
 }
 
 fn numbers(conn: &Connection, sql: &str, tenant: i64, limit: usize) -> DbResult<Vec<i64>> {

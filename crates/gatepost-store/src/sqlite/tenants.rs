@@ -5,7 +5,8 @@ use gatepost_core::{TenantId, TenantKey, Timestamp};
 use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::error::{DbError, DbResult};
-use super::row::{count, text, time, version};
+use super::registry;
+use super::row::{count, text, time, version, version_number};
 use super::writer::Tx;
 use crate::{Created, Page, PageRequest, PutTenant};
 
@@ -68,6 +69,7 @@ pub(super) fn cut<T>(mut rows: Vec<T>, limit: usize, number: impl Fn(&T) -> i64)
 pub(super) fn put(tx: &Tx<'_>, put: &PutTenant) -> DbResult<(Tenant, Created)> {
     let settings = |settings| serde_json::to_string(settings).map_err(|e| DbError::corrupt("tenant settings", e));
     let present = tenant(tx.conn, &put.id)?;
+    let required = present.as_ref().is_some_and(|tenant| tenant.settings.require_verification);
     let created = if present.is_some() { Created::No } else { Created::Yes };
     if let Some(present) = present {
         tx.conn
@@ -95,8 +97,24 @@ pub(super) fn put(tx: &Tx<'_>, put: &PutTenant) -> DbResult<(Tenant, Created)> {
                 put.now.as_micros(),
             ))?;
     }
-    let now = tenant(tx.conn, &put.id)?.ok_or_else(|| DbError::corrupt("tenant", "gone after it was put"))?;
+    let mut now = tenant(tx.conn, &put.id)?.ok_or_else(|| DbError::corrupt("tenant", "gone after it was put"))?;
+    if now.settings.require_verification != required {
+        now.registry_version = require_verification(tx, &now)?;
+    }
     Ok((now, created))
+}
+
+/// What matches depends on it, so it is a change of the registry (P4).
+fn require_verification(tx: &Tx<'_>, tenant: &Tenant) -> DbResult<u64> {
+    let required = tenant.settings.require_verification;
+    let version = registry::next_version(tx.conn, tenant.key)?.unwrap_or(tenant.registry_version);
+    tx.conn
+        .prepare_cached("UPDATE tenants SET must_verify = ?2 WHERE key = ?1")?
+        .execute((tenant.key.0, required))?;
+    tx.conn
+        .prepare_cached("INSERT INTO tenant_revisions(tenant, from_version, must_verify) VALUES (?1, ?2, ?3)")?
+        .execute((tenant.key.0, version_number(version), required))?;
+    Ok(version)
 }
 
 pub(super) fn delete(tx: &Tx<'_>, id: &TenantId, now: Timestamp) -> DbResult<Option<Tenant>> {

@@ -1,7 +1,15 @@
 //! What is particular to SQLite; the rest is in `conformance`.
 
 mod durability;
+mod erasure;
 mod paging;
+mod upgrade_health;
+mod upgrade_hooks;
+mod upgrade_jobs;
+mod upgrade_trace;
+mod upgrade_types;
+mod upgrade_waiting;
+mod waiting;
 
 mod inline {
     use std::sync::Arc;
