@@ -2,8 +2,10 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
+use gatepost_core::callback::{self, CallbackKey};
 use gatepost_core::secret::Secret;
 use gatepost_core::{Entropy, KeyId, TenantId, Timestamp};
 use gatepost_store::{KeyRow, PageRequest, Scope, Store, StoreError};
@@ -28,12 +30,18 @@ pub(crate) fn generate_key(entropy: &dyn Entropy) -> Secret {
 /// prefix; that is why a plain map is safe here.
 pub(crate) struct KeyRing {
     admin: [u8; 32],
+    callbacks: CallbackKey,
     keys: ArcSwap<HashMap<[u8; 32], Arc<KeyRow>>>,
+    forgotten: AtomicU64,
 }
 
 impl KeyRing {
     /// Reads all keys.
-    pub(crate) async fn load(store: &dyn Store, admin: &Secret) -> Result<Self, StoreError> {
+    pub(crate) async fn load(
+        store: &dyn Store,
+        admin: &Secret,
+        callbacks: CallbackKey,
+    ) -> Result<Self, StoreError> {
         let mut keys = HashMap::new();
         let mut after = None;
         loop {
@@ -44,7 +52,7 @@ impl KeyRing {
                 break;
             }
         }
-        Ok(KeyRing { admin: hash_key(admin.expose()), keys: ArcSwap::from_pointee(keys) })
+        Ok(KeyRing { admin: hash_key(admin.expose()), callbacks, keys: ArcSwap::from_pointee(keys), forgotten: AtomicU64::new(0) })
     }
 
     /// Adds a key just stored.
@@ -79,19 +87,35 @@ impl KeyRing {
             keys.retain(|_, row| !which(row));
             keys
         });
+        self.forgotten.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Grows whenever keys may have been taken away: time to look whether one is still there.
+    pub(crate) fn forgotten(&self) -> u64 {
+        self.forgotten.load(Ordering::SeqCst)
+    }
+
+    /// A key by its id. Looks at all of them: not for every request.
+    pub(crate) fn find(&self, id: KeyId) -> Option<Arc<KeyRow>> {
+        self.keys.load().values().find(|row| row.id == id).cloned()
     }
 
     /// Who holds `key`, if anybody does at `now`.
     pub(crate) fn authenticate(&self, key: &str, now: Timestamp) -> Option<Caller> {
+        if key.starts_with(callback::PREFIX) {
+            let callback = self.callbacks.open(key, now)?;
+            let (tenant, issued_at) = (Some(callback.tenant), Some(callback.issued_at));
+            return Some(Caller { key: None, scopes: vec![Scope::Read], tenant, issued_at });
+        }
         let hash = hash_key(key);
         if hash == self.admin {
-            return Some(Caller { key: None, scopes: vec![Scope::Admin], tenant: None });
+            return Some(Caller { key: None, scopes: vec![Scope::Admin], tenant: None, issued_at: None });
         }
         let keys = self.keys.load();
         let row = keys.get(&hash)?;
         if row.expires_at.is_some_and(|at| at <= now) {
             return None;
         }
-        Some(Caller { key: Some(row.id), scopes: row.scopes.clone(), tenant: row.tenant.clone() })
+        Some(Caller { key: Some(row.id), scopes: row.scopes.clone(), tenant: row.tenant.clone(), issued_at: None })
     }
 }

@@ -126,7 +126,7 @@ fn shipped_view(shipped: &BuiltinType) -> EventTypeView {
     }
 }
 
-fn view_of(row: EventTypeRow) -> EventTypeView {
+pub(crate) fn view_of(row: EventTypeRow) -> EventTypeView {
     EventTypeView {
         schema: schema_of(&row.name, row.definition.as_ref()),
         name: row.name,

@@ -13,12 +13,22 @@ use tokio::sync::{Notify, mpsc};
 use crate::auth::KeyRing;
 use crate::catalogue::Catalogue;
 use crate::deliver::scheduler::Limits as LaneLimits;
-use crate::deliver::{Command, Effect, Inbox, Lane, LaneParts, Sender};
+use crate::deliver::{Command, Effect, Inbox, Lane, LaneParts, Sender, Watch};
+use crate::endpoint_auth::EndpointAuth;
 use crate::error::{Error, Kind, Result};
+use crate::health::HealthTracker;
+use crate::hooks::{HookLane, Hooks, Recording};
+use crate::own_events::OwnEvents;
 use crate::metrics::Metrics;
 use crate::net::EgressPolicy;
+use crate::idempotency::Flights;
 use crate::ops::filter_turns::FilterTurns;
+use crate::origin::OriginEntropy;
+use crate::published_types::PublishedLog;
+use crate::quotas::QuotaBook;
 use crate::registry::{TenantState, Tenants};
+use crate::stream::Streams;
+use crate::tenant_types::TenantTypes;
 use crate::transport::Transport;
 use crate::vault::{Vault, VaultError};
 
@@ -38,6 +48,8 @@ pub struct EngineParts {
     pub master_key: Key,
     /// Full rights.
     pub admin_key: Secret,
+    /// Where the server is reached; no `/` at its end.
+    pub public_url: String,
     /// Bounds.
     pub limits: Limits,
 }
@@ -83,7 +95,7 @@ pub(crate) struct Inner {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
-    pub(crate) transport: Arc<dyn Transport>,
+    pub(crate) endpoint_auth: Arc<EndpointAuth>,
     pub(crate) policy: Arc<EgressPolicy>,
     pub(crate) vault: Vault,
     pub(crate) keys: KeyRing,
@@ -91,10 +103,21 @@ pub(crate) struct Inner {
     pub(crate) catalogue: Catalogue,
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) public_url: Arc<str>,
     pub(crate) limits: Limits,
+    pub(crate) quotas: QuotaBook,
     pub(crate) fingerprint_key: [u8; 32],
+    pub(crate) idempotency_key: [u8; 32],
+    pub(crate) flights: Flights,
+    pub(crate) streams: Arc<Streams>,
+    pub(crate) tenant_types: TenantTypes,
+    pub(crate) published: PublishedLog,
     pub(crate) sweep: Notify,
+    pub(crate) jobs: Notify,
     pub(crate) filter_turns: Arc<FilterTurns>,
+    pub(crate) own_events: Arc<OwnEvents>,
+    pub(crate) health: Arc<HealthTracker>,
+    pub(crate) hooks: Hooks,
     draining: AtomicBool,
 }
 
@@ -114,24 +137,38 @@ impl Engine {
         parts: EngineParts,
     ) -> std::result::Result<(Engine, Lane, mpsc::UnboundedReceiver<Effect>), StartError> {
         let vault = Vault::open(&*parts.store, &parts.master_key, Arc::clone(&parts.entropy)).await?;
-        let keys = KeyRing::load(&*parts.store, &parts.admin_key).await?;
+        let keys = KeyRing::load(&*parts.store, &parts.admin_key, vault.callback_key()).await?;
         let catalogue = Catalogue::load(&*parts.store).await?;
+        let metrics = Metrics::new();
+        let endpoint_auth =
+            EndpointAuth::new(Arc::clone(&parts.transport), Arc::clone(&parts.clock), Arc::clone(&metrics));
         let inner = Arc::new(Inner {
+            hooks: Hooks::new(&parts.transport, &parts.clock, &metrics),
+            endpoint_auth: Arc::new(endpoint_auth),
             fingerprint_key: vault.derive("event fingerprint v1"),
+            idempotency_key: vault.derive("idempotency v1"),
+            flights: Flights::default(),
+            streams: Arc::default(),
+            tenant_types: TenantTypes::default(),
+            published: PublishedLog::default(),
             store: parts.store,
             clock: parts.clock,
-            entropy: parts.entropy,
-            transport: parts.transport,
+            entropy: OriginEntropy::around(parts.entropy),
             policy: parts.policy,
             vault,
             keys,
             tenants: Tenants::default(),
             catalogue,
             inbox: Arc::new(Inbox::default()),
-            metrics: Metrics::new(),
+            metrics,
+            public_url: parts.public_url.into(),
             limits: parts.limits,
+            quotas: QuotaBook::default(),
             sweep: Notify::new(),
+            jobs: Notify::new(),
             filter_turns: Arc::new(FilterTurns::default()),
+            own_events: Arc::new(OwnEvents::default()),
+            health: Arc::new(HealthTracker::default()),
             draining: AtomicBool::new(false),
         });
         let (effects, pending) = mpsc::unbounded_channel();
@@ -143,6 +180,11 @@ impl Engine {
             inbox: Arc::clone(&engine.inner.inbox),
             effects,
             metrics: Arc::clone(&engine.inner.metrics),
+            watch: Watch {
+                health: Arc::clone(&engine.inner.health),
+                own_events: Arc::clone(&engine.inner.own_events),
+            },
+            streams: Arc::clone(&engine.inner.streams),
             limits: engine.inner.limits.lane,
         });
         Ok((engine, lane, pending))
@@ -177,6 +219,9 @@ impl Engine {
     /// Everything measured, in the OpenMetrics text format.
     pub async fn metrics_text(&self) -> String {
         let stats = self.inner.store.stats().await.unwrap_or_default();
+        if let Ok(counts) = self.inner.store.health_counts().await {
+            self.inner.metrics.health(counts);
+        }
         self.inner.metrics.text(&stats)
     }
 
@@ -188,15 +233,9 @@ impl Engine {
     /// Does what an answer called for.
     pub(crate) async fn take_effect(&self, effect: Effect) {
         match effect {
-            Effect::Gone { webhook } => {
-                let done = async {
-                    match self.inner.store.tenant_by_key(webhook.tenant).await? {
-                        Some(tenant) => self.disable_webhook(&webhook, &tenant, "gone").await,
-                        None => Ok(()),
-                    }
-                };
-                if let Err(error) = done.await {
-                    tracing::error!(webhook = %webhook.id, %error, "a webhook that answered 410 could not be disabled");
+            Effect::Gone { tenant, webhook } => {
+                if let Err(error) = self.was_disabled(&tenant, webhook).await {
+                    tracing::warn!(%tenant, %error, "a webhook that answered 410 is disabled; the lane hears of it later");
                 }
             }
         }
@@ -225,9 +264,10 @@ impl Engine {
 impl Inner {
     pub(crate) fn sender(&self) -> Sender {
         Sender {
-            transport: Arc::clone(&self.transport),
+            endpoint_auth: Arc::clone(&self.endpoint_auth),
             clock: Arc::clone(&self.clock),
             entropy: Arc::clone(&self.entropy),
+            public_url: Arc::clone(&self.public_url),
         }
     }
 }
@@ -239,6 +279,9 @@ pub struct Running {
     lane_done: tokio::sync::oneshot::Receiver<()>,
     effects: tokio::task::JoinHandle<()>,
     sweeper: tokio::task::JoinHandle<()>,
+    keepers: tokio::task::JoinSet<()>,
+    hooks: HookLane,
+    recording: Recording,
 }
 
 impl Running {
@@ -265,7 +308,17 @@ impl Running {
         });
         let sweeper = tokio::spawn(engine.clone().keep_swept());
         engine.inner.sweep.notify_one();
-        Ok(Running { engine, lane: Some(lane), lane_done, effects, sweeper })
+        engine.begin_published_types().await;
+        let mut keepers = tokio::task::JoinSet::new();
+        keepers.spawn(engine.clone().keep_told());
+        keepers.spawn(engine.clone().keep_health());
+        keepers.spawn(engine.clone().keep_working());
+        keepers.spawn(engine.clone().keep_retention());
+        keepers.spawn(engine.clone().keep_published_types());
+        let hooks = HookLane::start(&engine)?;
+        let recording = Recording::start(&engine);
+        keepers.spawn(engine.clone().keep_hooks());
+        Ok(Running { engine, lane: Some(lane), lane_done, effects, sweeper, keepers, hooks, recording })
     }
 
     /// The engine.
@@ -282,6 +335,7 @@ impl Running {
     /// any more.
     pub fn begin_drain(&self) {
         self.engine.inner.draining.store(true, Ordering::Relaxed);
+        self.engine.inner.streams.close();
         self.engine.inner.inbox.send(Command::Drain);
     }
 
@@ -296,7 +350,13 @@ impl Running {
         if !finished || tokio::time::timeout(EFFECTS_PATIENCE, &mut self.effects).await.is_err() {
             self.effects.abort();
         }
+        self.hooks.stop(&self.engine, EFFECTS_PATIENCE).await;
+        self.recording.stop(EFFECTS_PATIENCE).await;
         self.sweeper.abort();
+        self.keepers.shutdown().await;
+        let _ = tokio::time::timeout(EFFECTS_PATIENCE, self.engine.write_published_types(true)).await;
+        // What was counted of the last attempts; should the store fail, only counts are lost.
+        let _ = tokio::time::timeout(EFFECTS_PATIENCE, self.engine.note_health()).await;
         if finished && let Some(lane) = self.lane.take() {
             // A lane that is done has nothing left to wait for.
             let _ = lane.join();

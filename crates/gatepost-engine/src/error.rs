@@ -2,6 +2,8 @@
 
 use gatepost_store::StoreError;
 
+use crate::quotas::QuotaRefusal;
+
 /// One bad member of a request: where, and what would be right.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct FieldError {
@@ -33,6 +35,16 @@ pub enum Kind {
     EventType,
     /// An API key.
     Key,
+    /// A job.
+    Job,
+    /// A blocking hook.
+    Hook,
+    /// A blocking point.
+    Point,
+    /// An operation over points.
+    Operation,
+    /// A blocking invocation.
+    Invocation,
 }
 
 impl Kind {
@@ -45,6 +57,11 @@ impl Kind {
             Kind::Delivery => "delivery",
             Kind::EventType => "event type",
             Kind::Key => "key",
+            Kind::Job => "job",
+            Kind::Hook => "hook",
+            Kind::Point => "point",
+            Kind::Operation => "operation",
+            Kind::Invocation => "invocation",
         }
     }
 }
@@ -66,6 +83,12 @@ pub enum Error {
         /// For people.
         message: String,
     },
+    /// A quota of the tenant's is used up.
+    #[error(transparent)]
+    Quota(Box<QuotaRefusal>),
+    /// Deliveries do not keep up with what is published: try again soon. Nothing of the call happened.
+    #[error("the server is busy delivering: try again soon")]
+    Busy,
     /// The store said no.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -85,8 +108,20 @@ pub enum ConflictCode {
     WebhookDeleted,
     /// The delivery is terminal already.
     DeliveryTerminal,
+    /// What was to be sent was erased.
+    EventErased,
+    /// The job has ended already.
+    JobFinal,
+    /// The feed's cursor is older than what is kept.
+    CursorExpired,
     /// Somebody else changed it at the same time.
     ConcurrentChange,
+    /// The hook's receiver did not pass the probe that enforcing it asks for.
+    HookUnverified,
+    /// Hooks are registered at the point.
+    PointInUse,
+    /// Another outcome was told before, none is taken of a dry run, or it comes too late.
+    OutcomeConflict,
 }
 
 /// Result of an operation.

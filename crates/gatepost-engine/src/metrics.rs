@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use gatepost_core::delivery::{DeliveryState, Outcome, Reason};
 use gatepost_core::event::Urgency;
-use gatepost_store::StoreStats;
+use gatepost_store::{HealthCounts, StoreStats};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -16,6 +16,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
+
+use crate::hooks::HookMetrics;
 
 /// Upper bounds of latency buckets, in seconds.
 const BUCKETS: [f64; 14] = [0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0];
@@ -31,9 +33,35 @@ struct OutcomeLabel {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct QuotaLabel {
+    quota: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct VerificationLabel {
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct EndLabel {
     state: &'static str,
     reason: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct KindLabel {
+    kind: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct JobLabel {
+    kind: &'static str,
+    state: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct WhatLabel {
+    what: &'static str,
 }
 
 /// How one API request ended.
@@ -50,14 +78,29 @@ pub struct HttpLabel {
 /// Everything measured.
 pub struct Metrics {
     registry: Registry,
+    /// Of blocking hooks.
+    pub(crate) hooks: HookMetrics,
     events: Family<UrgencyLabel, Counter>,
     deliveries: Family<UrgencyLabel, Counter>,
     attempts: Family<OutcomeLabel, Counter>,
+    batches: Counter,
+    batch_events: Counter,
     attempt_seconds: Histogram,
     ended: Family<EndLabel, Counter>,
+    jobs_begun: Family<KindLabel, Counter>,
+    jobs_ended: Family<JobLabel, Counter>,
+    replayed: Counter,
+    removed: Family<WhatLabel, Counter>,
     in_flight: Gauge,
     heads: Gauge,
     webhooks: Gauge,
+    token_fetches: Family<OutcomeLabel, Counter>,
+    quota_refusals: Family<QuotaLabel, Counter>,
+    rate_waits: Counter,
+    publish_waits: Family<OutcomeLabel, Counter>,
+    verifications: Family<VerificationLabel, Counter>,
+    failing: Gauge<i64>,
+    disabled: Gauge<i64>,
     store_errors: Counter,
     store_commits: Counter,
     store_requests: Counter,
@@ -65,6 +108,9 @@ pub struct Metrics {
     store_bytes: Gauge<i64>,
     http: Family<HttpLabel, Counter<u64, AtomicU64>>,
     http_seconds: Histogram,
+    idempotent_replays: Counter,
+    stream_listeners: Gauge,
+    stream_resets: Counter,
 }
 
 impl Metrics {
@@ -72,14 +118,28 @@ impl Metrics {
     pub fn new() -> Arc<Self> {
         let mut m = Metrics {
             registry: Registry::with_prefix("gatepost"),
+            hooks: HookMetrics::default(),
             events: Family::default(),
             deliveries: Family::default(),
             attempts: Family::default(),
+            batches: Counter::default(),
+            batch_events: Counter::default(),
             attempt_seconds: Histogram::new(BUCKETS),
             ended: Family::default(),
+            jobs_begun: Family::default(),
+            jobs_ended: Family::default(),
+            replayed: Counter::default(),
+            removed: Family::default(),
             in_flight: Gauge::default(),
             heads: Gauge::default(),
             webhooks: Gauge::default(),
+            token_fetches: Family::default(),
+            quota_refusals: Family::default(),
+            rate_waits: Counter::default(),
+            publish_waits: Family::default(),
+            verifications: Family::default(),
+            failing: Gauge::default(),
+            disabled: Gauge::default(),
             store_errors: Counter::default(),
             store_commits: Counter::default(),
             store_requests: Counter::default(),
@@ -87,6 +147,9 @@ impl Metrics {
             store_bytes: Gauge::default(),
             http: Family::default(),
             http_seconds: Histogram::new(BUCKETS),
+            idempotent_replays: Counter::default(),
+            stream_listeners: Gauge::default(),
+            stream_resets: Counter::default(),
         };
         m.register();
         Arc::new(m)
@@ -94,8 +157,11 @@ impl Metrics {
 
     fn register(&mut self) {
         let r = &mut self.registry;
+        self.hooks.register(r);
         r.register("events_accepted", "Events accepted, by urgency", self.events.clone());
         r.register("deliveries_created", "Deliveries made by accepted events, by urgency", self.deliveries.clone());
+        r.register("batches", "Batches tried for the first time", self.batches.clone());
+        r.register("batch_events", "Events in those batches", self.batch_events.clone());
         r.register("attempts", "Requests made for deliveries, by outcome", self.attempts.clone());
         r.register_with_unit(
             "attempt_duration",
@@ -104,9 +170,28 @@ impl Metrics {
             self.attempt_seconds.clone(),
         );
         r.register("deliveries_ended", "Deliveries that became terminal, by state and reason", self.ended.clone());
+        r.register("jobs_begun", "Jobs (replays, erasures) asked for, by kind", self.jobs_begun.clone());
+        r.register("jobs_ended", "Jobs that ended, by kind and state", self.jobs_ended.clone());
+        r.register("deliveries_replayed", "Deliveries made by replays", self.replayed.clone());
+        r.register("retention_removed", "Rows removed by retention, by what they were", self.removed.clone());
         r.register("attempts_in_flight", "Requests for deliveries under way", self.in_flight.clone());
         r.register("heads_in_memory", "Deliveries held in memory ahead of their attempt", self.heads.clone());
         r.register("webhooks_active", "Webhooks with something to do", self.webhooks.clone());
+        r.register("quota_refusals", "Calls refused because a tenant's quota is used up", self.quota_refusals.clone());
+        r.register(
+            "rate_limit_waits",
+            "Times a webhook with something to send waited for its rate_limit_per_s",
+            self.rate_waits.clone(),
+        );
+        r.register(
+            "publish_waits",
+            "Publishes that waited because deliveries did not keep up, by how that ended",
+            self.publish_waits.clone(),
+        );
+        r.register("oauth_token_fetches", "Requests to token endpoints, by outcome", self.token_fetches.clone());
+        r.register("verifications", "Verifications of endpoints, by result", self.verifications.clone());
+        r.register("webhooks_failing", "Webhooks whose endpoint is failing", self.failing.clone());
+        r.register("webhooks_disabled", "Webhooks Gatepost disabled", self.disabled.clone());
         r.register("store_errors", "Store calls of the delivery lane that failed", self.store_errors.clone());
         r.register("store_commits", "Group commits", self.store_commits.clone());
         r.register("store_requests", "Requests those commits carried", self.store_requests.clone());
@@ -124,6 +209,10 @@ impl Metrics {
             Unit::Seconds,
             self.http_seconds.clone(),
         );
+        let replays = self.idempotent_replays.clone();
+        r.register("idempotent_replays", "Answers given again under an idempotency key", replays);
+        r.register("stream_listeners", "Streams of changes being listened to", self.stream_listeners.clone());
+        r.register("stream_resets", "Times a listener missed changes", self.stream_resets.clone());
     }
 
     pub(crate) fn event_accepted(&self, urgency: Urgency, deliveries: u32) {
@@ -132,9 +221,33 @@ impl Metrics {
         self.deliveries.get_or_create(&label).inc_by(u64::from(deliveries));
     }
 
+    /// A batch was tried for the first time.
+    pub(crate) fn batch_tried(&self, events: usize) {
+        self.batches.inc();
+        self.batch_events.inc_by(events as u64);
+    }
+
     pub(crate) fn attempt(&self, outcome: Outcome, total_us: u32) {
         self.attempts.get_or_create(&OutcomeLabel { outcome: outcome.as_str() }).inc();
         self.attempt_seconds.observe(f64::from(total_us) / 1e6);
+    }
+
+    pub(crate) fn job_begun(&self, kind: &'static str) {
+        self.jobs_begun.get_or_create(&KindLabel { kind }).inc();
+    }
+
+    pub(crate) fn job_ended(&self, kind: &'static str, state: &'static str) {
+        self.jobs_ended.get_or_create(&JobLabel { kind, state }).inc();
+    }
+
+    pub(crate) fn replayed(&self, deliveries: usize) {
+        self.replayed.inc_by(deliveries as u64);
+    }
+
+    pub(crate) fn retained(&self, events: usize, attempts: usize, others: usize) {
+        for (what, count) in [("events", events), ("attempts", attempts), ("others", others)] {
+            self.removed.get_or_create(&WhatLabel { what }).inc_by(count as u64);
+        }
     }
 
     pub(crate) fn delivery_ended(&self, state: DeliveryState, reason: Option<Reason>) {
@@ -146,6 +259,56 @@ impl Metrics {
         self.in_flight.set(in_flight as i64);
         self.heads.set(heads as i64);
         self.webhooks.set(webhooks as i64);
+    }
+
+    /// Counts a call refused by a quota.
+    pub(crate) fn quota_refused(&self, quota: &'static str) {
+        self.quota_refusals.get_or_create(&QuotaLabel { quota }).inc();
+    }
+
+    /// Counts a publish that waited for deliveries, and whether it then went on.
+    pub(crate) fn publish_waited(&self, accepted: bool) {
+        let outcome = if accepted { "went_on" } else { "refused" };
+        self.publish_waits.get_or_create(&OutcomeLabel { outcome }).inc();
+    }
+
+    /// Counts waits for a webhook's rate limit.
+    pub(crate) fn rate_waited(&self, times: u64) {
+        if times > 0 {
+            self.rate_waits.inc_by(times);
+        }
+    }
+
+    /// Counts a request to a token endpoint.
+    pub(crate) fn token_fetched(&self, outcome: &'static str) {
+        self.token_fetches.get_or_create(&OutcomeLabel { outcome }).inc();
+    }
+
+    pub(crate) fn idempotent_replay(&self) {
+        self.idempotent_replays.inc();
+    }
+
+    pub(crate) fn stream_began(&self) {
+        self.stream_listeners.inc();
+    }
+
+    pub(crate) fn stream_ended(&self) {
+        self.stream_listeners.dec();
+    }
+
+    pub(crate) fn stream_reset(&self) {
+        self.stream_resets.inc();
+    }
+
+    pub(crate) fn verification(&self, passed: bool) {
+        let label = VerificationLabel { result: if passed { "passed" } else { "failed" } };
+        self.verifications.get_or_create(&label).inc();
+    }
+
+    /// How many webhooks are not well.
+    pub(crate) fn health(&self, counts: HealthCounts) {
+        self.failing.set(i64::try_from(counts.failing).unwrap_or(i64::MAX));
+        self.disabled.set(i64::try_from(counts.disabled).unwrap_or(i64::MAX));
     }
 
     pub(crate) fn store_error(&self) {

@@ -9,6 +9,7 @@
 //! id, and whatever becomes of an id's tenant, what was held under the id is forgotten.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use arc_swap::ArcSwap;
@@ -16,7 +17,7 @@ use gatepost_core::matching::{Subscription, TenantRegistry};
 use gatepost_core::tenant::Tenant;
 use gatepost_core::webhook::Webhook;
 use gatepost_core::{TenantId, TenantKey};
-use gatepost_store::{RegistryChange, Store, StoreError};
+use gatepost_store::{Registry, RegistryChange, Store, StoreError};
 
 /// A tenant in memory.
 pub(crate) struct TenantState {
@@ -26,6 +27,8 @@ pub(crate) struct TenantState {
     pub(crate) tenant: ArcSwap<Tenant>,
     /// Its webhooks, the ones of `key` alone.
     registry: ArcSwap<TenantRegistry>,
+    /// Whether all of its webhooks must be verified, at the registry's version.
+    must_verify: AtomicBool,
     /// Orders changes; never held while publishing.
     changing: tokio::sync::Mutex<()>,
 }
@@ -38,7 +41,8 @@ impl TenantState {
         let Some(registry) = store.registry(tenant.key).await? else { return Ok(None) };
         Ok(Some(TenantState {
             key: tenant.key,
-            registry: ArcSwap::from_pointee(compile(registry.version, &registry.webhooks)),
+            registry: ArcSwap::from_pointee(compile(&registry)),
+            must_verify: AtomicBool::new(registry.must_verify),
             tenant: ArcSwap::from_pointee(tenant),
             changing: tokio::sync::Mutex::new(()),
         }))
@@ -63,7 +67,9 @@ impl TenantState {
         if present.version() + 1 < change.version {
             return self.reload_locked(store).await;
         }
-        let live = change.webhook.deleted_at.is_none().then(|| subscription(&change.webhook)).flatten();
+        // Changing the setting is a change of the registry too, so here it is the one of this version.
+        let must_verify = self.must_verify.load(Ordering::Acquire);
+        let live = change.webhook.deleted_at.is_none().then(|| subscription(&change.webhook, must_verify)).flatten();
         let next = match live {
             Some(subscription) => present.with(change.version, subscription),
             None => present.without(change.version, change.webhook.key),
@@ -87,26 +93,33 @@ impl TenantState {
     async fn refresh(&self, store: &dyn Store) -> Result<bool, StoreError> {
         let _turn = self.changing.lock().await;
         let Some(tenant) = store.tenant_by_key(self.key).await? else { return Ok(false) };
+        let version = tenant.registry_version;
         self.tenant.store(Arc::new(tenant));
+        if self.registry.load().version() < version {
+            // A setting that decides what matches was changed, perhaps.
+            self.reload_locked(store).await?;
+        }
         Ok(true)
     }
 
     async fn reload_locked(&self, store: &dyn Store) -> Result<(), StoreError> {
         if let Some(registry) = store.registry(self.key).await? {
-            self.registry.store(Arc::new(compile(registry.version, &registry.webhooks)));
+            self.registry.store(Arc::new(compile(&registry)));
+            self.must_verify.store(registry.must_verify, Ordering::Release);
         }
         Ok(())
     }
 }
 
-fn compile(version: u64, webhooks: &[Webhook]) -> TenantRegistry {
-    TenantRegistry::new(version, webhooks.iter().filter_map(subscription))
+fn compile(registry: &Registry) -> TenantRegistry {
+    let subscriptions = registry.webhooks.iter().filter_map(|webhook| subscription(webhook, registry.must_verify));
+    TenantRegistry::new(registry.version, subscriptions)
 }
 
 /// Patterns and filters were checked at write; should a later version no longer read one, the
 /// webhook matches nothing and says so in the log, rather than stopping the tenant's publishing.
-fn subscription(webhook: &Webhook) -> Option<Arc<Subscription>> {
-    Subscription::compile(webhook)
+fn subscription(webhook: &Webhook, must_verify: bool) -> Option<Arc<Subscription>> {
+    Subscription::compile(webhook, must_verify)
         .inspect_err(|error| tracing::error!(webhook = %webhook.id, %error, "a webhook cannot be matched"))
         .ok()
         .map(Arc::new)

@@ -1,16 +1,82 @@
-//! Bodies, rendered from facts frozen at acceptance (P3).
+//! What is sent, told from facts frozen at acceptance (P3): the webhook's configuration at the revision
+//! a delivery was made under decides how its body looks, whatever the webhook has become since.
 
 use bytes::Bytes;
-use gatepost_core::TenantId;
-use gatepost_core::event::Event;
-use gatepost_core::profiles::{self, RenderFacts, Wire};
+use gatepost_core::delivery::{AttemptRecord, Outcome, Request, SentValue};
+use gatepost_core::profiles::{self, Frame, SigningPlan, Wire};
+use gatepost_core::secret::MASK;
+use gatepost_core::tenant::Tenant;
+use gatepost_core::webhook::WebhookConfig;
+use gatepost_core::{DeliveryId, Timestamp, WebhookId};
+use gatepost_store::DeliveryEvents;
 
-/// The wire form of a profile that takes webhooks.
-pub(crate) fn wire(profile: &str) -> Option<&'static dyn Wire> {
-    profiles::profile(profile).and_then(|p| p.wire())
+use crate::deliver::our_headers;
+use crate::endpoint_auth;
+
+/// The frame of a delivery.
+pub(crate) fn frame<'a>(
+    tenant: &'a Tenant,
+    webhook_id: WebhookId,
+    (delivery, created_at): (DeliveryId, Timestamp),
+    public_url: &'a str,
+) -> Frame<'a> {
+    Frame { tenant_id: &tenant.id, environment: tenant.environment, webhook_id, delivery, created_at, public_url }
 }
 
-/// The body of one event for a webhook of `profile`: the same facts always make the same bytes.
-pub(crate) fn body(profile: &str, event: &Event, tenant_id: &TenantId) -> Option<Bytes> {
-    wire(profile).map(|wire| wire.body(&RenderFacts { event, tenant_id }))
+/// The body of a delivery. `None`: a batch in a format that takes none.
+pub(crate) fn body(wire: &Wire, events: &DeliveryEvents, frame: &Frame<'_>) -> Option<Bytes> {
+    match events {
+        DeliveryEvents::One(event) => Some(wire.body(event, frame)),
+        DeliveryEvents::Batch(events) => wire.batch(events, frame),
+    }
+}
+
+/// The value of `content-type` of a delivery.
+pub(crate) fn content_type(wire: &Wire, events: &DeliveryEvents) -> &'static str {
+    match events {
+        DeliveryEvents::One(_) => wire.content_type(),
+        DeliveryEvents::Batch(_) => wire.batch_content_type(),
+    }
+}
+
+/// What an attempt was an attempt at.
+pub(crate) struct Attempted<'a> {
+    /// The webhook's configuration at the attempt's revision: url, header names, schemes.
+    pub(crate) config: &'a WebhookConfig,
+    /// How the body looks, by the configuration at the delivery's revision; `None`: nobody knows any more.
+    pub(crate) wire: Option<&'a Wire>,
+    /// What was delivered.
+    pub(crate) events: &'a DeliveryEvents,
+    /// By which delivery.
+    pub(crate) delivery: DeliveryId,
+    /// The path of a probe below the webhook's url.
+    pub(crate) path: Option<&'a str>,
+}
+
+/// The request of an attempt as it was, told from what is kept. A tenant's own header values, and
+/// whatever opens something, are masked (P7).
+pub(crate) fn request_of(attempted: &Attempted<'_>, attempt: &AttemptRecord) -> Request {
+    let Attempted { config, wire, events, delivery, path } = attempted;
+    let first = events.first();
+    let url = match path {
+        Some(path) => profiles::below(&config.url, path),
+        None => profiles::url_of(config, &first.event_type).unwrap_or((&config.url).into()).into_owned(),
+    };
+    let never_made = attempt.outcome == Outcome::InvalidUrl && attempt.sent.signed.is_empty();
+    let (Some(wire), Ok(plan), false) = (wire, SigningPlan::of(config), never_made) else {
+        return Request { url, headers: Vec::new() };
+    };
+    let values = attempt.sent.signed.iter().map(|value| match value {
+        SentValue::EventId => first.id.to_string(),
+        SentValue::StartedAt => attempt.started_at.as_secs().to_string(),
+        SentValue::Text(text) => text.clone(),
+        SentValue::DeliveryId => delivery.to_string(),
+    });
+    let signed = plan.header_names().into_iter().zip(values);
+    let headers = our_headers(content_type(wire, events), signed, events, *delivery, (attempt.number, attempt.trigger));
+    let ours =
+        headers.into_iter().map(|(name, value)| (name.as_str().to_owned(), value.to_str().unwrap_or(MASK).to_owned()));
+    let own = config.header_names.iter().map(|name| name.to_ascii_lowercase());
+    let masked = own.chain(config.auth.as_ref().and_then(endpoint_auth::header_name));
+    Request { url, headers: ours.chain(masked.map(|name| (name, MASK.to_owned()))).collect() }
 }

@@ -2,20 +2,64 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use crate::net::{Client, Exchange, OutgoingRequest};
+use crate::net::{Client, Exchange, OutgoingRequest, Target};
 
 /// Makes one HTTP request. [`Client`] is the real one.
 pub trait Transport: Send + Sync + 'static {
     /// Sends, and says what it came to. Never fails: a failure is data.
     fn send<'a>(&'a self, request: OutgoingRequest<'a>) -> Pin<Box<dyn Future<Output = Exchange> + Send + 'a>>;
+
+    /// The same door with connections of its own, for another runtime, reading and keeping up to
+    /// `max_answer` bytes of an answer. `None`: this one serves every runtime.
+    fn for_hooks(&self, max_answer: usize) -> Option<Arc<dyn Transport>> {
+        let _ = max_answer;
+        None
+    }
+
+    /// Keeps at least `wanted` connections ready, if it can.
+    fn warm<'a>(
+        &'a self,
+        target: &'a Target,
+        nets: &'a [IpNet],
+        wanted: usize,
+    ) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        let _ = (target, nets, wanted);
+        Box::pin(std::future::ready(()))
+    }
 }
 
 impl Transport for Client {
     fn send<'a>(&'a self, request: OutgoingRequest<'a>) -> Pin<Box<dyn Future<Output = Exchange> + Send + 'a>> {
         Box::pin(Client::send(self, request))
+    }
+
+    fn for_hooks(&self, max_answer: usize) -> Option<Arc<dyn Transport>> {
+        Some(Arc::new(Asking { client: self.with_own_pool(), max_answer }))
+    }
+}
+
+/// The client of blocking hooks: whole answers, over connections kept ready.
+struct Asking {
+    client: Client,
+    max_answer: usize,
+}
+
+impl Transport for Asking {
+    fn send<'a>(&'a self, request: OutgoingRequest<'a>) -> Pin<Box<dyn Future<Output = Exchange> + Send + 'a>> {
+        Box::pin(self.client.send_reading(request, self.max_answer))
+    }
+
+    fn warm<'a>(
+        &'a self,
+        target: &'a Target,
+        nets: &'a [IpNet],
+        wanted: usize,
+    ) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        Box::pin(self.client.warm(target, nets, wanted))
     }
 }
 

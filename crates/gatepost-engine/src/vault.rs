@@ -3,20 +3,22 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use gatepost_core::hooks::hook::HookSecrets;
+use gatepost_core::callback::CallbackKey;
 use gatepost_core::seal::Key;
 use gatepost_core::secret::Secret;
 use gatepost_core::webhook::{SigningKey, WebhookSecrets};
-use gatepost_core::{Entropy, Timestamp, WebhookId};
+use gatepost_core::{Entropy, HookId, Timestamp, WebhookId};
 use gatepost_store::{Store, StoreError};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::error::{Error, Result};
 
-const META_MASTER: &str = "master_key_fingerprint";
-const META_DATA_KEY: &str = "data_key";
+pub(crate) const META_MASTER: &str = "master_key_fingerprint";
+pub(crate) const META_DATA_KEY: &str = "data_key";
 /// Names the wrapped data key as the row it is.
-const DATA_KEY_CONTEXT: &[u8] = b"gatepost data key";
+pub(crate) const DATA_KEY_CONTEXT: &[u8] = b"gatepost data key";
 
 /// Why the vault stays shut.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +64,11 @@ impl Vault {
         Ok(Vault { data_key: Arc::new(data_key), entropy })
     }
 
+    /// What callback tokens are made with.
+    pub(crate) fn callback_key(&self) -> CallbackKey {
+        CallbackKey::new(&self.derive("callback token v1"))
+    }
+
     /// A key for another purpose.
     pub(crate) fn derive(&self, purpose: &str) -> [u8; 32] {
         self.data_key.derive(purpose)
@@ -69,6 +76,32 @@ impl Vault {
 
     /// Seals a webhook's secrets for its row.
     pub(crate) fn seal(&self, id: WebhookId, secrets: &WebhookSecrets) -> Result<Vec<u8>> {
+        self.seal_for(&id.to_bytes(), secrets)
+    }
+
+    /// Seals a hook's secrets for its row.
+    pub(crate) fn seal_hook(&self, id: HookId, secrets: &HookSecrets) -> Result<Vec<u8>> {
+        let HookSecrets { signing, headers, auth } = secrets.clone();
+        self.seal_for(&id.to_bytes(), &WebhookSecrets { signing, headers, auth })
+    }
+
+    /// Opens a hook's secrets.
+    pub(crate) fn open_hook(&self, id: HookId, sealed: &[u8]) -> Result<HookSecrets> {
+        let WebhookSecrets { signing, headers, auth } = self.open_for(&id.to_bytes(), sealed)?;
+        Ok(HookSecrets { signing, headers, auth })
+    }
+
+    /// Seals bytes for the row that `context` names.
+    pub(crate) fn seal_bytes(&self, context: &[u8], plain: &[u8]) -> Result<Vec<u8>> {
+        self.data_key.seal(plain, context, &self.entropy).map_err(|_| Error::Sealed)
+    }
+
+    /// Opens bytes of the row that `context` names.
+    pub(crate) fn open_bytes(&self, context: &[u8], sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>> {
+        self.data_key.open(sealed, context).map_err(|_| Error::Sealed)
+    }
+
+    fn seal_for(&self, context: &[u8], secrets: &WebhookSecrets) -> Result<Vec<u8>> {
         let form = SecretsForm {
             signing: secrets
                 .signing
@@ -83,12 +116,16 @@ impl Vault {
             auth: secrets.auth.as_ref().map(|text| text.expose().to_owned()),
         };
         let plain = Zeroizing::new(serde_json::to_vec(&form).map_err(|_| Error::Sealed)?);
-        self.data_key.seal(&plain, &id.to_bytes(), &self.entropy).map_err(|_| Error::Sealed)
+        self.data_key.seal(&plain, context, &self.entropy).map_err(|_| Error::Sealed)
     }
 
     /// Opens a webhook's secrets.
     pub(crate) fn open_secrets(&self, id: WebhookId, sealed: &[u8]) -> Result<WebhookSecrets> {
-        let plain = self.data_key.open(sealed, &id.to_bytes()).map_err(|_| Error::Sealed)?;
+        self.open_for(&id.to_bytes(), sealed)
+    }
+
+    fn open_for(&self, context: &[u8], sealed: &[u8]) -> Result<WebhookSecrets> {
+        let plain = self.data_key.open(sealed, context).map_err(|_| Error::Sealed)?;
         let form: SecretsForm = serde_json::from_slice(&plain).map_err(|_| Error::Sealed)?;
         Ok(WebhookSecrets {
             signing: form

@@ -3,16 +3,21 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use gatepost_core::event::Urgency;
 use gatepost_core::tenant::Tenant;
 use gatepost_core::webhook::Webhook;
 use gatepost_core::{DeliverySeq, TenantId, TenantKey, Timestamp, WebhookKey};
-use gatepost_store::Due;
+use gatepost_store::{Due, Wake};
 use tokio::sync::Notify;
+
+use super::budget::Budget;
 
 /// One thing the lane should know.
 pub(crate) enum Command {
-    /// Deliveries just committed, or reopened.
+    /// Deliveries just committed.
     Offer(Vec<Due>),
+    /// Deliveries that became due otherwise, or are no longer as memory has them.
+    Wake(Vec<Wake>),
     /// A delivery is no longer owed.
     Cancelled {
         /// To whom it was owed.
@@ -54,13 +59,22 @@ pub(crate) struct Said {
     offer_bytes: usize,
 }
 
+impl Said {
+    /// Leaves it at the fact that the store holds something due then.
+    fn store_holds(&mut self, tenant: TenantKey, webhook: WebhookKey, urgency: Urgency, due: Timestamp) {
+        let (_, earliest) = self.stored.entry((webhook, urgency.rank())).or_insert((tenant, due));
+        *earliest = (*earliest).min(due);
+    }
+}
+
 /// What deliveries hold in memory. Those of one event come one after the other and share it.
 fn offer_bytes(dues: &[Due]) -> usize {
     let mut last = None;
     dues.iter()
         .map(|due| {
-            let shared = last.replace(&due.event).is_some_and(|event| Arc::ptr_eq(event, &due.event));
-            let data = if shared { 0 } else { due.event.data.len() };
+            let event = due.events.first();
+            let shared = last.replace(event).is_some_and(|last| Arc::ptr_eq(last, event));
+            let data = if shared { 0 } else { due.events.data_len() };
             data + due.body.as_ref().map_or(0, |body| body.len())
         })
         .sum()
@@ -93,6 +107,7 @@ impl Drop for Doubt<'_> {
 pub(crate) struct Inbox {
     said: Mutex<Said>,
     notify: Notify,
+    pub(crate) budget: Budget,
 }
 
 impl Inbox {
@@ -105,10 +120,20 @@ impl Inbox {
                 if said.offers + dues.len() > OFFERS_MAX || said.offer_bytes + bytes > OFFER_BYTES_MAX =>
             {
                 for due in dues {
-                    let entry = said.stored.entry((due.webhook, due.urgency.rank()));
-                    let (_, earliest) = entry.or_insert((due.tenant, due.due));
-                    *earliest = (*earliest).min(due.due);
+                    said.store_holds(due.tenant, due.webhook, due.urgency, due.due);
                 }
+            }
+            Command::Wake(mut wakes) => {
+                if said.offers + wakes.len() > OFFERS_MAX {
+                    // Those whose place is not known are few: they come of calls about one delivery.
+                    for wake in wakes.extract_if(.., |wake| wake.at.is_some()) {
+                        if let Some((urgency, due)) = wake.at {
+                            said.store_holds(wake.tenant, wake.webhook, urgency, due);
+                        }
+                    }
+                }
+                said.offers += wakes.len();
+                said.commands.push(Command::Wake(wakes));
             }
             Command::Offer(dues) => {
                 said.offers += dues.len();
@@ -117,6 +142,7 @@ impl Inbox {
             }
             other => said.commands.push(other),
         }
+        self.budget.unseen(said.offers);
         drop(said);
         self.notify.notify_one();
     }
@@ -129,7 +155,9 @@ impl Inbox {
 
     /// Takes everything said so far.
     pub(crate) fn take(&self) -> Said {
-        std::mem::take(&mut *self.said.lock().unwrap_or_else(PoisonError::into_inner))
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        self.budget.unseen(0);
+        std::mem::take(&mut *said)
     }
 
     /// Waits until something is said (or was, since the last wait).

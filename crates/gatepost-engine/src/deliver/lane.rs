@@ -4,6 +4,8 @@
 //! waiting in `work`; [`Lane::run`] is the thin loop around it. The simulation drives the same two
 //! steps with a manual clock.
 
+mod changes;
+
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::pin::Pin;
@@ -13,12 +15,13 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use gatepost_core::delivery::{AttemptRecord, DeliveryState, Outcome, Trigger};
-use gatepost_core::event::Urgency;
 use gatepost_core::retry::{self, AttemptFacts, Verdict};
 use gatepost_core::tenant::Tenant;
 use gatepost_core::webhook::Webhook;
-use gatepost_core::{TenantId, TenantKey, Timestamp, WebhookKey};
-use gatepost_store::{Due, DuePage, DueQuery, Next, Owed, Settled, Settlement, Store, StoreError};
+use gatepost_core::{TenantId, Timestamp, WebhookKey};
+use gatepost_store::{
+    Due, DuePage, DueQuery, Next, Owed, SettleAnswer, Settled, Settlement, Store, StoreError, Wake,
+};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::batch::{answer_bytes, batch_len, settlement_bytes};
@@ -26,12 +29,16 @@ use super::inbox::{Command, Inbox};
 use super::queue::SLOW;
 use super::route::Route;
 use super::scheduler::{Feedback, Limits, READ_AGAIN_AFTER, Scheduler, Terms};
-use super::sender::{Made, Sender, attempt};
+use super::watch::Watch;
+use super::sender::{Made, Order, Sender, attempt};
 use crate::metrics::Metrics;
+use crate::stream::Streams;
 use crate::vault::Vault;
 
 /// After our own fault (no descriptors, our resolver down) a webhook rests this long.
 const LOCAL_FAULT_REST: Duration = Duration::from_secs(1);
+/// Why a webhook is disabled that answered 410.
+const GONE: &str = "gone";
 /// Routes kept of webhooks that have nothing to do.
 const ROUTES_KEPT: usize = 8_192;
 /// Webhooks read at once while looking for what is owed after a start.
@@ -42,16 +49,18 @@ const LOOK_EVERY: Duration = Duration::from_secs(60);
 
 /// A change to a webhook that an answer calls for.
 pub(crate) enum Effect {
-    /// 410 under a policy that says so: disable the webhook.
+    /// 410 under a policy that says so: the webhook was disabled together with the outcome.
     Gone {
+        /// Whose.
+        tenant: TenantId,
         /// Which.
-        webhook: Arc<Webhook>,
+        webhook: WebhookKey,
     },
 }
 
 enum Done {
     Sent { due: Due, route: Arc<Route>, made: Box<Made> },
-    Settled { batch: Vec<Unsettled>, answer: Result<Vec<Settled>, StoreError> },
+    Settled { batch: Vec<Unsettled>, answer: Result<SettleAnswer, StoreError> },
     Refilled { query: DueQuery, answer: Result<DuePage, StoreError> },
     Loaded { key: WebhookKey, answer: Result<Option<Owner>, StoreError> },
     Owed { after: Option<WebhookKey>, answer: Result<Vec<Owed>, StoreError> },
@@ -60,9 +69,10 @@ enum Done {
 /// A webhook and whose it is.
 type Owner = Box<(Webhook, Tenant)>;
 
-struct Unsettled {
-    settlement: Settlement,
-    due: Due,
+pub(super) struct Unsettled {
+    pub(super) settlement: Settlement,
+    pub(super) due: Due,
+    pub(super) auto_disable: bool,
     effect: Option<Effect>,
 }
 
@@ -85,6 +95,8 @@ pub(crate) struct LaneParts {
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) effects: UnboundedSender<Effect>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) watch: Watch,
+    pub(crate) streams: Arc<Streams>,
     pub(crate) limits: Limits,
 }
 
@@ -158,6 +170,8 @@ impl Lane {
             }
         }
         self.settle(now);
+        self.parts.inbox.budget.unrecorded(self.scheduler.falls_behind());
+        self.parts.metrics.rate_waited(self.scheduler.take_rate_waits());
         self.parts.metrics.lane(self.scheduler.in_flight(), self.scheduler.heads(), self.scheduler.webhooks());
     }
 
@@ -199,12 +213,13 @@ impl Lane {
             match command {
                 Command::Offer(dues) => {
                     for due in dues {
-                        self.offered(due, now);
+                        self.scheduler.offer(due, now);
                     }
                 }
                 Command::Cancelled { webhook, seq } => self.scheduler.cancel(webhook, seq, now),
+                Command::Wake(wakes) => self.woken(&wakes, now),
                 Command::WebhookChanged { webhook, reopened } => self.webhook_changed(webhook, reopened, now),
-                Command::TenantChanged(tenant) => self.tenant_changed(tenant),
+                Command::TenantChanged(tenant) => self.tenant_changed(tenant, now),
                 Command::TenantDeleted(tenant) => self.tenant_deleted(tenant),
                 Command::LookForOwed => self.look_at(now.saturating_add(READ_AGAIN_AFTER), None),
                 Command::InDoubt(tenant) => self.in_doubt(&tenant, now),
@@ -216,85 +231,9 @@ impl Lane {
         }
     }
 
-    fn offered(&mut self, due: Due, now: Timestamp) {
-        if due.generation == 0 {
-            return self.scheduler.offer(due, now);
-        }
-        // Reopened by hand. It may have been cancelled since, and that may have been heard already:
-        // the store knows.
-        self.scheduler.stored(due.tenant, due.webhook, due.urgency.rank(), due.due, now);
-    }
-
-    fn tenant_deleted(&mut self, tenant: TenantKey) {
-        let gone: Vec<_> = self.routes_of(tenant).map(|(key, _)| key).collect();
-        for key in gone {
-            self.scheduler.remove(key);
-            self.slots.remove(&key);
-        }
-        // Whose these are is not known yet, and what is being read may be older than the deletion.
-        for slot in self.slots.values_mut() {
-            if let Slot::Loading { dirty } = slot {
-                *dirty = true;
-            }
-        }
-    }
-
-    /// Reads a tenant's webhooks again, and what they are owed.
-    fn in_doubt(&mut self, tenant: &TenantId, now: Timestamp) {
-        let at = now.saturating_add(READ_AGAIN_AFTER);
-        self.look_at(at, None);
-        for (key, slot) in &mut self.slots {
-            match slot {
-                Slot::Ready { route, .. } if route.tenant.id == *tenant => {
-                    self.reload.entry(*key).or_insert(at);
-                }
-                Slot::Ready { .. } => {}
-                Slot::Loading { dirty } => *dirty = true,
-            }
-        }
-    }
-
-    fn routes_of(&self, tenant: TenantKey) -> impl Iterator<Item = (WebhookKey, &Arc<Route>)> {
-        self.slots.iter().filter_map(move |(key, slot)| match slot {
-            Slot::Ready { route, .. } if route.tenant.key == tenant => Some((*key, route)),
-            _ => None,
-        })
-    }
-
-    fn webhook_changed(&mut self, webhook: Arc<Webhook>, reopened: bool, now: Timestamp) {
-        let (key, tenant) = (webhook.key, webhook.tenant);
-        match self.slots.get_mut(&key) {
-            // Two changes may be told in another order than they were made.
-            Some(Slot::Ready { route, .. }) if route.webhook.revision > webhook.revision => return,
-            Some(Slot::Ready { route, paused_until }) => {
-                let fresh = Arc::new(Route::build(&self.parts.vault, webhook, Arc::clone(&route.tenant)));
-                let mut terms = fresh.terms();
-                // A change of the registration does not end a pause the receiver asked for.
-                terms.paused_until = *paused_until;
-                *route = fresh;
-                self.scheduler.set_terms(tenant, key, terms, reopened, now);
-                return;
-            }
-            Some(Slot::Loading { dirty }) => *dirty = true,
-            None => {}
-        }
-        if reopened {
-            // Nothing is known of it here: what was held waits in the store.
-            for rank in 0..Urgency::ALL.len() {
-                self.scheduler.stored(tenant, key, rank, Timestamp::EPOCH, now);
-            }
-        }
-    }
-
-    fn tenant_changed(&mut self, tenant: Tenant) {
-        let tenant = Arc::new(tenant);
-        for slot in self.slots.values_mut() {
-            if let Slot::Ready { route, .. } = slot
-                && route.tenant.key == tenant.key
-            {
-                let webhook = Arc::clone(&route.webhook);
-                *route = Arc::new(Route::build(&self.parts.vault, webhook, Arc::clone(&tenant)));
-            }
+    fn woken(&mut self, wakes: &[Wake], now: Timestamp) {
+        for wake in wakes {
+            self.scheduler.woken(wake, now);
         }
     }
 
@@ -378,11 +317,11 @@ impl Lane {
             return self.rest(&due, now);
         };
         let route = Arc::clone(route);
-        let sender = self.parts.sender.clone();
+        let (sender, store) = (self.parts.sender.clone(), Arc::clone(&self.parts.store));
         self.work.push(Box::pin(async move {
             let by_hand = due.manual && due.attempts == due.budget_start;
             let trigger = if by_hand { Trigger::Manual } else { Trigger::Scheduled };
-            let made = attempt(&sender, &route, &due, trigger).await;
+            let made = attempt(&sender, &*store, &route, &Order { due: &due, trigger, path: None }).await;
             Done::Sent { due, route, made: Box::new(made) }
         }));
     }
@@ -468,6 +407,9 @@ impl Lane {
             return self.rest(&due, now);
         }
         self.parts.metrics.attempt(record.outcome, record.timings.total_us);
+        if due.attempts == 0 && due.events.single().is_none() {
+            self.parts.metrics.batch_tried(due.events.all().len());
+        }
         tracing::debug!(
             tenant = %route.tenant.id, webhook = %route.webhook.id, delivery = %due.id(), attempt = record.number,
             outcome = record.outcome.as_str(), status = record.status, duration_us = record.timings.total_us,
@@ -493,19 +435,23 @@ impl Lane {
         if let Some(until) = pause_until {
             self.pause(due.webhook, until);
         }
-        let freeze = (next != Next::Delivered && due.body.is_none()).then_some(made.body);
+        let freeze = made.body.filter(|_| next != Next::Delivered && due.body.is_none());
         let settlement = Settlement {
             tenant: due.tenant,
             webhook: due.webhook,
             seq: due.seq,
             generation: due.generation,
+            ordered: due.ordered,
             attempt: record,
             next,
             freeze,
             pause_until,
+            disable: disable.then_some(GONE),
+            tell: !due.events.are_own(),
         };
-        let effect = disable.then(|| Effect::Gone { webhook: Arc::clone(&route.webhook) });
-        self.to_settle.push(Unsettled { settlement, due, effect });
+        let effect =
+            disable.then(|| Effect::Gone { tenant: route.tenant.id.clone(), webhook: route.webhook.key });
+        self.to_settle.push(Unsettled { settlement, due, auto_disable: route.auto_disable, effect });
     }
 
     /// Nothing was tried: the delivery is in the store as it was, and its webhook rests a little, so
@@ -513,6 +459,11 @@ impl Lane {
     fn rest(&mut self, due: &Due, now: Timestamp) {
         self.scheduler.ended(due.tenant, due.webhook, due.seq, Feedback::Nothing, 0, now);
         self.scheduler.settled(due.tenant, due.webhook, due.urgency, due.seq, Some(Timestamp::EPOCH), now);
+        if due.ordered {
+            // It may have become more urgent meanwhile.
+            let Due { tenant, webhook, seq, .. } = *due;
+            self.scheduler.woken(&Wake { tenant, webhook, seq, at: None }, now);
+        }
         self.scheduler.pause(due.webhook, now.saturating_add(LOCAL_FAULT_REST));
     }
 
@@ -540,10 +491,10 @@ impl Lane {
         }));
     }
 
-    fn settled(&mut self, batch: Vec<Unsettled>, answer: Result<Vec<Settled>, StoreError>, now: Timestamp) {
+    fn settled(&mut self, batch: Vec<Unsettled>, answer: Result<SettleAnswer, StoreError>, now: Timestamp) {
         self.settling = false;
-        let results = match answer {
-            Ok(results) => results,
+        let SettleAnswer { results, wakes } = match answer {
+            Ok(answer) => answer,
             Err(error) => {
                 // The outcomes stay in memory, and their deliveries out of the next pick, until
                 // they are on disk.
@@ -554,14 +505,16 @@ impl Lane {
                 return;
             }
         };
+        self.parts.watch.recorded(&batch, &results);
         for (unsettled, result) in batch.into_iter().zip(results) {
-            let Unsettled { settlement, due, effect } = unsettled;
+            let Unsettled { settlement, due, effect, .. } = unsettled;
             let again = match (result, &settlement.next) {
                 // What became of it meanwhile, and since when it is due, only the store knows.
                 (Settled::Superseded, _) => Some(Timestamp::EPOCH),
                 (Settled::Recorded, Next::Retry(at)) => Some(*at),
                 (Settled::Recorded, _) => None,
             };
+            self.parts.streams.attempted(&settlement);
             if result == Settled::Recorded {
                 self.report(&settlement);
                 if let Some(effect) = effect {
@@ -571,6 +524,7 @@ impl Lane {
             }
             self.scheduler.settled(due.tenant, due.webhook, due.urgency, due.seq, again, now);
         }
+        self.woken(&wakes, now);
     }
 
     fn report(&self, settlement: &Settlement) {

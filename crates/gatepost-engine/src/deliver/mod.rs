@@ -5,14 +5,18 @@
 //! except for [`Effect`]s: changes to webhooks that an answer calls for.
 
 mod batch;
+mod budget;
 mod inbox;
 mod lane;
 mod queue;
 mod route;
 pub(crate) mod scheduler;
 mod sender;
+mod watch;
+pub(crate) mod trace;
 
 pub(crate) use inbox::{Command, Doubt, Inbox};
 pub(crate) use lane::{Effect, Lane, LaneParts};
 pub(crate) use route::Route;
-pub(crate) use sender::{Sender, attempt, request_of};
+pub(crate) use watch::Watch;
+pub(crate) use sender::{Order, Sender, attempt, our_headers};

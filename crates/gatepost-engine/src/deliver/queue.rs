@@ -6,6 +6,8 @@ use std::time::Duration;
 use gatepost_core::{DeliverySeq, TenantKey, Timestamp};
 use gatepost_store::Due;
 
+use super::scheduler::{ASSURED_HEADS, Bucket};
+
 /// Requests at once to an endpoint nothing is known about yet.
 const FIRST_LIMIT: u32 = 8;
 /// An endpoint that has earned no more than this is known not to answer: all of those together get
@@ -38,6 +40,8 @@ pub(crate) struct Terms {
     pub(crate) max_in_flight: u32,
     /// Nothing before then.
     pub(crate) paused_until: Option<Timestamp>,
+    /// Requests begun per second.
+    pub(crate) rate_limit_per_s: Option<u32>,
 }
 
 impl Terms {
@@ -81,6 +85,8 @@ pub(super) struct Queue {
     pub(super) earned: u32,
     /// After a pause one request goes first; the others wait for its answer.
     pub(super) probing: bool,
+    /// How often requests may begin; none: as often as they can.
+    pub(super) rate: Option<Bucket>,
     /// The earliest timer set for this webhook.
     pub(super) armed: Option<Timestamp>,
 }
@@ -95,6 +101,7 @@ impl Queue {
             in_flight: 0,
             earned: FIRST_LIMIT,
             probing: false,
+            rate: None,
             armed: None,
         }
     }
@@ -136,7 +143,15 @@ impl Queue {
     }
 
     pub(super) fn may_send(&self, now: Timestamp) -> bool {
-        self.terms.is_some_and(|t| t.takes(now)) && self.in_flight < self.limit()
+        self.terms.is_some_and(|t| t.takes(now))
+            && self.in_flight < self.limit()
+            && self.rate.as_ref().is_none_or(|bucket| bucket.has(now))
+    }
+
+    /// How many heads it may have of an urgency, where `window` is everybody's bound: one that may send
+    /// only so often must not fill the window.
+    pub(super) fn window(&self, window: usize) -> usize {
+        self.rate.as_ref().map_or(window, |bucket| window.min((bucket.rate() as usize).max(ASSURED_HEADS)))
     }
 
     pub(super) fn is_idle(&self) -> bool {

@@ -14,6 +14,7 @@
 #[cfg(test)]
 pub(crate) mod audit;
 mod limits;
+mod rate;
 #[cfg(test)]
 mod tests;
 mod turns;
@@ -23,13 +24,16 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use gatepost_core::event::Urgency;
 use gatepost_core::{DeliverySeq, TenantKey, Timestamp, WebhookKey};
-use gatepost_store::{Due, DuePage, DueQuery, Owed};
+use gatepost_store::{Due, DuePage, DueQuery, Owed, Wake};
 
 use super::queue::{Class, Queue, Refill};
 pub(crate) use super::queue::{Feedback, Terms};
 pub use limits::Limits;
 pub(crate) use limits::READ_AGAIN_AFTER;
-use limits::{ASSURED_HEAD_BYTES, ASSURED_HEADS, MAX_READS};
+pub(super) use limits::ASSURED_HEADS;
+use limits::{ASSURED_HEAD_BYTES, MAX_READS};
+pub(super) use rate::Bucket;
+use rate::Resting;
 use turns::Turns;
 
 /// See the module.
@@ -38,6 +42,8 @@ pub(crate) struct Scheduler {
     queues: HashMap<WebhookKey, Queue>,
     turns: Turns,
     timers: BTreeSet<(Timestamp, WebhookKey)>,
+    resting: Resting,
+    rate_waits: u64,
     /// Webhooks whose terms are not known yet.
     strangers: Vec<WebhookKey>,
     /// Classes that run low, first come first served: a webhook's turn to be read comes, however many
@@ -64,13 +70,13 @@ fn earlier(a: Option<Timestamp>, b: Timestamp) -> Option<Timestamp> {
 }
 
 fn weight(due: &Due) -> usize {
-    due.event.data.len() + due.body.as_ref().map_or(0, |b| b.len()) + 512
+    due.events.data_len() + due.body.as_ref().map_or(0, |b| b.len()) + 512
 }
 
 /// What a request holds: the event, the body as sent (about as long, where it is yet to be rendered),
 /// and what belongs to it. Events that several deliveries share are counted for each.
 fn flight_weight(due: &Due) -> usize {
-    let data = due.event.data.len();
+    let data = due.events.data_len();
     data + due.body.as_ref().map_or(data, |body| body.len()) + 2_048
 }
 
@@ -89,6 +95,8 @@ impl Scheduler {
             queues: HashMap::new(),
             turns: Turns::default(),
             timers: BTreeSet::new(),
+            resting: Resting::default(),
+            rate_waits: 0,
             strangers: Vec::new(),
             hungry: VecDeque::new(),
             heads: 0,
@@ -165,8 +173,8 @@ impl Scheduler {
     pub(crate) fn offer(&mut self, due: Due, now: Timestamp) {
         let (key, tenant, rank) = (due.webhook, due.tenant, due.urgency.rank());
         let full = self.is_full();
-        let window = if full { ASSURED_HEADS } else { self.limits.window };
         let queue = Self::queue(&mut self.queues, &mut self.strangers, tenant, key);
+        let window = if full { ASSURED_HEADS } else { queue.window(self.limits.window) };
         // What may not be sent to yet must not fill the window.
         let rests = queue.terms.is_some_and(|t| !t.takes(now));
         let class = &mut queue.classes[rank];
@@ -206,6 +214,7 @@ impl Scheduler {
             Entry::Vacant(_) => return,
         };
         let was = queue.terms.replace(terms);
+        self.set_rate(key, terms.rate_limit_per_s, now);
         if !terms.open {
             self.give_back(key, true);
             return self.tidy(key);
@@ -284,6 +293,19 @@ impl Scheduler {
         self.tidy(key);
     }
 
+    /// A delivery is not as memory has it: it is forgotten, unless it is under way, and looked for in
+    /// the store.
+    pub(crate) fn woken(&mut self, wake: &Wake, now: Timestamp) {
+        self.cancel(wake.webhook, wake.seq, now);
+        let at = |rank: usize| match wake.at {
+            Some((urgency, due)) => (urgency.rank() == rank).then_some(due),
+            None => Some(Timestamp::EPOCH),
+        };
+        for (rank, due) in (0..Urgency::ALL.len()).filter_map(|rank| Some((rank, at(rank)?))) {
+            self.stored(wake.tenant, wake.webhook, rank, due, now);
+        }
+    }
+
     fn drop_head(class: &mut Class, seq: DeliverySeq, heads: &mut usize, bytes: &mut usize) -> bool {
         let Some(position) = class.heads.keys().find(|(_, s)| *s == seq).copied() else { return false };
         if let Some(head) = class.heads.remove(&position) {
@@ -351,6 +373,7 @@ impl Scheduler {
 
     /// Time passed: pauses end, stored deliveries fall due.
     pub(crate) fn advance(&mut self, now: Timestamp) {
+        self.resting.forget_full(now);
         while let Some((at, key)) = self.timers.first().copied() {
             if at > now {
                 break;
@@ -412,8 +435,11 @@ impl Scheduler {
 
     fn make_ready(&mut self, key: WebhookKey, rank: usize, now: Timestamp) {
         let Some(queue) = self.queues.get_mut(&key) else { return };
-        if queue.classes[rank].queued || queue.classes[rank].heads.is_empty() || !queue.may_send(now) {
+        if queue.classes[rank].queued || queue.classes[rank].heads.is_empty() {
             return;
+        }
+        if !queue.may_send(now) {
+            return self.arm_for_rate(key, now);
         }
         queue.classes[rank].queued = true;
         let tenant = queue.tenant;
@@ -433,8 +459,9 @@ impl Scheduler {
             let Some(queue) = self.queues.get_mut(&key) else { continue };
             queue.classes[rank].hungry = false;
             let sendable = queue.terms.is_some_and(|t| t.takes(now));
-            let low = if full { ASSURED_HEADS / 2 } else { self.limits.window / 4 };
-            let limit = if full { ASSURED_HEADS } else { self.limits.window };
+            let window = queue.window(self.limits.window);
+            let low = if full { ASSURED_HEADS / 2 } else { window / 4 };
+            let limit = if full { ASSURED_HEADS } else { window };
             let known = queue.known.len();
             let class = &mut queue.classes[rank];
             let due = class.next_due.is_some_and(|next| next <= now);
@@ -472,6 +499,7 @@ impl Scheduler {
         let Some(queue) = self.queues.get_mut(&query.webhook) else { return };
         let tenant = queue.tenant;
         let open = queue.terms.is_some_and(|t| t.open);
+        let window = queue.window(self.limits.window);
         let class = &mut queue.classes[rank];
         let Some(refill) = class.refill.take() else { return };
         let Some(page) = page else {
@@ -515,7 +543,7 @@ impl Scheduler {
         if let Some(next) = class.next_due {
             if next > now {
                 self.arm(query.webhook, next);
-            } else if class.heads.len() <= self.limits.window / 4 {
+            } else if class.heads.len() <= window / 4 {
                 self.feed(query.webhook, rank);
             }
         }
@@ -525,10 +553,15 @@ impl Scheduler {
 
     /// Forgets a webhook with nothing left to do.
     fn tidy(&mut self, key: WebhookKey) {
-        if self.queues.get(&key).is_some_and(Queue::is_idle)
-            && let Some(armed) = self.queues.remove(&key).and_then(|queue| queue.armed)
-        {
+        if !self.queues.get(&key).is_some_and(Queue::is_idle) {
+            return;
+        }
+        let Some(queue) = self.queues.remove(&key) else { return };
+        if let Some(armed) = queue.armed {
             self.timers.remove(&(armed, key));
+        }
+        if let Some(bucket) = queue.rate {
+            self.resting.keep(key, bucket);
         }
     }
 

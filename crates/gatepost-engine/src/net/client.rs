@@ -14,13 +14,14 @@ use hyper::body::Incoming;
 use ipnet::IpNet;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::connect::Dialer;
+use super::connect::{Dialed, Dialer};
 use super::failure::{self, Failure, Phase, Progress, micros};
+use super::identity::ClientIdentity;
 use super::policy::EgressPolicy;
 use super::pool::{Conn, H1, H2, HostPool, Limits, Pool, Suspect};
 use super::resolve::Resolve;
 use super::target::Target;
-use super::tls::{self, TlsSetupError};
+use super::tls::{self, TlsConfigs, TlsSetupError};
 
 /// How much of an answer's body is read, and how much of that and of its headers is kept.
 const KEPT_ANSWER: Room = Room { read: 64 * 1024, keep: 16 * 1024 };
@@ -31,6 +32,8 @@ const BODY_GRACE: Duration = Duration::from_millis(500);
 const ASK_RESOLVER: Duration = Duration::from_secs(1);
 /// How long a connection may take to become idle again after its answer.
 const SETTLE: Duration = Duration::from_secs(1);
+/// How long connections are prepared for at a time.
+const WARM_TIME: Duration = Duration::from_secs(2);
 /// Idle connections kept by default.
 const LIMITS: Limits = Limits { per_host: 64, total: 512 };
 
@@ -66,6 +69,9 @@ pub struct OutgoingRequest<'a> {
     pub timeout: Duration,
     /// Networks allowed to this call besides the policy's (a tenant's).
     pub allow_nets: &'a [IpNet],
+    /// Who we are, should the receiver ask for a certificate. Connections are shared by requests of
+    /// one identity only.
+    pub identity: Option<&'a ClientIdentity>,
 }
 
 /// What came of one request. A failed exchange is a fact like any other, never an `Err`.
@@ -109,7 +115,7 @@ impl Client {
     /// The extra CA is unreadable, or TLS cannot be set up.
     pub fn new(options: ClientOptions) -> Result<Client, TlsSetupError> {
         let tls = tls::client_config(options.extra_ca_pem.as_deref())?;
-        let dialer = Dialer { policy: options.policy, resolver: options.resolver, tls };
+        let dialer = Dialer { policy: options.policy, resolver: options.resolver, tls: TlsConfigs::new(tls) };
         Ok(Client(Arc::new(Inner {
             dialer: Arc::new(dialer),
             pool: Pool::new(LIMITS),
@@ -215,8 +221,8 @@ impl Client {
         suspect: &mut Option<Suspect>,
     ) -> Result<Head, Failure> {
         let target = request.target;
-        let (title_case, extra) = (request.title_case, request.allow_nets);
-        let host = self.0.pool.host(target.key(), title_case);
+        let (title_case, extra, identity) = (request.title_case, request.allow_nets, request.identity);
+        let host = self.0.pool.host(target.key(), identity, title_case);
         let policy = &self.0.dialer.policy;
         let may = |ip| policy.judge(ip, target.port(), target.scheme(), extra).is_ok();
         let mut kept = self.0.pool.take(&host, may);
@@ -225,7 +231,10 @@ impl Client {
             let reused = kept.is_some();
             let mut connection = match kept.take() {
                 Some(connection) => connection,
-                None => self.open(target, extra, title_case, &host, progress).await?,
+                None => {
+                    let dialed = self.0.dialer.dial(target, extra, identity, progress).await?;
+                    self.open(dialed, title_case, &host).await?
+                }
             };
             progress.phase = Phase::Waiting;
             let written = Instant::now();
@@ -255,15 +264,7 @@ impl Client {
         }
     }
 
-    async fn open(
-        &self,
-        target: &Target,
-        extra: &[IpNet],
-        title_case: bool,
-        host: &HostPool,
-        progress: &mut Progress,
-    ) -> Result<Conn, Failure> {
-        let dialed = self.0.dialer.dial(target, extra, progress).await?;
+    async fn open(&self, dialed: Dialed, title_case: bool, host: &HostPool) -> Result<Conn, Failure> {
         let opened = if dialed.h2 {
             H2::open(dialed).await.map(|h2| Conn::H2(self.0.pool.share(host, h2)))
         } else {
@@ -314,6 +315,26 @@ impl Client {
             body: read.kept,
         };
         (parts.status, response)
+    }
+
+    /// Opens connections until at least `wanted` to this host lie ready: for those who cannot wait for
+    /// one to be made. What fails here fails again, and is told, when it is needed.
+    pub(crate) async fn warm(&self, target: &Target, allow_nets: &[IpNet], wanted: usize) {
+        let title_case = true;
+        let host = self.0.pool.host(target.key(), None, title_case);
+        let until = Instant::now() + WARM_TIME;
+        for _ in self.0.pool.ready(&host)..wanted {
+            let mut progress = Progress::new();
+            let opening = async {
+                let dialed = self.0.dialer.dial(target, allow_nets, None, &mut progress).await?;
+                self.open(dialed, title_case, &host).await
+            };
+            match timeout_at(until, opening).await {
+                Ok(Ok(Conn::H1(h1))) => self.keep(Arc::clone(&host), h1),
+                // One of these serves all.
+                Ok(Ok(Conn::H2(_))) | Ok(Err(_)) | Err(_) => return,
+            }
+        }
     }
 
     fn keep(&self, host: Arc<HostPool>, mut h1: H1) {

@@ -8,16 +8,17 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use gatepost_core::delivery::Outcome;
 use ipnet::IpNet;
-use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 
 use super::failure::{self, Failure, Phase, Progress, micros};
+use super::identity::ClientIdentity;
 use super::policy::EgressPolicy;
 use super::resolve::Resolve;
 use super::target::{Host, Scheme, Target};
+use super::tls::TlsConfigs;
 use super::wire::{Tcp, Wire};
 
 /// How long one address may keep the next one waiting (RFC 8305 section 5: "Connection Attempt
@@ -38,16 +39,17 @@ pub(super) struct Dialed {
 pub(super) struct Dialer {
     pub(super) policy: Arc<EgressPolicy>,
     pub(super) resolver: Arc<dyn Resolve>,
-    pub(super) tls: Arc<ClientConfig>,
+    pub(super) tls: TlsConfigs,
 }
 
 impl Dialer {
     /// Resolves once, judges every address, connects to one that passed. `extra`: networks allowed
-    /// to this call alone.
+    /// to this call alone; `identity`: who we are if we are asked.
     pub(super) async fn dial(
         &self,
         target: &Target,
         extra: &[IpNet],
+        identity: Option<&ClientIdentity>,
         progress: &mut Progress,
     ) -> Result<Dialed, Failure> {
         let addresses = self.addresses(target, progress).await?;
@@ -67,7 +69,10 @@ impl Dialer {
         }
         match target.scheme() {
             Scheme::Http => Ok(Dialed { wire: Wire::Plain(tcp.clone()), tcp, peer, h2: false }),
-            Scheme::Https => self.handshake(target, tcp, peer, progress).await,
+            Scheme::Https => {
+                let tls = TlsConnector::from(self.tls.of(identity));
+                handshake(tls, target, tcp, peer, progress).await
+            }
         }
     }
 
@@ -100,29 +105,26 @@ impl Dialer {
             _ => Ok(by_turns(allowed)),
         }
     }
+}
 
-    async fn handshake(
-        &self,
-        target: &Target,
-        tcp: Tcp,
-        peer: SocketAddr,
-        progress: &mut Progress,
-    ) -> Result<Dialed, Failure> {
-        let name = match target.host() {
-            Host::Ip(ip) => ServerName::from(*ip),
-            Host::Name(name) => ServerName::try_from(name.clone())
-                .map_err(|_| Failure::new(Outcome::InvalidUrl, "no certificate can be made out to such a host name"))?,
-        };
-        progress.phase = Phase::Handshake;
-        let began = Instant::now();
-        let tls = TlsConnector::from(self.tls.clone())
-            .connect(name, tcp.clone())
-            .await
-            .map_err(|e| failure::of_handshake(&e))?;
-        progress.timings.tls_us = Some(micros(began.elapsed()));
-        let h2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
-        Ok(Dialed { wire: Wire::Tls(Box::new(tls)), tcp, peer, h2 })
-    }
+async fn handshake(
+    tls: TlsConnector,
+    target: &Target,
+    tcp: Tcp,
+    peer: SocketAddr,
+    progress: &mut Progress,
+) -> Result<Dialed, Failure> {
+    let name = match target.host() {
+        Host::Ip(ip) => ServerName::from(*ip),
+        Host::Name(name) => ServerName::try_from(name.clone())
+            .map_err(|_| Failure::new(Outcome::InvalidUrl, "no certificate can be made out to such a host name"))?,
+    };
+    progress.phase = Phase::Handshake;
+    let began = Instant::now();
+    let tls = tls.connect(name, tcp.clone()).await.map_err(|e| failure::of_handshake(&e))?;
+    progress.timings.tls_us = Some(micros(began.elapsed()));
+    let h2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
+    Ok(Dialed { wire: Wire::Tls(Box::new(tls)), tcp, peer, h2 })
 }
 
 /// The first addresses, IPv4 and IPv6 by turns, so that one broken family costs little.

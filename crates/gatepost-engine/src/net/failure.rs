@@ -168,6 +168,11 @@ fn of_io(error: &io::Error) -> Failure {
         // In TLS 1.3 a refusal (of a missing client certificate, say) arrives after the handshake.
         return Failure::new(Outcome::Tls, tls::explain(cause));
     }
+    // Of an error on an HTTP/2 connection only kind and text are left.
+    let text = error.to_string();
+    if let Some(alert) = text.strip_prefix("received fatal alert: ") {
+        return Failure::new(Outcome::Tls, tls::explain_alert(alert));
+    }
     match error.kind() {
         io::ErrorKind::TimedOut => Failure::new(Outcome::Reset, "the connection to the receiver broke off"),
         io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => {

@@ -14,6 +14,7 @@
 mod client;
 mod connect;
 mod failure;
+mod identity;
 mod policy;
 mod pool;
 mod resolve;
@@ -26,6 +27,7 @@ mod tls;
 mod wire;
 
 pub use client::{Client, ClientOptions, Exchange, OutgoingRequest};
+pub use identity::{BadIdentity, ClientIdentity};
 pub use policy::{Blocked, EgressPolicy};
 pub use resolve::{Resolve, ResolveError, SystemResolver};
 #[cfg(any(test, feature = "testing"))]

@@ -1,4 +1,4 @@
-//! Connections kept alive, per `scheme://host:port`.
+//! Connections kept alive, per `scheme://host:port` and per identity shown there.
 
 use std::collections::HashMap;
 use std::future::poll_fn;
@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::connect::Dialed;
+use super::identity::{ClientIdentity, Fingerprint};
 use super::wire::Tcp;
 
 /// The largest head of an answer that is read.
@@ -196,11 +197,14 @@ struct Kept {
     h2: Vec<Arc<H2>>,
 }
 
+/// Whose connections: `scheme://host:port`, and who we are there.
+type Owner = (Arc<str>, Option<Fingerprint>);
+
 /// All connections of one client.
 pub(super) struct Pool {
     /// Apart for requests with title-case headers: how headers are written is a property of an
     /// HTTP/1.1 connection.
-    hosts: [Mutex<HashMap<Arc<str>, Arc<HostPool>>>; 2],
+    hosts: [Mutex<HashMap<Owner, Arc<HostPool>>>; 2],
     idle: AtomicUsize,
     limits: Limits,
     reaping: AtomicBool,
@@ -220,17 +224,33 @@ impl Pool {
         self.limits
     }
 
-    /// The connections of `key`.
-    pub(super) fn host(self: &Arc<Self>, key: &Arc<str>, title_case: bool) -> Arc<HostPool> {
+    /// The connections to `key` under `identity`.
+    pub(super) fn host(
+        self: &Arc<Self>,
+        key: &Arc<str>,
+        identity: Option<&ClientIdentity>,
+        title_case: bool,
+    ) -> Arc<HostPool> {
+        let owner = (key.clone(), identity.map(|identity| *identity.fingerprint()));
         let mut hosts = lock(&self.hosts[usize::from(title_case)]);
-        if let Some(host) = hosts.get(key) {
+        if let Some(host) = hosts.get(&owner) {
             return host.clone();
         }
         let host = Arc::<HostPool>::default();
-        hosts.insert(key.clone(), host.clone());
+        hosts.insert(owner, host.clone());
         drop(hosts);
         self.ensure_reaper();
         host
+    }
+
+    /// How many connections of a host lie ready; one that is shared is enough for all.
+    pub(super) fn ready(&self, host: &HostPool) -> usize {
+        let now = Instant::now();
+        let kept = lock(&host.kept);
+        if kept.h2.iter().any(|connection| !connection.is_worn(now)) {
+            return usize::MAX;
+        }
+        kept.h1.iter().filter(|connection| !connection.is_worn(now)).count()
     }
 
     /// A living connection whose peer `may` be called, the last used one first.

@@ -1,6 +1,7 @@
 //! Whom we trust, and how TLS is spoken.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustls::client::Resumption;
 use rustls::client::danger::ServerCertVerifier;
@@ -10,8 +11,48 @@ use rustls::pki_types::pem::PemObject;
 use rustls::{CertificateError, ClientConfig, RootCertStore};
 use rustls_platform_verifier::Verifier;
 
+use super::identity::{ClientIdentity, Fingerprint};
+
 /// Sessions kept for resumption: one handshake in two hundred microseconds saved each.
 const RESUMED_SESSIONS: usize = 1024;
+
+/// The same per identity: few receivers ask for one.
+const RESUMED_SESSIONS_OF_ONE: usize = 32;
+/// Configurations of identities kept ready.
+const IDENTITIES: usize = 512;
+
+/// One configuration for everybody, and one for each identity: a session of one is never resumed as
+/// another.
+pub(super) struct TlsConfigs {
+    anonymous: Arc<ClientConfig>,
+    known: Mutex<HashMap<Fingerprint, Arc<ClientConfig>>>,
+}
+
+impl TlsConfigs {
+    /// From the configuration of [`client_config`].
+    pub(super) fn new(anonymous: Arc<ClientConfig>) -> Self {
+        TlsConfigs { anonymous, known: Mutex::default() }
+    }
+
+    /// How TLS is spoken under this identity.
+    pub(super) fn of(&self, identity: Option<&ClientIdentity>) -> Arc<ClientConfig> {
+        let Some(identity) = identity else { return Arc::clone(&self.anonymous) };
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(config) = known.get(identity.fingerprint()) {
+            return Arc::clone(config);
+        }
+        if known.len() >= IDENTITIES {
+            // Whoever is still in use is made again: a copy and an empty list of sessions.
+            known.clear();
+        }
+        let mut config = ClientConfig::clone(&self.anonymous);
+        config.client_auth_cert_resolver = identity.resolver();
+        config.resumption = Resumption::in_memory_sessions(RESUMED_SESSIONS_OF_ONE);
+        let config = Arc::new(config);
+        known.insert(*identity.fingerprint(), Arc::clone(&config));
+        config
+    }
+}
 
 /// Why outgoing TLS could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -86,7 +127,7 @@ pub(super) fn explain(error: &rustls::Error) -> String {
     use rustls::Error as E;
     let what = match error {
         E::InvalidCertificate(bad) => return format!("TLS handshake failed: {}", certificate(bad)),
-        E::AlertReceived(alert) => format!("the receiver refused it (alert {alert:?})"),
+        E::AlertReceived(alert) => return explain_alert(&format!("{alert:?}")),
         E::InvalidMessage(_) => "the receiver does not speak TLS on this port".to_owned(),
         E::PeerIncompatible(_) => "no TLS version or cipher in common (TLS 1.2 or newer is needed)".to_owned(),
         E::NoCertificatesPresented => "the receiver showed no certificate".to_owned(),
@@ -97,6 +138,15 @@ pub(super) fn explain(error: &rustls::Error) -> String {
         other => other.to_string(),
     };
     format!("TLS handshake failed: {what}")
+}
+
+/// The same for an alert, by its name in RFC 8446.
+pub(super) fn explain_alert(alert: &str) -> String {
+    let why = match alert {
+        "CertificateRequired" => "it wants a client certificate (auth of type mtls)".to_owned(),
+        other => format!("alert {other}"),
+    };
+    format!("TLS handshake failed: the receiver refused it ({why})")
 }
 
 fn certificate(bad: &CertificateError) -> String {

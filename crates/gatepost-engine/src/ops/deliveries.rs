@@ -1,22 +1,25 @@
 //! Deliveries: lists, one with its attempts, retry and cancel by hand.
 
 use gatepost_core::DeliveryId;
-use gatepost_core::delivery::Request;
+use gatepost_core::delivery::{AttemptRecord, Request};
+use gatepost_core::profiles::Wire;
+use gatepost_core::own_events::OwnEvent;
 use gatepost_core::tenant::Tenant;
-use gatepost_store::{CancelOutcome, DeliveryQuery, DeliveryRow, Page, RetryOutcome};
+use gatepost_store::{CancelOutcome, DeliveryQuery, DeliveryRow, Page, RetryOutcome, Wake};
 
-use super::DeliveryView;
-use crate::deliver::{Command, request_of};
+use super::{DeliveryView, erasure};
+use crate::deliver::{Command, Doubt};
 use crate::engine::Engine;
 use crate::error::{ConflictCode, Error, Kind, Result};
-use crate::render;
+use crate::render::{self, Attempted};
 
 impl Engine {
     /// A page of deliveries, newest first.
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn deliveries(&self, query: DeliveryQuery) -> Result<Page<DeliveryRow>> {
+    pub async fn deliveries(&self, mut query: DeliveryQuery) -> Result<Page<DeliveryRow>> {
+        query.subject = self.subject_as_kept(query.tenant, query.subject).await?;
         Ok(self.inner.store.deliveries(query).await?)
     }
 
@@ -29,20 +32,30 @@ impl Engine {
         let detail = detail.filter(|d| id.made_at(d.row.created_at)).ok_or(Error::NotFound(Kind::Delivery))?;
         let revisions: Vec<u32> = detail.attempts.iter().map(|a| a.sent.revision).chain([detail.revision]).collect();
         let configs = self.inner.store.webhook_configs(detail.row.webhook, &revisions).await?;
-        let requests = detail
-            .attempts
-            .iter()
-            .map(|attempt| match configs.get(&attempt.sent.revision) {
-                Some(config) => request_of(config, &detail.event, id, attempt),
-                None => Request::default(),
-            })
-            .collect();
+        let wire = configs.get(&detail.revision).and_then(|config| Wire::of(config).ok());
+        let events = &detail.events;
+        // Deleting a webhook is a revision without a registration: what told it of that went where it was.
+        let farewell = configs.get(&detail.revision).filter(|_| {
+            detail.events.single().is_some_and(|e| e.event_type.as_str() == OwnEvent::WebhookDeleted.as_str())
+        });
+        let request = |attempt: &AttemptRecord| match configs.get(&attempt.sent.revision).or(farewell) {
+            Some(config) => {
+                let wire = wire.as_ref();
+                render::request_of(&Attempted { config, wire, events, delivery: id, path: None }, attempt)
+            }
+            None => Request::default(),
+        };
+        let requests = detail.attempts.iter().map(request).collect();
+        let made = (id, detail.row.created_at);
         let rendered = || {
-            let config = configs.get(&detail.revision)?;
-            render::body(&config.profile, &detail.event, &tenant.id)
+            let frame = render::frame(tenant, detail.row.webhook_id, made, &self.inner.public_url);
+            // What was sent and is erased must not be made up anew.
+            let erased = events.all().iter().any(|event| erasure::is_erased(event));
+            wire.as_ref().filter(|_| !erased).and_then(|wire| render::body(wire, events, &frame))
         };
         let body = detail.body.clone().or_else(rendered);
-        Ok(DeliveryView { detail, requests, body })
+        let replay_of = self.replay_of(detail.row.seq).await?;
+        Ok(DeliveryView { detail, requests, replay_of, body })
     }
 
     /// Reopens a delivery in whatever state, with a new budget, due at once.
@@ -50,14 +63,15 @@ impl Engine {
     /// # Errors
     /// [`Error::NotFound`]; [`Error::Conflict`] while its webhook is disabled or once it is deleted.
     pub async fn retry_delivery(&self, tenant: &Tenant, id: DeliveryId) -> Result<DeliveryRow> {
-        self.known(tenant, id).await?;
         let conflict = |code, message: &str| Error::Conflict { code, message: message.into() };
-        let doubt = self.inner.inbox.unless_resolved(Command::LookForOwed);
+        let row = self.known(tenant, id).await?;
+        let doubt = self.in_doubt(tenant, &row);
         let outcome = self.inner.store.retry(tenant.key, id.seq(), self.now()).await?;
         doubt.resolved();
         match outcome {
-            RetryOutcome::Reopened(due) => {
-                self.inner.inbox.send(Command::Offer(vec![*due]));
+            RetryOutcome::Reopened(_, wakes) => {
+                self.inner.streams.changed(tenant.key, id.seq());
+                self.inner.inbox.send(Command::Wake(wakes));
                 self.known(tenant, id).await
             }
             RetryOutcome::WebhookDisabled => {
@@ -65,6 +79,9 @@ impl Engine {
             }
             RetryOutcome::WebhookDeleted => {
                 Err(conflict(ConflictCode::WebhookDeleted, "the delivery's webhook was deleted"))
+            }
+            RetryOutcome::Erased => {
+                Err(conflict(ConflictCode::EventErased, "what the delivery would send was erased: it cannot be sent again"))
             }
             RetryOutcome::NotFound => Err(Error::NotFound(Kind::Delivery)),
         }
@@ -75,10 +92,15 @@ impl Engine {
     /// # Errors
     /// [`Error::NotFound`]; [`Error::Conflict`] when it is terminal already.
     pub async fn cancel_delivery(&self, tenant: &Tenant, id: DeliveryId) -> Result<DeliveryRow> {
-        self.known(tenant, id).await?;
-        match self.inner.store.cancel(tenant.key, id.seq(), self.now()).await? {
-            CancelOutcome::Cancelled(row) => {
+        let row = self.known(tenant, id).await?;
+        let doubt = self.in_doubt(tenant, &row);
+        let outcome = self.inner.store.cancel(tenant.key, id.seq(), self.now()).await?;
+        doubt.resolved();
+        match outcome {
+            CancelOutcome::Cancelled(row, wakes) => {
+                self.inner.streams.changed(tenant.key, id.seq());
                 self.inner.inbox.send(Command::Cancelled { webhook: row.webhook, seq: row.seq });
+                self.inner.inbox.send(Command::Wake(wakes));
                 self.inner.metrics.delivery_ended(row.state, row.reason);
                 Ok(*row)
             }
@@ -88,6 +110,12 @@ impl Engine {
             }),
             CancelOutcome::NotFound => Err(Error::NotFound(Kind::Delivery)),
         }
+    }
+
+    /// What the lane hears when nobody learns what became of a delivery.
+    fn in_doubt(&self, tenant: &Tenant, row: &DeliveryRow) -> Doubt<'_> {
+        let wake = Wake { tenant: tenant.key, webhook: row.webhook, seq: row.seq, at: None };
+        self.inner.inbox.unless_resolved(Command::Wake(vec![wake]))
     }
 
     /// The row of a delivery whose whole id (time and number) is this tenant's.

@@ -65,13 +65,7 @@ impl Engine {
         name: EventType,
         definition: EventTypeDefinition,
     ) -> Result<(EventTypeView, Created)> {
-        if name.is_own() {
-            let message = "the gatepost family is Gatepost's own and cannot be declared";
-            return Err(Error::Invalid(vec![FieldError::new("/name", message)]));
-        }
-        if let Some(Err(problem)) = definition.schema.as_ref().map(|schema| check_schema(schema.get())) {
-            return Err(Error::Invalid(vec![FieldError::new("/schema", problem)]));
-        }
+        check_definition(&name, &definition)?;
         let now = self.now();
         let known = self.inner.catalogue.declares(&name);
         let created_at = self.inner.store.event_type(name.as_str()).await?.map_or(now, |row| row.created_at);
@@ -91,6 +85,18 @@ impl Engine {
         let was_there = self.inner.store.delete_event_type(name.as_str()).await?;
         self.inner.catalogue.remove(&name);
         if was_there { Ok(()) } else { Err(Error::NotFound(Kind::EventType)) }
+    }
+}
+
+/// Whether a type may be declared so.
+pub(super) fn check_definition(name: &EventType, definition: &EventTypeDefinition) -> Result<()> {
+    if name.is_own() {
+        let message = "the gatepost family is Gatepost's own and cannot be declared";
+        return Err(Error::Invalid(vec![FieldError::new("/name", message)]));
+    }
+    match definition.schema.as_ref().map(|schema| check_schema(schema.get())) {
+        Some(Err(problem)) => Err(Error::Invalid(vec![FieldError::new("/schema", problem)])),
+        _ => Ok(()),
     }
 }
 

@@ -7,14 +7,18 @@ use gatepost_core::event::{Event, EventType};
 use gatepost_core::filter::{Facts, FilterBudget, FilterCost, TooCostly};
 use gatepost_core::matching::{self, MatchFacts, TenantRegistry};
 use gatepost_core::tenant::Tenant;
-use gatepost_core::{EventId, TenantId};
-use gatepost_store::{EventPage, EventQuery, HistoricWebhook, NewEvent, Publish, PublishOutcome};
+use gatepost_core::grouping::Match;
+use gatepost_core::{EventId, TenantId, Timestamp};
+use gatepost_store::{EventPage, EventQuery, Order, HistoricWebhook, NewEvent, Publish, PublishOutcome};
 
 use super::{EventDetail, Matching, PublishInput, Published};
 use crate::deliver::Command;
 use crate::engine::Engine;
 use crate::error::{ConflictCode, Error, FieldError, Kind, Result};
+use crate::idempotency::PublishKey;
+use crate::quotas::Entry;
 use crate::registry::TenantState;
+use crate::spans;
 
 /// Deliveries and matching rows shown with one event.
 const SHOWN_WITH_EVENT: usize = 1_000;
@@ -33,17 +37,45 @@ impl Engine {
     /// [`Error::Invalid`] for types that may not be published, data the type's schema refuses and
     /// data on which the tenant's filters cost too much, [`Error::Conflict`] for an id taken by another body, [`Error::NotFound`] for an unknown tenant, and the store's.
     pub async fn publish(&self, tenant: &TenantId, inputs: Vec<PublishInput>, batch: bool) -> Result<Vec<Published>> {
-        self.check_inputs(&inputs, batch)?;
+        self.publish_under(tenant, inputs, batch, None).await
+    }
+
+    /// As [`Engine::publish`], under an idempotency key if there is one.
+    pub(crate) async fn publish_under(
+        &self,
+        tenant: &TenantId,
+        inputs: Vec<PublishInput>,
+        batch: bool,
+        mut key: Option<&mut PublishKey<'_>>,
+    ) -> Result<Vec<Published>> {
+        self.wait_for_deliveries().await?;
+        let mut checked = None;
+        let mut entry = None;
         let mut inputs = inputs;
         for _ in 0..MATCH_AGAIN {
             let state = self.tenant_state(tenant).await?;
+            let tenant_key = state.tenant.load().key;
+            if checked != Some(tenant_key) {
+                self.inner.tenant_types.load(&*self.inner.store, tenant_key).await?;
+                self.check_inputs(&state, &inputs, batch)?;
+                checked = Some(tenant_key);
+                entry = Some(self.let_in(&state.tenant.load(), inputs.len())?);
+            }
             let publish;
             (publish, inputs) = self.matched(&state, inputs, batch).await?;
+            let room = self.room_for(state.tenant.load().settings.quotas, &publish).await?;
             let doubt = self.inner.inbox.unless_resolved(Command::LookForOwed);
-            let outcome = self.inner.store.publish(publish).await?;
+            let outcome = match key.as_mut() {
+                Some(key) => key.publish(&*self.inner.store, publish).await?,
+                None => self.inner.store.publish(publish).await?,
+            };
             doubt.resolved();
             match outcome {
-                PublishOutcome::Accepted(accepted) => return Ok(self.hand_over(accepted)),
+                PublishOutcome::Accepted(accepted) => {
+                    room.filled(&accepted);
+                    entry.into_iter().for_each(Entry::used);
+                    return Ok(self.hand_over(accepted));
+                }
                 PublishOutcome::StaleRegistry(version) => {
                     state.catch_up(&*self.inner.store, version).await?;
                 }
@@ -64,13 +96,17 @@ impl Engine {
     }
 
     /// Types that may not be published, and data their type's schema refuses.
-    fn check_inputs(&self, inputs: &[PublishInput], batch: bool) -> Result<()> {
+    fn check_inputs(&self, state: &TenantState, inputs: &[PublishInput], batch: bool) -> Result<()> {
+        let tenant = state.tenant.load();
+        let types = self.types_of(tenant.key);
         let mut errors = Vec::new();
         for (i, input) in inputs.iter().enumerate() {
             let place = |pointer: &str| if batch { format!("/events/{i}{pointer}") } else { pointer.to_owned() };
             if let Some(message) = unpublishable(&input.event_type) {
                 errors.push(FieldError::new(place("/type"), message));
-            } else if let Some(schema) = self.inner.catalogue.schema(&input.event_type) {
+            } else if tenant.settings.strict_types && !types.declares(&input.event_type) {
+                errors.push(FieldError::new(place("/type"), undeclared(&input.event_type)));
+            } else if let Some(schema) = types.schema(&input.event_type) {
                 let violations = schema.violations(&input.data);
                 errors.extend(violations.into_iter().map(|violation| {
                     FieldError::new(place(&format!("/data{}", violation.pointer)), violation.message)
@@ -85,7 +121,7 @@ impl Engine {
 
     /// What is to be stored. Filters that may take a while run elsewhere, in the tenant's turn: no
     /// tenant's filters hold up anybody else's calls (P5).
-    async fn matched(
+    pub(crate) async fn matched(
         &self,
         state: &Arc<TenantState>,
         inputs: Vec<PublishInput>,
@@ -120,6 +156,7 @@ impl Engine {
     ) -> Result<Publish> {
         let now = self.now();
         let mut budget = FilterBudget::of_publish();
+        let types = self.types_of(state.tenant.load().key);
         let events = inputs
             .iter()
             .enumerate()
@@ -127,22 +164,33 @@ impl Engine {
                 let matches = registry
                     .matching(&facts_of(input), &mut budget)
                     .map_err(|TooCostly| too_costly(batch.then_some(index)))?;
-                let (urgency, declared) = self.inner.catalogue.urgency(&input.event_type);
-                Ok(NewEvent {
-                    caller_id: input.id.clone(),
-                    fingerprint: self.fingerprint(input),
-                    event_type: input.event_type.clone(),
-                    undeclared: !declared,
-                    timestamp: input.timestamp.unwrap_or(now),
-                    subject: input.subject.clone(),
-                    urgency: input.urgency.unwrap_or(urgency),
-                    attributes: input.attributes.clone(),
-                    data: input.data.clone(),
-                    matches,
-                })
+                let mut event = self.new_event(input, matches, now);
+                if types.own.contains_key(&input.event_type) {
+                    event.undeclared = false;
+                    event.urgency = input.urgency.unwrap_or(types.urgency(&input.event_type).0);
+                }
+                Ok(event)
             })
             .collect::<Result<_>>()?;
         Ok(Publish { tenant: state.tenant.load().key, registry_version: registry.version(), now, events })
+    }
+
+    /// What is stored of an event that goes to these webhooks.
+    pub(crate) fn new_event(&self, input: &PublishInput, matches: Vec<Match>, now: Timestamp) -> NewEvent {
+        let (urgency, declared) = self.inner.catalogue.urgency(&input.event_type);
+        NewEvent {
+            caller_id: input.id.clone(),
+            fingerprint: self.fingerprint(input),
+            event_type: input.event_type.clone(),
+            undeclared: !declared,
+            timestamp: input.timestamp.unwrap_or(now),
+            subject: input.subject.clone(),
+            urgency: input.urgency.unwrap_or(urgency),
+            attributes: input.attributes.clone(),
+            data: input.data.clone(),
+            trace: input.trace,
+            matches,
+        }
     }
 
     /// What makes two events with one id the same: every member, `data` by its bytes (SETTLED); but
@@ -191,14 +239,18 @@ impl Engine {
         })
     }
 
-    fn hand_over(&self, accepted: Vec<gatepost_store::Accepted>) -> Vec<Published> {
+    pub(crate) fn hand_over(&self, accepted: Vec<gatepost_store::Accepted>) -> Vec<Published> {
         let mut published = Vec::with_capacity(accepted.len());
-        let mut deliveries = Vec::new();
+        let (mut deliveries, mut wakes) = (Vec::new(), Vec::new());
+        self.inner.published.accepted(&accepted);
+        self.inner.streams.accepted(&accepted);
         for event in accepted {
             if !event.duplicate {
-                self.inner.metrics.event_accepted(event.event.urgency, event.delivery_count);
+                self.inner.metrics.event_accepted(event.event.urgency, event.delivery_count - event.joined);
+                spans::published(&event.event, event.delivery_count, || self.now());
             }
             deliveries.extend(event.deliveries);
+            wakes.extend(event.wakes);
             published.push(Published {
                 event: event.event,
                 deliveries: event.delivery_count,
@@ -207,6 +259,9 @@ impl Engine {
         }
         if !deliveries.is_empty() {
             self.inner.inbox.send(Command::Offer(deliveries));
+        }
+        if !wakes.is_empty() {
+            self.inner.inbox.send(Command::Wake(wakes));
         }
         published
     }
@@ -222,16 +277,16 @@ impl Engine {
         let deliveries_truncated = deliveries.len() > SHOWN_WITH_EVENT;
         deliveries.truncate(SHOWN_WITH_EVENT);
         let history = store.registry_at(tenant.key, event.registry_version, SHOWN_WITH_EVENT).await?;
-        let webhooks = history.webhooks;
+        let (webhooks, must_verify) = (history.webhooks, history.must_verify);
         let filtered = webhooks.iter().any(|w| w.config.as_ref().is_some_and(|config| config.filter.is_some()));
         let (event, (matching, cut)) = if filtered {
             let work = move || {
-                let explained = explain_all(&event, &webhooks, FilterBudget::of_explanation());
+                let explained = explain_all(&event, &webhooks, must_verify, FilterBudget::of_explanation());
                 (event, explained)
             };
             self.inner.filter_turns.run(tenant.key, work).await?
         } else {
-            let explained = explain_all(&event, &webhooks, FilterBudget::of_explanation());
+            let explained = explain_all(&event, &webhooks, must_verify, FilterBudget::of_explanation());
             (event, explained)
         };
         let matching_truncated = history.truncated || cut;
@@ -241,9 +296,21 @@ impl Engine {
     /// A page of events.
     ///
     /// # Errors
-    /// When the store fails.
-    pub async fn events(&self, query: EventQuery) -> Result<EventPage> {
-        Ok(self.inner.store.events(query).await?)
+    /// [`Error::Conflict`] for a feed that stands before what retention has removed; the store's.
+    pub async fn events(&self, mut query: EventQuery) -> Result<EventPage> {
+        query.subject = self.subject_as_kept(query.tenant, query.subject).await?;
+        let (tenant, cursor) = (query.tenant, query.page.after.filter(|_| query.order == Order::Ascending));
+        let page = self.inner.store.events(query).await?;
+        // Asked afterwards: what was removed before the page was read is known by then.
+        if let Some(cursor) = cursor
+            && cursor < self.inner.store.feed_floor(tenant).await?
+        {
+            return Err(Error::Conflict {
+                code: ConflictCode::CursorExpired,
+                message: "events after this cursor were removed by the tenant's retention".into(),
+            });
+        }
+        Ok(page)
     }
 
     /// The catalogue's example of a type, as published by `trigger`.
@@ -252,13 +319,22 @@ impl Engine {
     }
 }
 
-fn facts_of(input: &PublishInput) -> MatchFacts<'_> {
+pub(crate) fn facts_of(input: &PublishInput) -> MatchFacts<'_> {
     MatchFacts {
         event_type: &input.event_type,
         subject: input.subject.as_ref(),
         data: &input.data,
         attributes: input.attributes.as_deref(),
     }
+}
+
+/// What to say of a type nobody declared, where only declared ones are taken.
+fn undeclared(event_type: &EventType) -> String {
+    format!(
+        "this tenant takes declared event types only, and {event_type:?} is none: check its spelling, or declare it \
+         with PUT /v1/event-types/{event_type}?tenant=…",
+        event_type = event_type.as_str()
+    )
 }
 
 /// The answer to data on which the tenant's filters cost too much, of a batch's event if it is one.
@@ -275,7 +351,12 @@ fn too_costly(index: Option<usize>) -> Error {
 }
 
 /// Why each webhook did or did not match, until `budget` is spent, and whether it was.
-fn explain_all(event: &Event, webhooks: &[HistoricWebhook], mut budget: FilterBudget) -> (Vec<Matching>, bool) {
+fn explain_all(
+    event: &Event,
+    webhooks: &[HistoricWebhook],
+    must_verify: bool,
+    mut budget: FilterBudget,
+) -> (Vec<Matching>, bool) {
     let facts = MatchFacts {
         event_type: &event.event_type,
         subject: event.subject.as_ref(),
@@ -285,7 +366,7 @@ fn explain_all(event: &Event, webhooks: &[HistoricWebhook], mut budget: FilterBu
     let facts = Facts::new(&facts);
     let mut rows = Vec::with_capacity(webhooks.len());
     for webhook in webhooks {
-        match matching::explain(webhook.config.as_ref(), &facts, &mut budget) {
+        match matching::explain(webhook.config.as_ref(), must_verify, &facts, &mut budget) {
             Ok(reason) => rows.push(Matching { webhook_id: webhook.id, reason }),
             Err(TooCostly) => return (rows, true),
         }

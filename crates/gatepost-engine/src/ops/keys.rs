@@ -36,7 +36,7 @@ impl Engine {
         scopes.sort_unstable();
         scopes.dedup();
         let row = KeyRow {
-            id: KeyId::new(now, &self.inner.entropy),
+            id: KeyId::new(self.origin_time(), &self.inner.entropy),
             name: input.name,
             hash: hash_key(text.expose()),
             scopes,
@@ -79,6 +79,7 @@ impl Engine {
     pub async fn delete_key(&self, id: KeyId) -> Result<()> {
         let was_there = self.inner.store.delete_key(id).await?;
         self.inner.keys.remove(id);
+        self.inner.streams.look_again();
         if was_there { Ok(()) } else { Err(Error::NotFound(Kind::Key)) }
     }
 

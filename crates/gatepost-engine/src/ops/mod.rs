@@ -1,35 +1,53 @@
 //! Operations: what Gatepost does, called by API, CLI and tests alike. One file per kind of thing.
 
 mod deliveries;
+mod erasure;
 mod event_types;
 mod events;
 pub(crate) mod filter_turns;
+mod jobs;
 mod keys;
+mod preview;
+mod replay;
+mod reveal;
+mod tenant_types;
 mod tenants;
 mod testing;
 mod validate;
+mod verify;
 mod webhooks;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use gatepost_core::auth::EndpointAuth;
 use gatepost_core::delivery::{AttemptRecord, Request};
 use gatepost_core::event::{Event, EventType, Subject, Urgency};
 use gatepost_core::matching::MatchReason;
 use gatepost_core::retry::RetryOverride;
-use gatepost_core::secret::Secret;
-use gatepost_core::tenant::{Environment, HookSwitch, Quotas, Retention, TenantSettings};
-use gatepost_core::webhook::Webhook;
+use gatepost_core::secret::{MASK, Secret};
+use gatepost_core::tenant::{Environment, HookSwitch, TenantSettings};
+use gatepost_core::trace::TraceContext;
+use gatepost_core::webhook::{Batch, Ordering, Payload, SigningEntry, Verification, Webhook};
 use gatepost_core::{EventId, KeyId, TenantId, Timestamp, WebhookId};
-use gatepost_store::{DeliveryDetail, DeliveryRow, Scope};
+use serde_json::{Map, Value};
+use gatepost_store::{DeliveryDetail, DeliveryRow, ReplayOf, Scope};
 
 pub use event_types::check_schema;
+pub(crate) use events::facts_of;
+pub use erasure::ToldInput;
 pub use events::unpublishable;
-pub use tenants::check_net;
-pub use validate::check_secret;
+pub use preview::WebhookPreview;
+pub use tenant_types::TenantTypeView;
+pub use replay::ReplayInput;
+pub use verify::{VerifyResult, VerifyStep};
+pub use tenants::{QuotasInput, RetentionInput, check_net};
+
+use crate::views::HealthView;
 
 /// A tenant to put. `None` keeps what is there.
 #[derive(Clone, Debug, Default)]
@@ -49,12 +67,12 @@ pub struct SettingsInput {
     pub require_verification: Option<bool>,
     /// Whether only declared types may be published.
     pub strict_types: Option<bool>,
-    /// How long things are kept, whole.
-    pub retention: Option<Retention>,
+    /// How long things are kept, by member.
+    pub retention: RetentionInput,
     /// The switch for blocking hooks.
     pub hooks: Option<HookSwitch>,
-    /// How much there may be, whole.
-    pub quotas: Option<Quotas>,
+    /// How much there may be, by member.
+    pub quotas: QuotasInput,
     /// CIDRs opened to this tenant alone.
     pub allow_nets: Option<Vec<String>>,
 }
@@ -65,9 +83,9 @@ impl SettingsInput {
         TenantSettings {
             require_verification: self.require_verification.unwrap_or(present.require_verification),
             strict_types: self.strict_types.unwrap_or(present.strict_types),
-            retention: self.retention.unwrap_or(present.retention),
+            retention: self.retention.over(present.retention),
             hooks: self.hooks.unwrap_or(present.hooks),
-            quotas: self.quotas.unwrap_or(present.quotas),
+            quotas: self.quotas.over(present.quotas),
             allow_nets: self.allow_nets.unwrap_or_else(|| present.allow_nets.clone()),
         }
     }
@@ -91,6 +109,28 @@ pub struct WebhookInput {
     pub profile: Option<String>,
     /// Names and values; the value `***` keeps the present one.
     pub headers: Vec<(String, String)>,
+    /// Overrides the profile's format.
+    pub format: Option<String>,
+    /// Overrides the profile's signing.
+    pub signing: Option<Vec<SigningEntry>>,
+    /// What of `data` is sent.
+    pub payload: Option<Payload>,
+    /// The profile's own options.
+    pub options: Map<String, Value>,
+    /// How Gatepost proves itself besides the signature.
+    pub auth: Option<AuthInput>,
+    /// Events wait for each other.
+    pub batch: Option<Batch>,
+    /// Overrides the profile's way of verification.
+    pub verification: Option<Verification>,
+    /// Paths by event type.
+    pub paths: BTreeMap<String, String>,
+    /// Default: none.
+    pub ordering: Option<Ordering>,
+    /// Requests per second.
+    pub rate_limit_per_s: Option<u32>,
+    /// Members of another system's API, kept for its answers. `None` keeps what is there.
+    pub foreign: Option<Map<String, Value>>,
     /// Differences from the profile's policy.
     pub retry: Option<RetryOverride>,
     /// Milliseconds.
@@ -103,13 +143,77 @@ pub struct WebhookInput {
     pub enabled: Option<bool>,
 }
 
+/// How Gatepost is to prove itself to an endpoint.
+#[derive(Clone, Debug)]
+pub struct AuthInput {
+    /// What is not secret.
+    pub auth: EndpointAuth,
+    /// The secret member; `***` keeps the present one of the same type.
+    pub secret: Option<Secret>,
+}
+
+impl WebhookView {
+    /// Whether no verification is outstanding.
+    pub fn verified(&self) -> bool {
+        !self.verification.required || self.webhook.config.verified_at.is_some()
+    }
+}
+
+impl WebhookInput {
+    /// A webhook as it is: what another API that can express only some members changes, and puts back.
+    pub fn of(webhook: &Webhook) -> Self {
+        let config = webhook.config.clone();
+        WebhookInput {
+            name: Some(config.name),
+            description: config.description,
+            url: Some(config.url),
+            events: Some(config.events),
+            filter: config.filter,
+            profile: None,
+            headers: config.header_names.into_iter().map(|name| (name, MASK.to_owned())).collect(),
+            format: config.format,
+            signing: config.signing,
+            payload: config.payload,
+            options: config.options,
+            auth: config.auth.map(|auth| AuthInput { auth, secret: Some(Secret::new(MASK)) }),
+            batch: config.batch,
+            verification: config.verification,
+            paths: config.paths,
+            ordering: Some(config.ordering),
+            rate_limit_per_s: config.rate_limit_per_s,
+            foreign: None,
+            retry: config.retry,
+            timeout_ms: config.timeout_ms,
+            max_in_flight: config.max_in_flight,
+            secret: None,
+            enabled: Some(config.enabled),
+        }
+    }
+}
+
+/// How a webhook's endpoint is verified, defaults applied.
+#[derive(Clone, Copy, Debug)]
+pub struct VerificationView {
+    /// How.
+    pub mode: &'static str,
+    /// Whether nothing is sent before it has succeeded, by the webhook's, the profile's or the tenant's
+    /// word.
+    pub required: bool,
+}
+
 /// A webhook to show.
 #[derive(Clone, Debug)]
 pub struct WebhookView {
     /// As kept. Its sealed secrets stay sealed; header values are `***` by contract.
     pub webhook: Arc<Webhook>,
+    /// How its endpoint is verified.
+    pub verification: VerificationView,
+    /// The public half (`whpk_…`) of its key pair, if it signs with one.
+    pub public_key: Option<String>,
     /// Things worth a second look, such as subscriptions to types nobody declared.
     pub warnings: Vec<String>,
+    /// How its endpoint fares.
+    pub health: HealthView,
 }
 
 /// An event to publish, parsed.
@@ -131,6 +235,8 @@ pub struct PublishInput {
     pub attributes: Option<Bytes>,
     /// Default: the catalogue's.
     pub urgency: Option<Urgency>,
+    /// Where in the publisher's trace this happens. No part of what makes two events the same.
+    pub trace: Option<TraceContext>,
 }
 
 /// What identifies a CloudEvent beside its id.
@@ -151,6 +257,16 @@ pub struct Published {
     pub deliveries: u32,
     /// Whether it had been accepted before.
     pub duplicate: bool,
+}
+
+impl From<&gatepost_store::Accepted> for Published {
+    fn from(accepted: &gatepost_store::Accepted) -> Self {
+        Published {
+            event: Arc::clone(&accepted.event),
+            deliveries: accepted.delivery_count,
+            duplicate: accepted.duplicate,
+        }
+    }
 }
 
 /// An event with its consequences.
@@ -184,6 +300,8 @@ pub struct DeliveryView {
     pub detail: DeliveryDetail,
     /// What each attempt sent, in the order of `detail.attempts`.
     pub requests: Vec<Request>,
+    /// Where it comes from, if a replay made it.
+    pub replay_of: Option<ReplayOf>,
     /// The body that was, or would be, sent. `None`: its webhook's profile is no longer known.
     pub body: Option<Bytes>,
 }
@@ -230,6 +348,8 @@ pub struct Caller {
     pub scopes: Vec<Scope>,
     /// The only tenant it may touch.
     pub tenant: Option<TenantId>,
+    /// Of a callback token: when it was made. It opens no tenant made later under the same id.
+    pub issued_at: Option<Timestamp>,
 }
 
 impl Caller {

@@ -7,14 +7,17 @@ use gatepost_core::catalogue;
 use gatepost_core::delivery::Trigger;
 use gatepost_core::event::{Event, EventType, Urgency};
 use gatepost_core::pattern::PatternSet;
+use gatepost_core::profiles::{self, Probe, Wire};
 use gatepost_core::tenant::Tenant;
+use gatepost_core::webhook::Webhook;
 use gatepost_core::{DeliverySeq, EventId, EventSeq, Timestamp, WebhookId};
-use gatepost_store::Due;
+use gatepost_store::{DeliveryEvents, Due};
 
 use super::{TestInput, TestResult};
-use crate::deliver::{Route, attempt, request_of};
+use crate::deliver::{Order, Route, attempt};
 use crate::engine::Engine;
 use crate::error::{Error, FieldError, Kind, Result};
+use crate::render::{self, Attempted};
 
 /// What is sent when a test names no type and the catalogue has none that matches.
 const PING: &str = "gatepost.ping";
@@ -28,9 +31,32 @@ impl Engine {
     /// and for a type no webhook ever gets.
     pub async fn test_webhook(&self, tenant: &Tenant, id: WebhookId, input: TestInput) -> Result<TestResult> {
         let webhook = self.inner.store.webhook(tenant.key, id).await?.ok_or(Error::NotFound(Kind::Webhook))?;
-        let event = Arc::new(self.test_event(tenant, &webhook.config.events, input)?);
         let webhook = Arc::new(webhook);
-        let route = Route::build(&self.inner.vault, Arc::clone(&webhook), Arc::new(tenant.clone()));
+        let probe = profiles::profile(&webhook.config.profile).and_then(|profile| profile.probe());
+        let result = match probe.filter(|_| input.event_type.is_none() && input.data.is_none()) {
+            Some(probe) => {
+                let event = test_event(tenant, ping()?, Bytes::from_static(probe.body), self.now(), self.random());
+                self.try_once(tenant, &webhook, event, Some(&probe)).await
+            }
+            None => {
+                let event = self.test_event(tenant, &webhook.config.events, input)?;
+                self.try_once(tenant, &webhook, event, None).await
+            }
+        };
+        self.inner.store.record_test(webhook.key, result.attempt.clone()).await?;
+        Ok(result)
+    }
+
+    /// Sends one signed request marked as a test, of which nothing is stored: `event`, or in its place a
+    /// `probe` as it is.
+    pub(crate) async fn try_once(
+        &self,
+        tenant: &Tenant,
+        webhook: &Arc<Webhook>,
+        event: Event,
+        probe: Option<&Probe>,
+    ) -> TestResult {
+        let route = Route::build(&self.inner.vault, Arc::clone(webhook), Arc::new(tenant.clone()));
         let due = Due {
             // No delivery is stored; the id still must not look like another test's.
             seq: DeliverySeq(event.seq.0),
@@ -44,14 +70,30 @@ impl Engine {
             budget_start: 0,
             manual: false,
             generation: 0,
-            body: None,
-            event,
+            ordered: false,
+            body: probe.map(|probe| Bytes::from_static(probe.body)),
+            events: DeliveryEvents::One(Arc::new(event)),
         };
-        let tools = self.inner.sender();
-        let made = attempt(&tools, &route, &due, Trigger::Test).await;
-        self.inner.store.record_test(webhook.key, made.record.clone()).await?;
-        let request = request_of(&webhook.config, &due.event, due.id(), &made.record);
-        Ok(TestResult { attempt: made.record, request, body: made.body })
+        let path = probe.map(|probe| probe.path);
+        let order = Order { due: &due, trigger: Trigger::Test, path };
+        let made = attempt(&self.inner.sender(), &*self.inner.store, &route, &order).await;
+        let wire = Wire::of(&webhook.config).ok();
+        let attempted =
+            Attempted { config: &webhook.config, wire: wire.as_ref(), events: &due.events, delivery: due.id(), path };
+        let request = render::request_of(&attempted, &made.record);
+        TestResult { attempt: made.record, request, body: made.body.unwrap_or_default() }
+    }
+
+    /// An event of type `gatepost.ping`, of which nothing is stored.
+    ///
+    /// # Errors
+    /// Never: the name is one.
+    pub(crate) fn ping_event(&self, tenant: &Tenant) -> Result<Event> {
+        Ok(test_event(tenant, ping()?, Bytes::from_static(b"{}"), self.now(), self.random()))
+    }
+
+    fn random(&self) -> u64 {
+        self.inner.entropy.next_u64()
     }
 
     pub(super) fn test_event(&self, tenant: &Tenant, patterns: &[String], input: TestInput) -> Result<Event> {
@@ -65,7 +107,11 @@ impl Engine {
             Some(event_type) => event_type,
             None => self.first_match(patterns)?,
         };
-        let example = self.example_of(&event_type).and_then(|d| d.example.as_ref().map(|e| e.get().to_owned()));
+        let example = self
+            .types_of(tenant.key)
+            .get(&event_type)
+            .and_then(|view| view.definition)
+            .and_then(|d| d.example.as_ref().map(|e| e.get().to_owned()));
         let data = match (input.data, example) {
             (Some(data), _) => data,
             (None, Some(example)) => Bytes::from(example),
@@ -75,7 +121,7 @@ impl Engine {
                 return Err(Error::Invalid(vec![FieldError::new("/event_type", message)]));
             }
         };
-        Ok(test_event(tenant, event_type, data, now, self.inner.entropy.next_u64()))
+        Ok(test_event(tenant, event_type, data, now, self.random()))
     }
 
     /// The first type of the catalogue, by name, that the webhook subscribes to and can get.
@@ -89,9 +135,13 @@ impl Engine {
             types.keys().filter(|name| set.matches(name) && !catalogue::is_point_only(name)).find(has_example).cloned();
         match found {
             Some(event_type) => Ok(event_type),
-            None => PING.parse().map_err(|_| Error::NotFound(Kind::EventType)),
+            None => ping(),
         }
     }
+}
+
+fn ping() -> Result<EventType> {
+    PING.parse().map_err(|_| Error::NotFound(Kind::EventType))
 }
 
 fn test_event(tenant: &Tenant, event_type: EventType, data: Bytes, now: Timestamp, random: u64) -> Event {
@@ -109,5 +159,6 @@ fn test_event(tenant: &Tenant, event_type: EventType, data: Bytes, now: Timestam
         attributes: None,
         data,
         registry_version: 0,
+        trace: None,
     }
 }

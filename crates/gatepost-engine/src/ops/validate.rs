@@ -1,21 +1,29 @@
 //! What makes a webhook valid: every rule in one place, every violation reported at once.
 
+mod wire;
+
+use std::ops::RangeInclusive;
+
+use gatepost_core::TenantKey;
 use gatepost_core::event::EventType;
 use gatepost_core::filter::Filter;
 use gatepost_core::pattern::EventPattern;
-use gatepost_core::secret::{MASK, Secret};
+use gatepost_core::profiles;
+use gatepost_core::secret::MASK;
 use gatepost_core::tenant::Tenant;
 use gatepost_core::webhook::{Webhook, WebhookConfig, bounds};
-use gatepost_core::{profiles, signing};
 
+use self::wire::Writers;
+pub(super) use self::wire::auth_secret;
 use super::WebhookInput;
 use crate::engine::Engine;
 use crate::error::FieldError;
 use crate::net::Target;
 
-/// Header names a tenant may not set: Gatepost's own, those HTTP gives a meaning between two hops,
-/// and those that signatures and formats own (`standards.md` 10, guard rails).
-const RESERVED: &[&str] = &[
+/// Header names a tenant may not set because HTTP, or what stands between two hops, gives them a
+/// meaning, or would (`standards.md` 10, guard rails). Those of signatures and formats come from the
+/// profiles.
+const HTTP: &[&str] = &[
     "accept-encoding",
     "authorization-signature",
     "connection",
@@ -24,7 +32,6 @@ const RESERVED: &[&str] = &[
     "content-length",
     "content-type",
     "cookie",
-    "cryptr-signature",
     "date",
     "expect",
     "forwarded",
@@ -46,11 +53,9 @@ const RESERVED: &[&str] = &[
     "upgrade",
     "user-agent",
     "via",
-    "x-hub-signature",
-    "x-hub-signature-256",
 ];
-/// Prefixes of such names.
-const RESERVED_PREFIXES: &[&str] = &["webhook-", "gatepost-", "ce-", "svix-", "x-ferriskey-", "x-okta-"];
+/// What Gatepost's own header names begin with.
+const OWN: &str = "gatepost-";
 
 impl Engine {
     /// Everything wrong with a webhook's members, required ones missing included. Of an existing one,
@@ -90,62 +95,95 @@ impl Engine {
             errors.push(FieldError::new("/filter", problem.to_string()));
         }
         check_profile(input, existing, &mut errors);
-        check_headers(&input.headers, existing, &mut errors);
+        let writers = self.check_wire(tenant, input, existing, &mut errors);
+        check_headers(&input.headers, existing, &writers, &mut errors);
         if let Some(retry) = &input.retry {
             let problems = retry.problems();
             errors.extend(
                 problems.into_iter().map(|(pointer, message)| FieldError::new(format!("/retry{pointer}"), message)),
             );
         }
-        if input.timeout_ms.is_some_and(|t| !bounds::TIMEOUT_MS.contains(&t)) {
-            errors.push(FieldError::new("/timeout_ms", "must be 100 to 60000 milliseconds"));
-        }
-        if input.max_in_flight.is_some_and(|n| !bounds::MAX_IN_FLIGHT.contains(&n)) {
-            errors.push(FieldError::new("/max_in_flight", "must be 1 to 1000"));
-        }
-        match (&input.secret, existing) {
-            (Some(_), Some(_)) => errors
-                .push(FieldError::new("/secret", "cannot be changed here: use rotate-secret, which can import one")),
-            (Some(secret), None) => {
-                if let Err(problem) = check_secret(secret) {
-                    errors.push(FieldError::new("/secret", problem));
-                }
+        let bounded = [
+            ("/timeout_ms", input.timeout_ms, bounds::TIMEOUT_MS),
+            ("/max_in_flight", input.max_in_flight, bounds::MAX_IN_FLIGHT),
+            ("/rate_limit_per_s", input.rate_limit_per_s, bounds::RATE_LIMIT_PER_S),
+        ];
+        for (pointer, value, range) in bounded {
+            if let Some(value) = value {
+                within(&mut errors, pointer, value, range);
             }
-            (None, _) => {}
+        }
+        if input.secret.is_some() && existing.is_some() {
+            let message = "cannot be changed here: use rotate-secret, which can import one";
+            errors.push(FieldError::new("/secret", message));
         }
         errors
     }
 
     fn check_url(&self, tenant: &Tenant, url: &str, errors: &mut Vec<FieldError>) {
-        let nets = crate::transport::parse_nets(&tenant.settings.allow_nets);
-        let checked = Target::parse(url)
-            .map_err(|e| e.to_string())
-            .and_then(|target| self.inner.policy.check_at_write(&target, &nets).map_err(|e| e.to_string()));
-        if let Err(message) = checked {
+        if let Err(message) = self.may_be_called(tenant, url) {
             errors.push(FieldError::new("/url", message));
         }
     }
 
+    /// Whether a URL may be called on behalf of a tenant, as far as can be told without calling it.
+    ///
+    /// # Errors
+    /// Why not.
+    pub(crate) fn may_be_called(&self, tenant: &Tenant, url: &str) -> std::result::Result<(), String> {
+        let nets = crate::transport::parse_nets(&tenant.settings.allow_nets);
+        let target = Target::parse(url).map_err(|e| e.to_string())?;
+        self.inner.policy.check_at_write(&target, &nets).map_err(|e| e.to_string())
+    }
+
     /// Things worth a second look that are no errors: subscriptions to types nobody declared.
-    pub(crate) fn warnings(&self, config: &WebhookConfig) -> Vec<String> {
-        let unknown = config.events.iter().filter(|text| {
-            text.parse::<EventType>().is_ok_and(|event_type| !self.inner.catalogue.declares(&event_type))
-        });
+    pub(crate) fn warnings(&self, tenant: TenantKey, config: &WebhookConfig) -> Vec<String> {
+        let types = self.types_of(tenant);
+        let unknown = config
+            .events
+            .iter()
+            .filter(|text| text.parse::<EventType>().is_ok_and(|event_type| !types.declares(&event_type)));
         unknown
             .map(|text| format!("the catalogue has no event type {text:?}: check its spelling, or declare it"))
             .collect()
     }
 }
 
-/// A secret to import: the symmetric form only, since a webhook's scheme is Standard Webhooks `v1`.
-///
-/// # Errors
-/// Says what it is to be, and nothing of what it is.
-pub fn check_secret(secret: &Secret) -> Result<(), String> {
-    if !secret.expose().starts_with("whsec_") {
-        return Err("must be whsec_ and the base64 text of 24 to 64 bytes".into());
+/// Notes a number that is out of bounds.
+fn within(errors: &mut Vec<FieldError>, pointer: &str, value: u32, range: RangeInclusive<u32>) {
+    if !range.contains(&value) {
+        let message = format!("must be a whole number, {} to {}", range.start(), range.end());
+        errors.push(FieldError::new(pointer, message));
     }
-    signing::check_secret(secret.expose()).map_err(|problem| problem.to_string())
+}
+
+/// A member's name as part of a JSON pointer.
+pub(super) fn pointer_part(name: &str) -> String {
+    name.replace('~', "~0").replace('/', "~1")
+}
+
+/// The profile a webhook has, or would get.
+fn profile_name<'a>(input: &'a WebhookInput, existing: Option<&'a Webhook>) -> &'a str {
+    match existing {
+        Some(webhook) => &webhook.config.profile,
+        None => input.profile.as_deref().unwrap_or(profiles::DEFAULT),
+    }
+}
+
+fn is_http_header(lower: &str) -> bool {
+    HTTP.contains(&lower)
+}
+
+/// What is wrong with the name of a header a tenant wants to set.
+fn bad_header_name(name: &str) -> Option<&'static str> {
+    let lower = name.to_ascii_lowercase();
+    if name.is_empty() || name.len() > 256 || http::HeaderName::from_bytes(name.as_bytes()).is_err() {
+        Some("the name is not an HTTP header name (RFC 9110 token)")
+    } else if is_http_header(&lower) || lower.starts_with(OWN) || profiles::is_reserved_header(&lower) {
+        Some("this header is reserved: Gatepost or HTTP itself sets it")
+    } else {
+        None
+    }
 }
 
 fn check_events(events: Option<&[String]>, errors: &mut Vec<FieldError>) {
@@ -168,24 +206,31 @@ fn check_profile(input: &WebhookInput, existing: Option<&Webhook>, errors: &mut 
     if existing.is_some_and(|w| w.config.profile != *name) {
         errors.push(FieldError::new("/profile", "is fixed at creation: register a new webhook instead"));
     } else if !profiles::profile(name).is_some_and(|p| p.registrable()) {
-        let names: Vec<_> = profiles::all().iter().filter(|p| p.registrable()).map(|p| p.name()).collect();
+        let names: Vec<_> = profiles::all().filter(|p| p.registrable()).map(|p| p.name()).collect();
         errors.push(FieldError::new("/profile", format!("must be one of {}", names.join(", "))));
     }
 }
 
-fn check_headers(headers: &[(String, String)], existing: Option<&Webhook>, errors: &mut Vec<FieldError>) {
+fn check_headers(
+    headers: &[(String, String)],
+    existing: Option<&Webhook>,
+    writers: &Writers,
+    errors: &mut Vec<FieldError>,
+) {
     if headers.len() > bounds::HEADERS_MAX {
         errors.push(FieldError::new("/headers", "must have at most 32 members"));
     }
     let mut seen = std::collections::HashSet::new();
     for (name, value) in headers {
-        let pointer = format!("/headers/{}", name.replace('~', "~0").replace('/', "~1"));
+        let pointer = format!("/headers/{}", pointer_part(name));
         let mut bad = |message: &str| errors.push(FieldError::new(pointer.clone(), message));
         let lower = name.to_ascii_lowercase();
-        if name.is_empty() || name.len() > 256 || http::HeaderName::from_bytes(name.as_bytes()).is_err() {
-            bad("the name is not an HTTP header name (RFC 9110 token)");
-        } else if RESERVED.contains(&lower.as_str()) || RESERVED_PREFIXES.iter().any(|p| lower.starts_with(p)) {
-            bad("this header is reserved: Gatepost or HTTP itself sets it");
+        if let Some(problem) = bad_header_name(name) {
+            bad(problem);
+        } else if writers.signing.contains(&lower) {
+            bad("this header carries the signature: signing writes it");
+        } else if writers.auth.as_ref() == Some(&lower) {
+            bad("this header carries the auth: auth writes it");
         } else if !seen.insert(lower) {
             bad("the name is given twice (names compare without case)");
         }

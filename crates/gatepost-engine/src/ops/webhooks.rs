@@ -4,44 +4,61 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use gatepost_core::health::Health;
+use gatepost_core::own_events::OwnEvent;
+use gatepost_core::profiles::{self, BadRotation, SigningPlan};
 use gatepost_core::secret::{MASK, Secret};
 use gatepost_core::tenant::Tenant;
-use gatepost_core::webhook::{SigningKey, Webhook, WebhookConfig, WebhookSecrets, bounds};
-use gatepost_core::{WebhookId, profiles, signing};
+use gatepost_core::webhook::{Webhook, WebhookConfig, WebhookSecrets, bounds};
+use gatepost_core::{WebhookId, standing};
 use gatepost_store::{NewWebhook, Page, PageRequest, RegistryChange, UpdateOutcome, WebhookUpdate};
 
-use super::{WebhookInput, WebhookView};
+use super::validate::auth_secret;
+use super::{VerificationView, WebhookInput, WebhookView};
 use crate::deliver::{Command, Doubt};
 use crate::engine::Engine;
 use crate::error::{ConflictCode, Error, FieldError, Kind, Result};
+use crate::views;
 
 impl Engine {
     /// Registers a webhook. Once this returns, every event accepted later is matched against it (P4).
-    /// The secret is answered here and nowhere else (P7).
+    /// The secret is answered here and nowhere else (P7); there is none where nothing is signed.
     ///
     /// # Errors
     /// [`Error::Invalid`] with every bad member.
-    pub async fn create_webhook(&self, tenant: &Tenant, input: WebhookInput) -> Result<(WebhookView, Secret)> {
+    pub async fn create_webhook(&self, tenant: &Tenant, input: WebhookInput) -> Result<(WebhookView, Option<Secret>)> {
         let errors = self.validate_webhook(tenant, &input, None);
         if !errors.is_empty() {
             return Err(Error::Invalid(errors));
         }
         let now = self.now();
-        let id = WebhookId::new(now, &self.inner.entropy);
-        let secret = input.secret.clone().unwrap_or_else(|| signing::generate_secret(&self.inner.entropy));
-        let secrets = WebhookSecrets {
-            signing: vec![SigningKey { text: secret.clone(), created_at: now, expires_at: None }],
+        let profile = profiles::profile_or_default(input.profile.as_deref().unwrap_or(profiles::DEFAULT));
+        let id = profile.new_webhook_id(self.origin_time(), &self.inner.entropy);
+        let import = input.secret.clone();
+        let mut secrets = WebhookSecrets {
+            signing: Vec::new(),
             headers: input.headers.iter().map(|(n, v)| (n.clone(), Secret::new(v.clone()))).collect(),
-            auth: None,
+            auth: input.auth.as_ref().and_then(|auth| auth.secret.clone()),
         };
+        let config = config_of(input, None);
+        let plan = plan_of(&config)?;
+        if import.is_some() {
+            let rotated = plan.rotate(&mut secrets.signing, import, (now, Duration::ZERO), &self.inner.entropy);
+            rotated.map_err(|problem| invalid("/secret", problem.to_string()))?;
+        }
+        plan.complete(&mut secrets.signing, now, &self.inner.entropy);
+        let secret = plan.told(&secrets.signing).cloned();
         let new = NewWebhook {
             tenant: tenant.key,
             id,
             sealed_secrets: self.inner.vault.seal(id, &secrets)?,
-            config: config_of(input, profiles::DEFAULT),
+            must_verify: standing::must_verify(&config),
+            config,
             now,
         };
+        let _turn = self.room_for_webhook(tenant).await?;
         let doubt = self.inner.inbox.unless_resolved(Command::InDoubt(tenant.id.clone()));
+        let _news = self.inner.own_events.in_any_case();
         let change = self.inner.store.create_webhook(new).await?.ok_or(Error::NotFound(Kind::Tenant))?;
         let view = self.changed(tenant, change, false, doubt).await?;
         Ok((view, secret))
@@ -53,7 +70,7 @@ impl Engine {
     /// [`Error::NotFound`] when the tenant has no such webhook.
     pub async fn webhook(&self, tenant: &Tenant, id: WebhookId) -> Result<WebhookView> {
         let webhook = self.inner.store.webhook(tenant.key, id).await?.ok_or(Error::NotFound(Kind::Webhook))?;
-        Ok(self.view(webhook))
+        self.view(tenant, Arc::new(webhook)).await
     }
 
     /// A tenant's webhooks, newest first.
@@ -62,7 +79,13 @@ impl Engine {
     /// When the store fails.
     pub async fn webhooks(&self, tenant: &Tenant, page: PageRequest) -> Result<Page<WebhookView>> {
         let page = self.inner.store.webhooks(tenant.key, page).await?;
-        Ok(Page { rows: page.rows.into_iter().map(|w| self.view(w)).collect(), next: page.next })
+        let keys: Vec<_> = page.rows.iter().map(|webhook| webhook.key).collect();
+        let health = self.inner.store.health_of(&keys).await?;
+        let rows = page.rows.into_iter().map(|webhook| {
+            let kept = health.get(&webhook.key);
+            self.view_with(tenant, Arc::new(webhook), kept)
+        });
+        Ok(Page { rows: rows.collect(), next: page.next })
     }
 
     /// Replaces a webhook, if it is still at `expected_revision`.
@@ -86,32 +109,47 @@ impl Engine {
             return Err(Error::Invalid(errors));
         }
         let mut secrets = self.inner.vault.open_secrets(id, &present.sealed_secrets)?;
-        secrets.headers = merge_headers(&secrets.headers, &input.headers);
-        let config = config_of(input, &present.config.profile);
-        self.replace(tenant, &present, expected_revision, config, &secrets).await
+        let headers = merge_headers(&secrets.headers, &input.headers);
+        let auth = input.auth.as_ref().and_then(|auth| auth_secret(auth, secrets.auth.as_ref()));
+        let mut config = config_of(input, Some(&present.config));
+        // Another endpoint, or another way to it, has proved nothing yet.
+        let same_place = config.url == present.config.url && config.auth == present.config.auth;
+        if !same_place || headers != secrets.headers || auth != secrets.auth {
+            config.verified_at = None;
+        }
+        (secrets.headers, secrets.auth) = (headers, auth);
+        if config.signing != present.config.signing {
+            plan_of(&config)?.complete(&mut secrets.signing, self.now(), &self.inner.entropy);
+        }
+        self.replace(tenant, &present, config, &secrets, Some(OwnEvent::WebhookUpdated)).await
     }
 
-    /// Writes a webhook's new form down and makes it known.
-    async fn replace(
+    /// Writes a webhook's new form down, if it is still as `present`, and makes it known; `told_as` is the
+    /// own event that tells of it.
+    pub(super) async fn replace(
         &self,
         tenant: &Tenant,
         present: &Webhook,
-        expected_revision: u32,
         config: WebhookConfig,
         secrets: &WebhookSecrets,
+        told_as: Option<OwnEvent>,
     ) -> Result<WebhookView> {
-        let reopened = config.enabled && !present.config.enabled;
+        let require_all = tenant.settings.require_verification;
+        let reopened = standing::takes(&config, require_all) && !standing::takes(&present.config, require_all);
         let update = WebhookUpdate {
             tenant: tenant.key,
             id: present.id,
-            expected_revision,
+            expected_revision: present.revision,
             sealed_secrets: self.inner.vault.seal(present.id, secrets)?,
             // Whoever changes it takes over from Gatepost's own judgement.
             disabled_reason: if config.enabled { None } else { present.disabled_reason.clone() },
+            must_verify: standing::must_verify(&config),
+            told_as,
             config,
             now: self.now(),
         };
         let doubt = self.inner.inbox.unless_resolved(Command::InDoubt(tenant.id.clone()));
+        let _news = self.inner.own_events.in_any_case();
         let outcome = self.inner.store.update_webhook(update).await?;
         match outcome {
             UpdateOutcome::Updated(change) => self.changed(tenant, *change, reopened, doubt).await,
@@ -126,6 +164,7 @@ impl Engine {
     /// [`Error::NotFound`] when the tenant has no such webhook.
     pub async fn delete_webhook(&self, tenant: &Tenant, id: WebhookId) -> Result<()> {
         let doubt = self.inner.inbox.unless_resolved(Command::InDoubt(tenant.id.clone()));
+        let _news = self.inner.own_events.in_any_case();
         let change = self.inner.store.delete_webhook(tenant.key, id, self.now()).await?;
         let change = change.ok_or(Error::NotFound(Kind::Webhook))?;
         self.inner.sweep.notify_one();
@@ -133,7 +172,17 @@ impl Engine {
         Ok(())
     }
 
-    /// Gives a webhook a new secret. Both sign until the overlap has passed.
+    /// Whether a secret can be imported into a webhook; an error is one of the member `secret`.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`]; [`Error::NotFound`].
+    pub async fn check_import(&self, tenant: &Tenant, id: WebhookId, import: &Secret) -> Result<()> {
+        let present = self.inner.store.webhook(tenant.key, id).await?.ok_or(Error::NotFound(Kind::Webhook))?;
+        plan_of(&present.config)?.check_secret(import).map_err(|problem| invalid("/secret", problem))
+    }
+
+    /// Gives a webhook a new secret. Both sign until the overlap has passed, where its schemes can carry
+    /// two signatures; else the old one ends at once.
     ///
     /// # Errors
     /// [`Error::Invalid`] for an import or an overlap outside the bounds; [`Error::NotFound`].
@@ -145,26 +194,24 @@ impl Engine {
         import: Option<Secret>,
     ) -> Result<Secret> {
         let overlap = overlap_seconds.unwrap_or(bounds::OVERLAP_SECONDS_DEFAULT);
-        let mut errors = Vec::new();
         if overlap > bounds::OVERLAP_SECONDS_MAX {
-            errors.push(FieldError::new(
-                "/overlap_seconds",
-                format!("must be 0 to {} (seven days)", bounds::OVERLAP_SECONDS_MAX),
-            ));
+            let problem = format!("must be 0 to {} (seven days)", bounds::OVERLAP_SECONDS_MAX);
+            return Err(invalid("/overlap_seconds", problem));
         }
-        if let Some(Err(problem)) = import.as_ref().map(super::validate::check_secret) {
-            errors.push(FieldError::new("/secret", problem));
-        }
-        if !errors.is_empty() {
-            return Err(Error::Invalid(errors));
-        }
-        let secret = import.unwrap_or_else(|| signing::generate_secret(&self.inner.entropy));
+        let overlap = Duration::from_secs(u64::from(overlap));
         // A change by somebody else in between is no conflict here: rotation touches nothing of it.
-        for _ in 0..ROTATE_AGAIN {
+        for _ in 0..CHANGE_AGAIN {
             let present = self.inner.store.webhook(tenant.key, id).await?.ok_or(Error::NotFound(Kind::Webhook))?;
             let mut secrets = self.inner.vault.open_secrets(id, &present.sealed_secrets)?;
-            rotate(&mut secrets, &secret, self.now(), Duration::from_secs(u64::from(overlap)));
-            match self.replace(tenant, &present, present.revision, present.config.clone(), &secrets).await {
+            let when = (self.now(), overlap);
+            let rotated =
+                plan_of(&present.config)?.rotate(&mut secrets.signing, import.clone(), when, &self.inner.entropy);
+            let secret = rotated.map_err(|problem| match problem {
+                BadRotation::Import(problem) => invalid("/secret", problem),
+                BadRotation::NoKey => invalid("", problem.to_string()),
+            })?;
+            let config = present.config.clone();
+            match self.replace(tenant, &present, config, &secrets, Some(OwnEvent::SecretRotated)).await {
                 Ok(_) => return Ok(secret),
                 Err(Error::Conflict { code: ConflictCode::ConcurrentChange, .. }) => {}
                 Err(other) => return Err(other),
@@ -174,40 +221,6 @@ impl Engine {
             code: ConflictCode::ConcurrentChange,
             message: "the webhook keeps being changed: try again".into(),
         })
-    }
-
-    /// Disables a webhook on Gatepost's own judgement (`gone`) of the URL that `webhook` has: one that
-    /// was moved elsewhere since is not judged by its old place.
-    pub(crate) async fn disable_webhook(&self, webhook: &Webhook, tenant: &Tenant, reason: &str) -> Result<()> {
-        for _ in 0..ROTATE_AGAIN {
-            let Some(present) = self.inner.store.webhook(webhook.tenant, webhook.id).await? else { return Ok(()) };
-            if !present.config.enabled || present.config.url != webhook.config.url {
-                return Ok(());
-            }
-            let mut config = present.config.clone();
-            config.enabled = false;
-            let update = WebhookUpdate {
-                tenant: present.tenant,
-                id: present.id,
-                expected_revision: present.revision,
-                sealed_secrets: present.sealed_secrets.clone(),
-                disabled_reason: Some(reason.to_owned()),
-                config,
-                now: self.now(),
-            };
-            let doubt = self.inner.inbox.unless_resolved(Command::InDoubt(tenant.id.clone()));
-            let outcome = self.inner.store.update_webhook(update).await?;
-            match outcome {
-                UpdateOutcome::Updated(change) => {
-                    tracing::warn!(tenant = %tenant.id, webhook = %webhook.id, reason, "webhook disabled");
-                    self.changed(tenant, *change, false, doubt).await?;
-                    return Ok(());
-                }
-                UpdateOutcome::NotFound => return Ok(()),
-                UpdateOutcome::Stale => {}
-            }
-        }
-        Ok(())
     }
 
     /// Makes a committed change known: to publishers before the caller hears of it (P4), and to the lane.
@@ -225,20 +238,38 @@ impl Engine {
         let webhook = Arc::new(change.webhook);
         self.inner.inbox.send(Command::WebhookChanged { webhook: Arc::clone(&webhook), reopened });
         doubt.resolved();
-        Ok(self.view_of(webhook))
+        // The change is made: it is no failure when only the health cannot be read.
+        let health = self.inner.store.health_of(&[webhook.key]).await.unwrap_or_default();
+        let kept = health.get(&webhook.key);
+        Ok(self.view_with(tenant, webhook, kept))
     }
 
-    fn view(&self, webhook: Webhook) -> WebhookView {
-        self.view_of(Arc::new(webhook))
+    pub(super) async fn view(&self, tenant: &Tenant, webhook: Arc<Webhook>) -> Result<WebhookView> {
+        let health = self.inner.store.health_of(&[webhook.key]).await?;
+        let kept = health.get(&webhook.key);
+        Ok(self.view_with(tenant, webhook, kept))
     }
 
-    fn view_of(&self, webhook: Arc<Webhook>) -> WebhookView {
-        let warnings = self.warnings(&webhook.config);
-        WebhookView { webhook, warnings }
+    fn view_with(&self, tenant: &Tenant, webhook: Arc<Webhook>, kept: Option<&Health>) -> WebhookView {
+        let verifying = profiles::verifying(&webhook.config, tenant.settings.require_verification);
+        WebhookView {
+            warnings: self.warnings(webhook.tenant, &webhook.config),
+            verification: VerificationView { mode: verifying.mode.name(), required: verifying.required },
+            health: views::health(&webhook, kept, self.now()),
+            public_key: self.public_key(&webhook),
+            webhook,
+        }
+    }
+
+    /// The public half of a webhook's key pair. Secrets are opened for it only where there is one.
+    fn public_key(&self, webhook: &Webhook) -> Option<String> {
+        let plan = SigningPlan::of(&webhook.config).ok().filter(SigningPlan::has_public_key)?;
+        let secrets = self.inner.vault.open_secrets(webhook.id, &webhook.sealed_secrets).ok()?;
+        plan.public_key(&secrets.signing)
     }
 }
 
-fn concurrent_change() -> Error {
+pub(super) fn concurrent_change() -> Error {
     Error::Conflict {
         code: ConflictCode::ConcurrentChange,
         message: "the webhook was changed at the same time: read it and try again".into(),
@@ -246,22 +277,22 @@ fn concurrent_change() -> Error {
 }
 
 /// How often a change that touches only its own members is tried against others'.
-const ROTATE_AGAIN: usize = 8;
-/// Older keys that still sign: each costs a signature per attempt and room in the header.
-const OLD_KEYS_MAX: usize = 4;
+pub(super) const CHANGE_AGAIN: usize = 8;
 
-fn rotate(secrets: &mut WebhookSecrets, secret: &Secret, now: gatepost_core::Timestamp, overlap: Duration) {
-    let until = now.saturating_add(overlap);
-    for key in &mut secrets.signing {
-        key.expires_at = Some(key.expires_at.map_or(until, |at| at.min(until)));
-    }
-    secrets.signing.retain(|key| key.expires_at.is_some_and(|at| at > now) && key.text != *secret);
-    secrets.signing.insert(0, SigningKey { text: secret.clone(), created_at: now, expires_at: None });
-    secrets.signing.truncate(1 + OLD_KEYS_MAX);
+/// The signing of a registration that was judged before: its names are known.
+pub(super) fn plan_of(config: &WebhookConfig) -> Result<SigningPlan> {
+    SigningPlan::of(config).map_err(|problem| invalid("/signing", problem.to_string()))
+}
+
+fn invalid(pointer: &str, problem: String) -> Error {
+    Error::Invalid(vec![FieldError::new(pointer, problem)])
 }
 
 /// `***` keeps the present value of a header (names compare without case).
-fn merge_headers(present: &BTreeMap<String, Secret>, input: &[(String, String)]) -> BTreeMap<String, Secret> {
+pub(super) fn merge_headers(
+    present: &BTreeMap<String, Secret>,
+    input: &[(String, String)],
+) -> BTreeMap<String, Secret> {
     input
         .iter()
         .map(|(name, value)| {
@@ -275,27 +306,29 @@ fn merge_headers(present: &BTreeMap<String, Secret>, input: &[(String, String)])
         .collect()
 }
 
-fn config_of(input: WebhookInput, profile: &str) -> WebhookConfig {
+/// What is registered, by what is asked for. Of the webhook's `present` form stays what nobody writes.
+pub(super) fn config_of(input: WebhookInput, present: Option<&WebhookConfig>) -> WebhookConfig {
+    let profile = present.map(|present| present.profile.clone()).or(input.profile);
     WebhookConfig {
         name: input.name.unwrap_or_default(),
         description: input.description,
         url: input.url.unwrap_or_default(),
         events: input.events.unwrap_or_default(),
         filter: input.filter,
-        profile: input.profile.unwrap_or_else(|| profile.to_owned()),
+        profile: profile.unwrap_or_else(|| profiles::DEFAULT.to_owned()),
         header_names: input.headers.into_iter().map(|(name, _)| name).collect(),
-        format: None,
-        signing: None,
-        payload: None,
-        options: Default::default(),
-        auth: None,
-        batch: None,
-        verification: None,
-        verified_at: None,
-        paths: Default::default(),
-        ordering: Default::default(),
-        rate_limit_per_s: None,
-        foreign: Default::default(),
+        format: input.format,
+        signing: input.signing,
+        payload: input.payload,
+        options: input.options,
+        auth: input.auth.map(|auth| auth.auth),
+        batch: input.batch,
+        verification: input.verification,
+        verified_at: present.and_then(|present| present.verified_at),
+        paths: input.paths,
+        ordering: input.ordering.unwrap_or_default(),
+        rate_limit_per_s: input.rate_limit_per_s,
+        foreign: input.foreign.or_else(|| present.map(|present| present.foreign.clone())).unwrap_or_default(),
         retry: input.retry,
         timeout_ms: input.timeout_ms,
         max_in_flight: input.max_in_flight,

@@ -36,6 +36,7 @@ fn event() -> PublishInput {
         data: Bytes::from_static(b"{\"n\":0}"),
         attributes: None,
         urgency: Some(Urgency::Normal),
+        trace: None,
     }
 }
 
@@ -87,8 +88,8 @@ fn p2_a_webhook_whose_owner_hung_up_while_enabling_it_gets_what_was_held() {
     world.advance_to(world.after(Duration::from_secs(40)));
     assert_eq!(requests(&world), 1, "held");
 
-    // The webhook is read twice before it is written.
-    world.store.die_in(2, true);
+    // The webhook is read twice, and its health once, before it is written.
+    world.store.die_in(3, true);
     assert!(!enable(&world, &webhook, true), "the answer never comes");
     world.store.revive();
     world.pump();

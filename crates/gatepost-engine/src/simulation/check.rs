@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use gatepost_core::delivery::{AttemptRecord, DeliveryState, Outcome, Reason};
+use gatepost_core::Timestamp;
 use gatepost_core::event::Event;
-use gatepost_store::{DeliveryDetail, EventQuery, Order, PageRequest, Store as _};
+use gatepost_core::webhook::Ordering;
+use gatepost_store::{DeliveryDetail, DeliveryQuery, DeliveryRow, EventQuery, Order, PageRequest, Store as _};
 
 use super::ledger::{self, Journal, Kind};
-use super::world::World;
+use super::world::{Hook, World};
 
 /// After the last fault, reads are tried again and requests under way are over within this time.
 const GRACE: Duration = Duration::from_secs(8);
@@ -54,7 +56,10 @@ impl World {
         let mut there: HashMap<(usize, u64), Event> = HashMap::new();
         let mut numbers: BTreeSet<u64> = BTreeSet::new();
         for tenant in 0..self.tenants.len() {
-            for event in self.stored_events(tenant) {
+            let (own, published): (Vec<_>, Vec<_>) =
+                self.stored_events(tenant).into_iter().partition(|event| event.event_type.is_own());
+            self.check_own(tenant, &own);
+            for event in published {
                 let number =
                     serde_json::from_slice::<serde_json::Value>(&event.data).ok().and_then(|v| v["n"].as_u64());
                 match number {
@@ -83,6 +88,58 @@ impl World {
             self.violate(Kind::WrongMatch, format!("event {number} is another tenant's"));
         }
         self.check_doubtful_calls(&numbers);
+        self.check_order();
+    }
+
+    /// In each queue nothing was tried before everything that was accepted earlier had come to its end
+    /// (DESIGN 4.4). What a person reopened or cancelled holds nobody up.
+    fn check_order(&self) {
+        for hook in self.hooks.iter().filter(|hook| !hook.deleted) {
+            let mut free: BTreeMap<Option<(Option<String>, String)>, Timestamp> = BTreeMap::new();
+            for row in self.stored_deliveries(hook) {
+                let queue = match hook.ordering {
+                    Ordering::Webhook => None,
+                    Ordering::Subject => match &row.subject {
+                        Some(subject) => Some((subject.kind.clone(), subject.id.clone())),
+                        None => continue,
+                    },
+                    Ordering::None => continue,
+                };
+                let free = free.entry(queue).or_insert(Timestamp::EPOCH);
+                let journal = ledger::open(&self.ledger).deliveries.get(&row.seq).cloned().unwrap_or_default();
+                if let Some(first) = journal.requests.first().filter(|first| first.at < *free) {
+                    let text = format!("delivery {} was tried at {}, before {free}", row.id(), first.at);
+                    self.violate(Kind::OutOfOrder, text);
+                }
+                if !journal.reopened && !journal.cancelled {
+                    *free = row.updated_at.max(*free);
+                }
+            }
+        }
+    }
+
+    /// All deliveries to a webhook, in the order they were made.
+    fn stored_deliveries(&self, hook: &Hook) -> Vec<DeliveryRow> {
+        let mut query = DeliveryQuery {
+            tenant: self.tenants[hook.tenant].key,
+            webhook: Some(hook.id),
+            event: None,
+            subject: None,
+            subject_type: None,
+            state: None,
+            since: None,
+            until: None,
+            page: PageRequest { limit: 250, after: None },
+        };
+        let mut list = Vec::new();
+        loop {
+            let page = self.disk.deliveries(query.clone()).now_or_never().expect("inline").expect("the disk is well");
+            list.extend(page.rows);
+            let Some(next) = page.next else { break };
+            query.page.after = Some(next);
+        }
+        list.reverse();
+        list
     }
 
     fn stored_events(&self, tenant: usize) -> Vec<Event> {

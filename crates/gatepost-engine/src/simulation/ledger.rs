@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use gatepost_core::delivery::Outcome;
+use gatepost_core::webhook::Ordering;
 use gatepost_core::{DeliverySeq, Timestamp};
 use gatepost_store::{Next, Settled, Settlement};
 
@@ -35,6 +36,8 @@ pub(crate) enum Kind {
     WrongMatch,
     /// Sent to a webhook that takes nothing.
     SentToClosed,
+    /// A delivery went before its turn in its queue.
+    OutOfOrder,
     /// Something less urgent went first.
     Urgency,
     /// A tenant's turn did not come.
@@ -45,6 +48,8 @@ pub(crate) enum Kind {
     Spin,
     /// P10: more in memory than allowed, or bookkeeping that does not add up.
     Unbounded,
+    /// An own event is told not at all, twice, or of itself.
+    WrongNews,
     /// An operation answered what it must not.
     WrongAnswer,
 }
@@ -97,6 +102,8 @@ impl Journal {
 #[derive(Clone, Default, Debug)]
 pub(crate) struct Owner {
     closed: bool,
+    /// Never two requests at once.
+    strict: bool,
     paused_until: Timestamp,
 }
 
@@ -111,6 +118,8 @@ pub(crate) struct Ledger {
     pub(crate) trace: u64,
     pub(crate) requests: u64,
     pub(crate) aloud: bool,
+    /// A receiver said 410: from now on webhooks may be disabled without their owners.
+    pub(crate) gone: bool,
 }
 
 /// The ledger, shared by driver, receivers and store.
@@ -153,8 +162,17 @@ impl Ledger {
         self.note(&request.attempt.to_le_bytes());
         let life = self.life;
         let owner = self.owners.entry(request.hook).or_default().clone();
-        let journal = self.deliveries.entry(request.delivery).or_default();
         let mut wrong: Vec<(Kind, String)> = Vec::new();
+        if owner.strict {
+            let others = self.deliveries.iter().filter(|(seq, other)| {
+                let there = other.requests.last().is_some_and(|last| last.hook == request.hook);
+                **seq != request.delivery && there && other.under_way == Some(life)
+            });
+            wrong.extend(others.map(|(seq, _)| {
+                (Kind::OutOfOrder, format!("{} was sent while {seq:?} was under way", request.delivery_id))
+            }));
+        }
+        let journal = self.deliveries.entry(request.delivery).or_default();
         let name = format!("{} (request {})", request.delivery_id, journal.requests.len() + 1);
         if journal.under_way == Some(life) {
             wrong.push((Kind::DoubleClaim, format!("{name} was sent while a request was under way")));
@@ -168,7 +186,7 @@ impl Ledger {
         if request.at < owner.paused_until {
             wrong.push((Kind::TooEarly, format!("{name} was sent during a pause until {}", owner.paused_until)));
         }
-        if owner.closed {
+        if owner.closed && !super::own::is_farewell(&request.body) {
             wrong.push((Kind::SentToClosed, format!("{name} went to receiver {}", request.hook)));
         }
         if let Some(first) = journal.requests.first() {
@@ -183,7 +201,9 @@ impl Ledger {
                 wrong.push((Kind::WrongIds, format!("{name} has other ids than the first request")));
             }
         }
-        if request.webhook_id != request.event_id {
+        // A batch goes by its own id.
+        let expected = if request.event_id.is_empty() { &request.delivery_id } else { &request.event_id };
+        if request.webhook_id != *expected {
             wrong.push((Kind::WrongIds, format!("{name} has the webhook-id {:?}", request.webhook_id)));
         }
         journal.under_way = Some(life);
@@ -243,6 +263,11 @@ impl Ledger {
         if sure {
             journal.over = Some("cancelled");
         }
+    }
+
+    /// In what order a webhook wants its deliveries.
+    pub(crate) fn ordered(&mut self, hook: usize, ordering: Ordering) {
+        self.owners.entry(hook).or_default().strict = ordering == Ordering::Webhook;
     }
 
     /// Whether a webhook takes anything, as far as its owner was told.

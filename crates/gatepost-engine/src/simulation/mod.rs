@@ -1,6 +1,7 @@
 //! The engine, simulated: thousands of histories made from seeds, in which publishers, owners,
 //! operators, receivers, the store and the process itself do whatever chance wants, in virtual time
-//! and without threads; after each, P1 to P3, P6, urgency, fairness and bounds are checked.
+//! and without threads; after each, P1 to P3, P6, order, batches, urgency,
+//! fairness and bounds are checked.
 //!
 //! A history that breaks a promise is told with its seed; `GATEPOST_SEED=<seed> cargo test -p
 //! gatepost-engine simulation` runs it alone. `GATEPOST_TEST_SLOW=1` runs twenty times as many.
@@ -8,7 +9,9 @@
 mod abandoned;
 mod check;
 mod dice;
+mod forward;
 mod ledger;
+mod own;
 mod receivers;
 mod steps;
 mod store;
@@ -151,6 +154,31 @@ fn finds_an_unfair_turn() {
 }
 
 #[test]
+fn finds_a_lost_order() {
+    finds(Bug::LostOrder, &[Kind::OutOfOrder]);
+}
+
+#[test]
+fn finds_a_queue_that_is_not_hurried() {
+    finds(Bug::LostHurry, &[Kind::Urgency]);
+}
+
+#[test]
+fn finds_a_batch_without_an_event() {
+    finds(Bug::ShortBatch, &[Kind::WrongBytes]);
+}
+
+#[test]
 fn finds_a_delivery_never_made() {
     finds(Bug::LostEvent, &[Kind::WrongMatch]);
+}
+
+#[test]
+fn finds_an_own_event_that_is_not_told() {
+    finds(Bug::LostNews, &[Kind::WrongNews]);
+}
+
+#[test]
+fn finds_an_own_event_told_twice() {
+    finds(Bug::ToldTwice, &[Kind::WrongNews]);
 }

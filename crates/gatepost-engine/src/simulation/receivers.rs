@@ -162,6 +162,9 @@ impl Receivers {
         let mut net = self.net();
         let manner = net.manners[hook];
         let (took, exchange) = exchange(&mut net.dice, manner, now, request.timeout);
+        if exchange.status == Some(410) {
+            ledger::open(&self.ledger).gone = true;
+        }
         net.order += 1;
         let order = net.order;
         net.pending.push(Pending { at: now.saturating_add(took), order, delivery, exchange, reply });

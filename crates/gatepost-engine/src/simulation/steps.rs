@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use gatepost_core::event::{EventType, Urgency};
+use gatepost_core::event::{EventType, Subject, Urgency};
 use gatepost_core::retry::RetryOverride;
+use gatepost_core::webhook::{Batch, Ordering};
 use gatepost_core::{DeliveryId, EventId, WebhookKey};
 use gatepost_store::{PageRequest, Store as _};
 
@@ -16,7 +17,7 @@ use super::world::{Hook, Published, World};
 use crate::error::{ConflictCode, Error};
 use crate::ops::{PublishInput, WebhookInput};
 
-const PATTERNS: [&str; 4] = ["*", "user.*", "user.created", "group.changed"];
+const PATTERNS: [&str; 5] = ["*", "user.*", "user.created", "group.changed", "gatepost.*"];
 const TYPES: [&str; 3] = ["user.created", "user.deleted", "group.changed"];
 const EVEN: &str = "data.n % 2 == 0";
 const HOOKS_MAX: usize = 12;
@@ -102,10 +103,11 @@ impl World {
             fallback: None,
             event_type: event.event_type.clone(),
             timestamp: None,
-            subject: None,
+            subject: event.subject.clone(),
             data: event.data.clone(),
             attributes: None,
             urgency: Some(event.urgency),
+            trace: None,
         }
     }
 
@@ -121,6 +123,7 @@ impl World {
             // Spaces and long forms: what is re-serialised shows.
             let data =
                 Bytes::from(format!("{{ \"n\":{number} ,\"x\" : 1.00,\"s\":\"\\u0041 {}\"}}", self.dice.below(1_000)));
+            let subject = self.some_subject();
             self.events.push(Published {
                 tenant,
                 number,
@@ -128,6 +131,7 @@ impl World {
                 goes_to: vec![self.matching(tenant, &event_type, number)],
                 event_type,
                 urgency: self.dice.of(&Urgency::ALL),
+                subject,
                 data,
                 id: None,
                 repeated: false,
@@ -148,6 +152,11 @@ impl World {
             }
             Some(Err(error)) => self.violate(Kind::WrongAnswer, format!("publish answered {error}")),
         }
+    }
+
+    fn some_subject(&mut self) -> Option<Subject> {
+        let id = self.dice.of(&[None, Some("anna"), Some("anna"), Some("bert"), Some("cleo")])?;
+        Some(Subject { kind: self.dice.one_in(2).then(|| "user".to_owned()), id: id.to_owned() })
     }
 
     fn accepted(&mut self, position: usize, published: &crate::ops::Published, again: bool) {
@@ -237,6 +246,9 @@ impl World {
         let mut input =
             World::input_for(receiver, pattern, even, &waits, self.dice.of(&[1, 2, 32]), !self.dice.one_in(8));
         input.profile = Some(self.dice.of(&["standard", "standard", "cloudevents"]).to_owned());
+        let ordering = self.dice.of(&[Ordering::None, Ordering::None, Ordering::Subject, Ordering::Webhook]);
+        let batch = self.some_batch(ordering);
+        (input.ordering, input.batch) = (Some(ordering), batch);
         let (engine, owner) = (self.engine(), self.tenants[tenant].clone());
         let answer = self.run(async move { engine.create_webhook(&owner, input).await.map(|(view, _)| view.webhook) });
         self.tell(|| format!("create webhook of receiver {receiver} ({manner:?}): {}", short(&answer)));
@@ -252,6 +264,7 @@ impl World {
         match found {
             Some(webhook) => {
                 ledger::open(&self.ledger).closed(receiver, sure && !webhook.config.enabled);
+                ledger::open(&self.ledger).ordered(receiver, ordering);
                 self.hooks.push(Hook {
                     tenant,
                     receiver,
@@ -260,6 +273,8 @@ impl World {
                     pattern,
                     even,
                     waits,
+                    ordering,
+                    batch,
                     enabled: webhook.config.enabled,
                     deleted: false,
                 });
@@ -269,17 +284,29 @@ impl World {
         }
     }
 
+    fn some_batch(&mut self, ordering: Ordering) -> Option<Batch> {
+        (ordering != Ordering::Subject && self.dice.one_in(3)).then(|| Batch {
+            max_events: self.dice.of(&[1, 2, 5, 100]),
+            max_wait_ms: self.dice.of(&[0, 20, 1_000, 20_000]),
+            max_bytes: 1_024,
+        })
+    }
+
     fn change_hook(&mut self) {
         let Some(position) = self.some_hook() else { return };
         let enabled = if self.dice.one_in(4) { self.hooks[position].enabled } else { !self.hooks[position].enabled };
         let max_in_flight = self.dice.of(&[1, 2, 32]);
+        if self.dice.one_in(3) {
+            self.hooks[position].batch = self.some_batch(self.hooks[position].ordering);
+        }
         self.put_hook(position, enabled, max_in_flight);
     }
 
     /// Its owner changes a webhook; whether it is known to have happened.
     pub(crate) fn put_hook(&mut self, position: usize, enabled: bool, max_in_flight: u32) -> bool {
         let hook = self.hooks[position].clone();
-        let input = World::input_for(hook.receiver, hook.pattern, hook.even, &hook.waits, max_in_flight, enabled);
+        let mut input = World::input_for(hook.receiver, hook.pattern, hook.even, &hook.waits, max_in_flight, enabled);
+        (input.ordering, input.batch) = (Some(hook.ordering), hook.batch);
         let (engine, owner) = (self.engine(), self.tenants[hook.tenant].clone());
         let answer = self.run(async move {
             let present = engine.webhook(&owner, hook.id).await?.webhook;

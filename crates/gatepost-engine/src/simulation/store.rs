@@ -35,6 +35,16 @@ pub(crate) enum Bug {
     Favourite,
     /// Some accepted events are gone.
     LostEvent,
+    /// Some own events that were noted are forgotten.
+    LostNews,
+    /// Some own events are published, and their notes stay.
+    ToldTwice,
+    /// Nobody asks in which order deliveries go.
+    LostOrder,
+    /// Nobody hears that something urgent waits behind another delivery.
+    LostHurry,
+    /// Some batches are sent without their first event.
+    ShortBatch,
 }
 
 struct Fate {
@@ -47,7 +57,7 @@ struct Fate {
 
 /// See the module.
 pub(crate) struct SimStore {
-    inner: Arc<dyn Store>,
+    pub(super) inner: Arc<dyn Store>,
     ledger: Shared,
     bug: Option<Bug>,
     fate: Mutex<Fate>,
@@ -112,7 +122,7 @@ impl SimStore {
     }
 
     /// A dead process hears nothing any more.
-    async fn through<T>(&self, work: impl Future<Output = Result<T>> + Send) -> Result<T> {
+    pub(super) async fn through<T>(&self, work: impl Future<Output = Result<T>> + Send) -> Result<T> {
         match self.enter() {
             Call::Passes => work.await,
             Call::DiesBefore => std::future::pending().await,
@@ -142,11 +152,18 @@ impl SimStore {
                 changed.push(b' ');
                 row.body = Some(Bytes::from(changed));
             }
+            let events = row.events.all();
+            if events.len() > 1
+                && self.strikes(Bug::ShortBatch, 2)
+                && let Some(fewer) = DeliveryEvents::batch(events[1..].to_vec())
+            {
+                row.events = fewer;
+            }
         }
         Ok(page)
     }
 
-    async fn settle_or_bug(&self, settlements: Vec<Settlement>) -> Result<Vec<Settled>> {
+    async fn settle_or_bug(&self, settlements: Vec<Settlement>) -> Result<SettleAnswer> {
         let mut kept = Vec::with_capacity(settlements.len());
         let mut dropped = Vec::new();
         for (index, mut settlement) in settlements.into_iter().enumerate() {
@@ -163,7 +180,7 @@ impl SimStore {
         }
         let mut answers = self.inner.settle(kept).await?;
         for index in dropped {
-            answers.insert(index, Settled::Recorded);
+            answers.results.insert(index, Settled::Recorded);
         }
         Ok(answers)
     }
@@ -174,7 +191,18 @@ impl SimStore {
                 event.matches.pop();
             }
         }
-        self.inner.publish(publish).await
+        if self.bug == Some(Bug::LostOrder) {
+            for to in publish.events.iter_mut().flat_map(|event| &mut event.matches) {
+                to.grouping.ordering = gatepost_core::webhook::Ordering::None;
+            }
+        }
+        let mut outcome = self.inner.publish(publish).await?;
+        if let (Some(Bug::LostHurry), PublishOutcome::Accepted(accepted)) = (self.bug, &mut outcome) {
+            for one in accepted {
+                one.wakes.retain(|wake| !matches!(wake.at, Some((gatepost_core::event::Urgency::Urgent, _))));
+            }
+        }
+        Ok(outcome)
     }
 }
 
@@ -194,9 +222,9 @@ macro_rules! forward {
                 self.through(self.due_or_bug(query)).await
             }
 
-            async fn settle(&self, settlements: Vec<Settlement>) -> Result<Vec<Settled>> {
+            async fn settle(&self, settlements: Vec<Settlement>) -> Result<SettleAnswer> {
                 let answers = self.through(self.settle_or_bug(settlements.clone())).await?;
-                ledger::open(&self.ledger).settled(&settlements, &answers);
+                ledger::open(&self.ledger).settled(&settlements, &answers.results);
                 Ok(answers)
             }
 
@@ -244,4 +272,156 @@ forward! {
     fn create_key(&self, key: KeyRow) -> ();
     fn keys(&self, page: PageRequest) -> Page<KeyRow>;
     fn delete_key(&self, id: KeyId) -> bool;
+}
+
+#[async_trait]
+impl gatepost_store::InstallationStore for SimStore {
+    async fn swap_meta(&self, swaps: Vec<gatepost_store::MetaSwap>) -> Result<bool> {
+        self.through(self.inner.swap_meta(swaps)).await
+    }
+}
+
+#[async_trait]
+impl gatepost_store::OwnEventStore for SimStore {
+    async fn note_own(&self, event: gatepost_store::NewOwnEvent) -> Result<()> {
+        self.through(self.inner.note_own(event)).await
+    }
+
+    async fn noted(&self, after: i64, limit: usize) -> Result<Vec<gatepost_store::Noted>> {
+        if self.strikes(Bug::LostNews, 6)
+            && let Some(first) = self.inner.noted(after, limit).await?.first()
+        {
+            self.inner.forget_noted(first.number).await?;
+        }
+        self.through(self.inner.noted(after, limit)).await
+    }
+
+    async fn publish_noted(
+        &self,
+        number: i64,
+        publish: Publish,
+        farewell: Option<WebhookKey>,
+    ) -> Result<Option<PublishOutcome>> {
+        if self.strikes(Bug::ToldTwice, 6) {
+            self.inner.publish(publish.clone()).await?;
+        }
+        self.through(self.inner.publish_noted(number, publish, farewell)).await
+    }
+
+    async fn forget_noted(&self, number: i64) -> Result<()> {
+        self.through(self.inner.forget_noted(number)).await
+    }
+}
+
+#[async_trait]
+impl gatepost_store::HealthStore for SimStore {
+    async fn note_health(&self, notes: gatepost_store::HealthNotes) -> Result<gatepost_store::HealthTaken> {
+        self.through(self.inner.note_health(notes)).await
+    }
+
+    async fn health_of(&self, webhooks: &[WebhookKey]) -> Result<BTreeMap<WebhookKey, gatepost_core::health::Health>> {
+        self.through(self.inner.health_of(webhooks)).await
+    }
+
+    async fn health_counts(&self) -> Result<gatepost_store::HealthCounts> {
+        self.through(self.inner.health_counts()).await
+    }
+
+    async fn record_verification(&self, webhook: WebhookKey, error: Option<String>) -> Result<()> {
+        self.through(self.inner.record_verification(webhook, error)).await
+    }
+}
+
+#[async_trait]
+impl gatepost_store::IdempotencyStore for SimStore {
+    async fn idempotency(
+        &self,
+        scope: gatepost_store::IdempotencyScope,
+        now: Timestamp,
+    ) -> Result<Option<gatepost_store::IdempotencyRecord>> {
+        self.through(self.inner.idempotency(scope, now)).await
+    }
+
+    async fn begin_idempotent(&self, request: gatepost_store::IdempotentRequest) -> Result<gatepost_store::IdempotencyRecord> {
+        self.through(self.inner.begin_idempotent(request)).await
+    }
+
+    async fn record_answer(
+        &self,
+        scope: gatepost_store::IdempotencyScope,
+        started_at: Timestamp,
+        answer: gatepost_store::RecordedAnswer,
+    ) -> Result<()> {
+        self.through(self.inner.record_answer(scope, started_at, answer)).await
+    }
+
+    async fn forget_idempotent(&self, scope: gatepost_store::IdempotencyScope, started_at: Timestamp) -> Result<()> {
+        self.through(self.inner.forget_idempotent(scope, started_at)).await
+    }
+
+    async fn publish_once(
+        &self,
+        publish: Publish,
+        request: gatepost_store::IdempotentRequest,
+        answer: gatepost_store::MakeAnswer,
+    ) -> Result<gatepost_store::PublishedOnce> {
+        self.through(self.inner.publish_once(publish, request, answer)).await
+    }
+}
+
+#[async_trait]
+impl gatepost_store::StreamStore for SimStore {
+    async fn delivery_rows(
+        &self,
+        tenant: TenantKey,
+        events: &[EventSeq],
+        deliveries: &[DeliverySeq],
+        limit: usize,
+    ) -> Result<DeliveryRows> {
+        self.through(self.inner.delivery_rows(tenant, events, deliveries, limit)).await
+    }
+}
+
+#[async_trait]
+impl gatepost_store::QuotaStore for SimStore {
+    async fn webhook_count(&self, tenant: TenantKey) -> Result<u64> {
+        self.through(self.inner.webhook_count(tenant)).await
+    }
+
+    async fn pending_count(&self, tenant: TenantKey, at_most: u64) -> Result<u64> {
+        self.through(self.inner.pending_count(tenant, at_most)).await
+    }
+}
+
+#[async_trait]
+impl gatepost_store::TenantTypeStore for SimStore {
+    async fn put_tenant_type(&self, tenant: TenantKey, row: EventTypeRow) -> Result<Option<Created>> {
+        self.through(self.inner.put_tenant_type(tenant, row)).await
+    }
+
+    async fn delete_tenant_type(&self, tenant: TenantKey, name: &str) -> Result<bool> {
+        self.through(self.inner.delete_tenant_type(tenant, name)).await
+    }
+
+    async fn tenant_type(&self, tenant: TenantKey, name: &str) -> Result<Option<gatepost_store::TenantTypeRow>> {
+        self.through(self.inner.tenant_type(tenant, name)).await
+    }
+
+    async fn tenant_types(
+        &self,
+        tenant: TenantKey,
+        after: Option<&str>,
+        declared: bool,
+        limit: usize,
+    ) -> Result<Vec<gatepost_store::TenantTypeRow>> {
+        self.through(self.inner.tenant_types(tenant, after, declared, limit)).await
+    }
+
+    async fn note_published(&self, types: Vec<gatepost_store::PublishedType>, upto: EventSeq) -> Result<()> {
+        self.through(self.inner.note_published(types, upto)).await
+    }
+
+    async fn unnoted_types(&self, limit: usize) -> Result<gatepost_store::PublishedTypes> {
+        self.through(self.inner.unnoted_types(limit)).await
+    }
 }

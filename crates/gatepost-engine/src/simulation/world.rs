@@ -7,10 +7,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use gatepost_core::event::{EventType, Urgency};
+use gatepost_core::event::{EventType, Subject, Urgency};
 use gatepost_core::seal::Key;
 use gatepost_core::secret::Secret;
 use gatepost_core::tenant::Tenant;
+use gatepost_core::webhook;
 use gatepost_core::{Clock as _, EventId, TenantKey, Timestamp, WebhookId, WebhookKey};
 use gatepost_store::fault::Fault;
 use gatepost_store::{FaultStore, SqliteStore, Store};
@@ -59,6 +60,9 @@ pub(crate) struct Hook {
     /// Wants events with an even number only (by a filter).
     pub(crate) even: bool,
     pub(crate) waits: Vec<f64>,
+    /// Stays as it is made.
+    pub(crate) ordering: webhook::Ordering,
+    pub(crate) batch: Option<webhook::Batch>,
     pub(crate) enabled: bool,
     pub(crate) deleted: bool,
 }
@@ -71,6 +75,7 @@ pub(crate) struct Published {
     pub(crate) caller_id: Option<EventId>,
     pub(crate) event_type: EventType,
     pub(crate) urgency: Urgency,
+    pub(crate) subject: Option<Subject>,
     pub(crate) data: bytes::Bytes,
     /// Webhooks it must go to: one set per time it may have been accepted.
     pub(crate) goes_to: Vec<BTreeSet<WebhookKey>>,
@@ -206,6 +211,7 @@ impl World {
             policy: Arc::clone(&self.policy),
             master_key: Key::from_base64(MASTER).expect("a key"),
             admin_key: Secret::new("gp_admin_key_of_the_simulation".to_owned()),
+            public_url: "http://127.0.0.1:8080".to_owned(),
             limits: Limits { lane: self.size.limits(), ..Limits::default() },
         }
     }
@@ -238,6 +244,7 @@ impl World {
         self.crashes += 1;
         ledger::open(&self.ledger).life += 1;
         self.start();
+        self.recall(0..self.hooks.len());
     }
 
     /// Runs an operation; `None`: the process died under it.
@@ -267,6 +274,7 @@ impl World {
                 let _ = self.run(async move { engine.take_effect(effect).await });
                 self.recall(0..self.hooks.len());
             }
+            let moved = self.tell_own() | moved;
             if self.store.is_dead() {
                 self.crash();
             }
@@ -277,6 +285,10 @@ impl World {
             if turns > CIRCLES {
                 return self.violate(Kind::Spin, "the lane finds no rest");
             }
+        }
+        // A 410 disables a webhook together with its outcome, whoever hears of it when.
+        if ledger::open(&self.ledger).gone {
+            self.recall(0..self.hooks.len());
         }
         self.look_at_scheduler();
     }
@@ -299,6 +311,16 @@ impl World {
         }
         if scheduler.in_flight() > scheduler.most_in_flight() {
             wrong.push((Kind::Unbounded, format!("{} requests under way", scheduler.in_flight())));
+        }
+        // Whoever hears of everything knows how urgent the first of each queue has become.
+        if self.faulty.faults() == 0 && self.crashes == 0 {
+            for (tenant, seq, urgency) in scheduler.ordered_heads() {
+                let kept = self.disk.delivery(tenant, seq).now_or_never().expect("inline").expect("the disk is well");
+                let most = kept.map(|detail| detail.urgency);
+                if most != Some(urgency) {
+                    wrong.push((Kind::Urgency, format!("{seq:?} is taken for {urgency:?} and is {most:?}")));
+                }
+            }
         }
         for (kind, text) in wrong {
             self.violate(kind, text);

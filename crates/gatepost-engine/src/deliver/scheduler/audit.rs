@@ -6,7 +6,8 @@ use std::collections::HashSet;
 
 use super::Scheduler;
 use crate::deliver::queue::Queue;
-use gatepost_core::{TenantKey, Timestamp, WebhookKey};
+use gatepost_core::event::Urgency;
+use gatepost_core::{DeliverySeq, TenantKey, Timestamp, WebhookKey};
 use gatepost_store::Due;
 
 /// Bugs on demand.
@@ -79,6 +80,12 @@ impl Scheduler {
     /// Requests that there may be under way at most: each tenant may have one beyond what they share.
     pub(crate) fn most_in_flight(&self) -> usize {
         self.limits.slots * 3 / 2 + self.turns.tenants.len()
+    }
+
+    /// Deliveries in memory that others wait for, and how urgent each is taken to be.
+    pub(crate) fn ordered_heads(&self) -> Vec<(TenantKey, DeliverySeq, Urgency)> {
+        let heads = self.queues.values().flat_map(|q| &q.classes).flat_map(|c| c.heads.values());
+        heads.filter(|due| due.ordered).map(|due| (due.tenant, due.seq, due.urgency)).collect()
     }
 
     /// Rows that reads under way may still bring.

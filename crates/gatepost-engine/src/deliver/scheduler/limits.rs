@@ -39,7 +39,7 @@ impl Default for Limits {
 
 /// Heads a webhook may always have, whatever the others hold: a full window elsewhere must not
 /// stop it (P5).
-pub(super) const ASSURED_HEADS: usize = 4;
+pub(in crate::deliver) const ASSURED_HEADS: usize = 4;
 /// Payload bytes those may have when the bytes of all heads are at their limit.
 pub(super) const ASSURED_HEAD_BYTES: usize = 64 << 10;
 /// The most requests that are assured to a tenant even when the slots are taken. Half of the slots are

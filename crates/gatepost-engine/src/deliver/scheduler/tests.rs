@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use gatepost_core::event::Event;
 use gatepost_core::{EventId, EventSeq};
+use gatepost_store::DeliveryEvents;
 use proptest::prelude::*;
 
 use super::*;
@@ -14,14 +15,14 @@ use crate::deliver::{Command, Inbox};
 
 const SMALL: Limits =
     Limits { slots: 3, window: 4, heads: 10, head_bytes: 1 << 20, flight_bytes: 8 << 10, unsettled: 5 };
-const ROOMY: Limits =
+pub(super) const ROOMY: Limits =
     Limits { slots: 64, window: 64, heads: 1_000, head_bytes: 1 << 20, flight_bytes: 1 << 20, unsettled: 100 };
 
-fn at(seconds: i64) -> Timestamp {
+pub(super) fn at(seconds: i64) -> Timestamp {
     Timestamp::from_secs(1_000_000 + seconds)
 }
 
-fn due(seq: i64, webhook: i64, urgency: Urgency, at: Timestamp) -> Due {
+pub(super) fn due(seq: i64, webhook: i64, urgency: Urgency, at: Timestamp) -> Due {
     let event = Event {
         seq: EventSeq(seq),
         tenant: tenant_of(webhook),
@@ -34,6 +35,7 @@ fn due(seq: i64, webhook: i64, urgency: Urgency, at: Timestamp) -> Due {
         attributes: None,
         data: Bytes::from_static(b"{}"),
         registry_version: 1,
+        trace: None,
     };
     Due {
         seq: DeliverySeq(seq),
@@ -41,38 +43,39 @@ fn due(seq: i64, webhook: i64, urgency: Urgency, at: Timestamp) -> Due {
         tenant: tenant_of(webhook),
         webhook: WebhookKey(webhook),
         revision: 1,
-        event: Arc::new(event),
+        events: DeliveryEvents::One(Arc::new(event)),
         due: at,
         urgency,
         attempts: 0,
         budget_start: 0,
         manual: false,
         generation: 0,
+        ordered: false,
         body: None,
     }
 }
 
 /// Webhooks 10 to 19 are tenant 1's, 20 to 29 tenant 2's, and so on.
-fn tenant_of(webhook: i64) -> TenantKey {
+pub(super) fn tenant_of(webhook: i64) -> TenantKey {
     TenantKey(webhook / 10)
 }
 
-fn open() -> Terms {
-    Terms { open: true, max_in_flight: 32, paused_until: None }
+pub(super) fn open() -> Terms {
+    Terms { open: true, max_in_flight: 32, paused_until: None, rate_limit_per_s: None }
 }
 
 /// Tells the terms of every webhook met.
-fn introduce(scheduler: &mut Scheduler, terms: Terms, now: Timestamp) {
+pub(super) fn introduce(scheduler: &mut Scheduler, terms: Terms, now: Timestamp) {
     for key in scheduler.take_strangers() {
         scheduler.set_terms(tenant_of(key.0), key, terms, false, now);
     }
 }
 
-fn picks(scheduler: &mut Scheduler, now: Timestamp) -> Vec<i64> {
+pub(super) fn picks(scheduler: &mut Scheduler, now: Timestamp) -> Vec<i64> {
     std::iter::from_fn(|| scheduler.pick(now)).map(|due| due.seq.0).collect()
 }
 
-fn finish(scheduler: &mut Scheduler, webhook: i64, seq: i64, feedback: Feedback, now: Timestamp) {
+pub(super) fn finish(scheduler: &mut Scheduler, webhook: i64, seq: i64, feedback: Feedback, now: Timestamp) {
     let (tenant, key) = (tenant_of(webhook), WebhookKey(webhook));
     scheduler.ended(tenant, key, DeliverySeq(seq), feedback, 0, now);
     scheduler.settled(tenant, key, Urgency::Normal, DeliverySeq(seq), None, now);
@@ -381,7 +384,14 @@ impl World {
             limits,
             shelf: Shelf::default(),
             now: at(0),
-            terms: WEBHOOKS.iter().map(|w| (*w, Terms { max_in_flight: 2, ..open() })).collect(),
+            terms: WEBHOOKS
+                .iter()
+                .map(|w| {
+                    // One of them may begin so many a second only.
+                    let rate_limit_per_s = (*w == 21).then_some(4);
+                    (*w, Terms { max_in_flight: 2, rate_limit_per_s, ..open() })
+                })
+                .collect(),
             under_way: BTreeMap::new(),
             unsettled: Vec::new(),
             reads: Vec::new(),

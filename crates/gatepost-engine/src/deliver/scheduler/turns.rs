@@ -147,6 +147,12 @@ impl Scheduler {
         self.silent_in_flight < (self.limits.slots / 2).max(1)
     }
 
+    /// The store is half way to being [behind](Scheduler::is_behind): what is accepted now would only
+    /// make it so.
+    pub(crate) fn falls_behind(&self) -> bool {
+        self.unsettled * 2 >= self.limits.unsettled || self.unsettled_bytes * 2 >= self.limits.flight_bytes
+    }
+
     /// The store does not keep up: nothing is started until it does.
     pub(super) fn is_behind(&self) -> bool {
         self.unsettled >= self.limits.unsettled || self.unsettled_bytes >= self.limits.flight_bytes
@@ -214,6 +220,9 @@ impl Scheduler {
                 }
                 queue.classes[rank].queued = false;
                 if !queue.may_send(now) {
+                    if !queue.classes[rank].heads.is_empty() {
+                        self.arm_for_rate(key, now);
+                    }
                     self.tidy(key);
                     continue;
                 }
@@ -222,7 +231,12 @@ impl Scheduler {
                     self.tidy(key);
                     continue;
                 };
-                let low = class.next_due.is_some_and(|next| next <= now) && class.heads.len() <= self.limits.window / 4;
+                let few = class.heads.len();
+                let stored = class.next_due.is_some_and(|next| next <= now);
+                let low = stored && few <= queue.window(self.limits.window) / 4;
+                if let Some(bucket) = &mut queue.rate {
+                    bucket.take(now);
+                }
                 self.silent_in_flight += usize::from(queue.is_silent());
                 queue.in_flight += 1;
                 queue.known.insert(due.seq, flight_weight(&due));

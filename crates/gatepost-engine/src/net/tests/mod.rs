@@ -73,6 +73,7 @@ fn request(target: &Target) -> OutgoingRequest<'_> {
         body: Bytes::from_static(b"{\"a\":1}"),
         timeout: PATIENT,
         allow_nets: &[],
+        identity: None,
     }
 }
 

@@ -32,6 +32,7 @@ async fn engine() -> (Engine, Lane) {
         policy: Arc::new(EgressPolicy::new(Vec::new())),
         master_key: Key::from_base64("AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=").unwrap(),
         admin_key: Secret::new("gp_admin".to_owned()),
+        public_url: "http://127.0.0.1:8080".to_owned(),
         limits: Limits::default(),
     };
     let (engine, lane, _) = Engine::assemble(parts).await.unwrap();
@@ -65,6 +66,7 @@ fn event(data: &str) -> PublishInput {
         data: Bytes::copy_from_slice(data.as_bytes()),
         attributes: None,
         urgency: None,
+        trace: None,
     }
 }
 
@@ -137,7 +139,7 @@ async fn an_explanation_too_costly_to_finish_says_that_it_is_cut() {
     let published = engine.publish(&acme, vec![event(&list(10))], false).await.unwrap();
     let tenant = engine.tenant(&acme).await.unwrap();
     let history = engine.inner.store.registry_at(tenant.key, published[0].event.registry_version, 10).await.unwrap();
-    let explained = |budget| explain_all(&published[0].event, &history.webhooks, budget);
+    let explained = |budget| explain_all(&published[0].event, &history.webhooks, false, budget);
     let (rows, cut) = explained(FilterBudget::of_explanation());
     assert_eq!((rows.len(), cut), (3, false));
     // Enough to compile and run one of them, not three.

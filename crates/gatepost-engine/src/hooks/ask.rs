@@ -1,0 +1,388 @@
+//! Invocations as callers make them: read, admitted, decided on the lane, answered.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use gatepost_core::hooks::budget::{BadHeader, Budget, read_hop, read_timeout};
+use gatepost_core::hooks::chain::{Chain, Setup, Stage};
+use gatepost_core::hooks::decision::Decision;
+use gatepost_core::hooks::invocation::{self, BadInvocation, Form, Invocation, Target};
+use gatepost_core::hooks::points::{self, Audit, Operation, PointDef, PointKind};
+use gatepost_core::hooks::secrets::Lifted;
+use gatepost_core::tenant::HookSwitch;
+use gatepost_core::trace::TraceContext;
+use gatepost_core::{InvocationId, KeyId, TenantId};
+use gatepost_store::StoreError;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::drive::Drive;
+use super::record::{Asking, Question};
+use super::repeat::{Begun, Flight, Scope, Start};
+use super::snapshot::{PointEntry, TenantHooks};
+use super::{ADMITTED, ADMITTED_OF_TENANT};
+use crate::engine::Engine;
+use crate::error::{FieldError, Kind};
+
+/// How long beyond its budget an answer is waited for before the lane is taken to be stuck.
+const STUCK_AFTER: Duration = Duration::from_millis(500);
+
+/// How long the store may take to say what hooks a tenant has, where that is not in memory yet.
+const LOOK_UP: Duration = Duration::from_secs(1);
+
+/// What is invoked.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum AskTarget {
+    /// A point, by name.
+    Point(String),
+    /// An operation, by name.
+    Operation(String),
+}
+
+/// An invocation as it came.
+#[derive(Clone, Debug)]
+pub struct Ask {
+    /// Whose.
+    pub tenant: TenantId,
+    /// What.
+    pub target: AskTarget,
+    /// The body, in any form that [`invocation::read`] takes.
+    pub body: Bytes,
+    /// `gatepost-timeout-ms`.
+    pub timeout: Option<String>,
+    /// `gatepost-hop`.
+    pub hop: Option<String>,
+    /// `accept`.
+    pub accept: Option<String>,
+    /// `idempotency-key`.
+    pub idempotency_key: Option<String>,
+    /// The caller's trace.
+    pub trace: Option<TraceContext>,
+    /// The caller's key; `None`: the admin key.
+    pub caller: Option<KeyId>,
+}
+
+/// An answer.
+#[derive(Clone, Debug)]
+pub struct Told {
+    /// The decision, in the form asked for.
+    pub body: Bytes,
+    /// Which form that is.
+    pub form: Form,
+}
+
+/// Why there is no decision, or none that was asked for.
+#[derive(Debug)]
+pub enum AskError {
+    /// There is no such tenant, point or operation.
+    NotFound(Kind),
+    /// The body is not JSON, or has a member twice.
+    Malformed {
+        /// From 1.
+        line: usize,
+        /// From 1.
+        column: usize,
+        /// What is wrong.
+        message: String,
+    },
+    /// The body is JSON, but no invocation: everything that is wrong.
+    Invalid(Vec<FieldError>),
+    /// A header makes no sense, or the invocation goes round in a circle.
+    Header(BadHeader),
+    /// Too many are under way.
+    Saturated,
+    /// The idempotency key was used with another body.
+    KeyReused,
+    /// Gatepost itself cannot ask. What the point says of itself is decided instead.
+    Unable {
+        /// By the point's static policy; `None`: nothing is known about the point.
+        decision: Option<Box<Decision>>,
+        /// Why.
+        reason: StoreError,
+    },
+}
+
+/// A decision, and the secrets that belong into its answer.
+pub(super) struct Answered {
+    pub(super) decision: Arc<Decision>,
+    pub(super) secrets: Lifted,
+}
+
+/// What an invocation comes to, for everybody who waits for it.
+pub(super) type Answer = Result<Arc<Answered>, StoreError>;
+
+/// The points to be asked, of a snapshot.
+enum Resolved<'s> {
+    Point(&'s PointEntry),
+    Operation(&'static Operation, Vec<&'s PointEntry>),
+}
+
+impl<'s> Resolved<'s> {
+    fn of(target: &AskTarget, snapshot: &'s TenantHooks) -> Result<Self, AskError> {
+        match target {
+            AskTarget::Point(name) => {
+                let entry = snapshot.points.get(name).ok_or(AskError::NotFound(Kind::Point))?;
+                entry.def.takes_hooks().map_err(|why| AskError::Invalid(vec![FieldError::new("{point}", why)]))?;
+                Ok(Resolved::Point(entry))
+            }
+            AskTarget::Operation(name) => {
+                let operation = points::operation(name).ok_or(AskError::NotFound(Kind::Operation))?;
+                let phases = operation.phases.iter().filter_map(|phase| snapshot.points.get(phase)).collect();
+                Ok(Resolved::Operation(operation, phases))
+            }
+        }
+    }
+
+    fn entries(&self) -> &[&'s PointEntry] {
+        match self {
+            Resolved::Point(entry) => std::slice::from_ref(entry),
+            Resolved::Operation(_, phases) => phases,
+        }
+    }
+
+    fn target(&self) -> Target<'s> {
+        match self {
+            Resolved::Point(entry) => Target::Point(&entry.def),
+            Resolved::Operation(operation, _) => Target::Operation(operation),
+        }
+    }
+
+    fn name(&self) -> &'s str {
+        match self {
+            Resolved::Point(entry) => &entry.def.name,
+            Resolved::Operation(operation, _) => &operation.name,
+        }
+    }
+
+    /// The longest the invocation may take: an operation takes as long as its slowest point.
+    fn max_total(&self) -> Duration {
+        let of = |entry: &&PointEntry| {
+            entry.settings.max_total_ms.map_or(entry.def.max_total(), |ms| Duration::from_millis(u64::from(ms)))
+        };
+        self.entries().iter().map(of).max().unwrap_or_default()
+    }
+
+    /// The point whose static policy stands when Gatepost itself cannot ask: the last that refuses.
+    fn fallback(&self) -> Option<&'s PointDef> {
+        let mut points = self.entries().iter().map(|entry| &*entry.def);
+        points.clone().rfind(|point| point.kind == PointKind::Validate).or(points.next_back())
+    }
+
+    fn strict(&self) -> bool {
+        self.entries().iter().any(|entry| entry.settings.audit == Audit::Strict)
+    }
+
+    fn stages(&self) -> Vec<Stage> {
+        let stage = |entry: &&PointEntry| Stage {
+            point: Arc::clone(&entry.def),
+            hooks: entry.hooks.clone(),
+            enabled: entry.settings.enabled,
+        };
+        self.entries().iter().map(stage).collect()
+    }
+}
+
+/// One of the places for invocations under way; given back when dropped.
+pub(super) struct Admission {
+    engine: Engine,
+    of_tenant: Arc<AtomicUsize>,
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        self.engine.inner.hooks.admitted.fetch_sub(1, Ordering::AcqRel);
+        self.of_tenant.fetch_sub(1, Ordering::AcqRel);
+        self.engine.inner.metrics.hooks.under_way(-1);
+    }
+}
+
+impl Engine {
+    /// Asks the tenant's hooks, and answers within the budget whatever receivers do (P9). Dropping
+    /// the future drops the question, unless a twin under the same idempotency key waits too.
+    ///
+    /// # Errors
+    /// The caller's mistakes, too many invocations at once, or no decision of ours.
+    pub async fn ask(&self, ask: Ask) -> Result<Told, AskError> {
+        let began = Instant::now();
+        let form = Form::of_accept(ask.accept.as_deref());
+        // In memory, but for the first question of a tenant without hooks.
+        let looking = tokio::time::timeout(LOOK_UP, self.tenant_hooks(&ask.tenant)).await;
+        let late = || Err(StoreError::Unavailable("the tenant's hooks could not be read in time".to_owned()));
+        let snapshot = match looking.unwrap_or_else(|_| late()) {
+            Ok(found) => found.ok_or(AskError::NotFound(Kind::Tenant))?,
+            Err(reason) => return Err(unable(&ask, reason)),
+        };
+        let resolved = Resolved::of(&ask.target, &snapshot)?;
+        let hop = read_hop(ask.hop.as_deref()).map_err(AskError::Header)?;
+        let wish = ask.timeout.as_deref().map(read_timeout).transpose().map_err(AskError::Header)?;
+        let invocation = invocation::read(&ask.body, resolved.target()).map_err(bad_invocation)?;
+        let budget = Budget::new(wish, resolved.max_total());
+        let own_secrets = invocation.secrets.object.clone();
+        let flight = match &ask.idempotency_key {
+            None => Begun::New(self.inner.hooks.repeats.alone()),
+            Some(key) => self.inner.hooks.repeats.begin(&self.inner.fingerprint_key, resolved.name(), key, &ask),
+        };
+        let flight = match flight {
+            Begun::OtherBody => return Err(AskError::KeyReused),
+            Begun::Known(decision) => return Ok(Told { body: decision.render(form, &own_secrets), form }),
+            Begun::Twin(flight) => flight,
+            Begun::New(Start { flight, sender, scope }) => {
+                let admission = self.admit(&snapshot).ok_or(AskError::Saturated)?;
+                let asking = Asking { question: Question::of(&ask, &invocation), resolved: resolved.name().to_owned() };
+                let launch = Launch { asking, hop, budget, began, admission, sender, scope, gone: flight.gone() };
+                self.launch(&snapshot, &resolved, invocation, &ask, launch);
+                flight
+            }
+        };
+        match self.wait(flight, began + budget.total() + STUCK_AFTER).await {
+            Ok(answered) => Ok(Told { body: answered.decision.render(form, &answered.secrets), form }),
+            Err(reason) => Err(AskError::Unable { decision: static_decision(resolved.fallback()), reason }),
+        }
+    }
+
+    async fn wait(&self, flight: Arc<Flight>, until: Instant) -> Answer {
+        let stuck = || Err(StoreError::Unavailable("the lane for hooks does not answer".to_owned()));
+        let mut answer = flight.answer();
+        match tokio::time::timeout_at(until, answer.wait_for(Option::is_some)).await {
+            Ok(Ok(found)) => found.clone().unwrap_or_else(stuck),
+            // The lane is gone, or stuck: neither is the caller's to wait for.
+            Ok(Err(_)) | Err(_) => stuck(),
+        }
+    }
+
+    fn admit(&self, snapshot: &TenantHooks) -> Option<Admission> {
+        let hooks = &self.inner.hooks;
+        let all = hooks.admitted.fetch_add(1, Ordering::AcqRel);
+        let own = snapshot.admitted.fetch_add(1, Ordering::AcqRel);
+        self.inner.metrics.hooks.under_way(1);
+        let admission = Admission { engine: self.clone(), of_tenant: Arc::clone(&snapshot.admitted) };
+        (all < ADMITTED && own < ADMITTED_OF_TENANT).then_some(admission)
+    }
+
+    fn launch(
+        &self,
+        snapshot: &Arc<TenantHooks>,
+        resolved: &Resolved<'_>,
+        invocation: Invocation,
+        ask: &Ask,
+        launch: Launch,
+    ) {
+        let now = self.now();
+        let id = InvocationId::new(now, &self.inner.entropy);
+        let setup = Setup {
+            id,
+            tenant: ask.tenant.clone(),
+            time: now,
+            name: resolved.name().to_owned(),
+            stages: resolved.stages(),
+            budget: launch.budget,
+            bypass: self.inner.hooks.bypass.load(Ordering::Acquire)
+                || snapshot.tenant.settings.hooks == HookSwitch::Bypass,
+            issuer: Arc::clone(&self.inner.public_url),
+            hop: launch.hop,
+        };
+        let drive = Drive {
+            snapshot: Arc::clone(snapshot),
+            chain: Chain::new(setup, invocation),
+            budget: launch.budget,
+            began: launch.began,
+            trace: ask.trace,
+            gone: launch.gone.clone(),
+        };
+        let strict = resolved.strict();
+        let capture = resolved.entries().iter().map(|entry| entry.settings.capture).max_by_key(|c| *c as u8);
+        let operation = matches!(resolved, Resolved::Operation(..));
+        let engine = self.clone();
+        let capture = capture.unwrap_or_default();
+        let record = Noting { id, at: now, strict, capture, operation, hop: launch.hop };
+        self.inner.hooks.on_lane(async move { engine.run(drive, launch, record).await });
+    }
+
+    /// The invocation on the lane, to its record.
+    async fn run(&self, mut drive: Drive, launch: Launch, noting: Noting) {
+        let Launch { asking, sender, admission, scope, .. } = launch;
+        let mut decided = self.drive(&mut drive).await;
+        decided.repeats_secret |= repeats(&drive, &decided.decision);
+        let decision = Arc::new(decided.decision);
+        let record = self.record_of(&drive, &decision, &noting, asking, decided.repeats_secret, decided.abandoned);
+        let mut kept = Ok(());
+        if noting.strict {
+            let left = drive.budget.total().saturating_sub(drive.began.elapsed());
+            kept = self.record_now(record.clone(), left.max(Duration::from_millis(50))).await;
+        }
+        if !noting.strict || kept.is_err() {
+            // On its way before the answer: whoever asks for the record next finds it.
+            self.inner.hooks.recorder.record(record);
+        }
+        if let Some(scope) = scope.filter(|_| !decided.repeats_secret && !decided.abandoned && kept.is_ok()) {
+            self.inner.hooks.repeats.finished(scope, &decision);
+        }
+        let answered = Answered { decision: Arc::clone(&decision), secrets: drive.chain.secrets().clone() };
+        // Nobody listens when the caller has gone.
+        let _ = sender.send(Some(kept.as_ref().map(|()| Arc::new(answered)).map_err(Clone::clone)));
+        drop(admission);
+        if !decided.abandoned {
+            self.count_decision(&decision);
+        }
+        self.keep_failed_secrets(&drive, &decision, noting.id);
+        if !decided.abandoned {
+            self.begin_trials(&drive.snapshot, &drive.chain, drive.trace, noting.id);
+        }
+    }
+}
+
+/// What an invocation is begun with.
+pub(super) struct Launch {
+    asking: Asking,
+    hop: u32,
+    budget: Budget,
+    began: Instant,
+    admission: Admission,
+    sender: watch::Sender<Option<Answer>>,
+    scope: Option<Scope>,
+    gone: CancellationToken,
+}
+
+/// How an invocation is recorded.
+pub(super) struct Noting {
+    pub(super) id: InvocationId,
+    pub(super) at: gatepost_core::Timestamp,
+    pub(super) strict: bool,
+    pub(super) capture: points::Capture,
+    pub(super) operation: bool,
+    pub(super) hop: u32,
+}
+
+/// Whether anything a receiver said ended up as a secret in the clear, however it had written it.
+fn repeats(drive: &Drive, decision: &Decision) -> bool {
+    let secrets = &drive.chain.invocation().secrets;
+    !secrets.is_empty() && serde_json::to_vec(decision).is_ok_and(|bytes| secrets.occur_in(&bytes))
+}
+
+fn static_decision(point: Option<&PointDef>) -> Option<Box<Decision>> {
+    let point = point?;
+    Some(Box::new(Decision::without_asking("", point, None)))
+}
+
+/// Nothing of the tenant is in memory, and the store does not answer.
+fn unable(ask: &Ask, reason: StoreError) -> AskError {
+    let point = match &ask.target {
+        AskTarget::Point(name) => points::builtin(name),
+        AskTarget::Operation(name) => {
+            points::operation(name).and_then(|operation| operation.phases.last()).and_then(|name| points::builtin(name))
+        }
+    };
+    AskError::Unable { decision: static_decision(point.map(|point| &**point)), reason }
+}
+
+fn bad_invocation(bad: BadInvocation) -> AskError {
+    match bad {
+        BadInvocation::Malformed(malformed) => {
+            AskError::Malformed { line: malformed.line, column: malformed.column, message: malformed.message }
+        }
+        BadInvocation::Invalid(errors) => AskError::Invalid(errors.into_iter().map(FieldError::from).collect()),
+    }
+}

@@ -1,0 +1,234 @@
+//! One question put to one receiver: at most two attempts, within the call's limit.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use gatepost_core::delivery::{Outcome as Sent, Response};
+use gatepost_core::hooks::budget::LEAST;
+use gatepost_core::hooks::chain::{Outcome, RawAnswer, Report};
+use gatepost_core::hooks::codec::{ANSWER_SIGNATURE_HEADER, ANSWER_TIMESTAMP_HEADER, judge_status};
+use gatepost_core::hooks::decision::Conn;
+use gatepost_core::hooks::failure::{Failure, FailureClass};
+use gatepost_core::hooks::hook::limits;
+use gatepost_core::hooks::retry::{Failed, once_more};
+use gatepost_core::retry::parse_retry_after;
+use gatepost_core::secret::Secret;
+use gatepost_core::trace::TraceContext;
+use gatepost_core::{Clock, Entropy, Timestamp};
+use http::{HeaderName, HeaderValue, Method};
+use tokio::time::Instant;
+
+use super::Hooks;
+use super::snapshot::{Asked, Route};
+use crate::net::{Exchange, OutgoingRequest, Target};
+
+/// A request to a receiver, apart from its headers.
+pub(super) struct Put<'a> {
+    pub(super) route: &'a Route,
+    pub(super) target: &'a Target,
+    pub(super) body: Bytes,
+    pub(super) limit: Duration,
+    /// Whether what the body says matters.
+    pub(super) reads_answer: bool,
+    pub(super) idempotent: bool,
+    pub(super) trace: TraceContext,
+}
+
+/// What came of it.
+pub(super) struct Came {
+    pub(super) outcome: Outcome,
+    pub(super) conn: Option<Conn>,
+    pub(super) attempts: u32,
+    /// Our own means failed: nothing was learned about the receiver.
+    pub(super) local_fault: bool,
+    /// What the last attempt was answered with, to be shown by `try`.
+    pub(super) response: Option<Response>,
+}
+
+/// A span of its own below the caller's, or a trace of its own.
+pub(super) fn trace_below(caller: Option<TraceContext>, entropy: &dyn Entropy) -> TraceContext {
+    let mut bytes = [0; 24];
+    entropy.fill(&mut bytes);
+    let (mut trace_id, mut span_id) = ([0; 16], [0; 8]);
+    trace_id.copy_from_slice(&bytes[..16]);
+    span_id.copy_from_slice(&bytes[16..]);
+    // All-zero ids are invalid.
+    span_id[7] |= 1;
+    trace_id[15] |= 1;
+    let (trace_id, sampled) = caller.map_or((trace_id, true), |caller| (caller.trace_id, caller.sampled));
+    TraceContext { trace_id, span_id, sampled }
+}
+
+impl Hooks {
+    /// Puts a question; `headers` makes those of one attempt from its number and what is left.
+    pub(super) async fn put(
+        &self,
+        put: Put<'_>,
+        clock: &dyn Clock,
+        headers: impl Fn(u32, Duration, Timestamp) -> Vec<(String, Secret)>,
+    ) -> Came {
+        let deadline = Instant::now() + put.limit;
+        let mut number = 1;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let sent_at = clock.now();
+            let lines = match header_lines(headers(number, left, sent_at), put.trace) {
+                Ok(lines) => lines,
+                Err(failure) => return Came::failed(failure),
+            };
+            let request = OutgoingRequest {
+                target: put.target,
+                method: Method::POST,
+                headers: lines,
+                // Some receivers of the HTTP/1.1 days compare header names by case (DESIGN 8).
+                title_case: true,
+                body: put.body.clone(),
+                timeout: left,
+                allow_nets: &put.route.nets,
+                identity: None,
+            };
+            // The limit is a wall: the rest of an answer that came late gets no time beyond it.
+            let sending = self.door.send(put.route.auth.as_ref(), request);
+            let exchange = tokio::time::timeout_at(deadline, sending).await.ok();
+            let (came, failed) = judge(exchange, sent_at, put.reads_answer);
+            let came = Came { attempts: number, ..came };
+            let Some(failed) = failed else { return came };
+            let left = deadline.saturating_duration_since(Instant::now());
+            match once_more(number, &failed, put.idempotent, left) {
+                Some(wait) => tokio::time::sleep(wait).await,
+                None => return came,
+            }
+            number += 1;
+        }
+    }
+
+    /// Puts a chain's question to a hook's receiver.
+    pub(super) async fn put_call(
+        &self,
+        asked: &Arc<Asked>,
+        call: &gatepost_core::hooks::chain::Call,
+        clock: &dyn Clock,
+        trace: TraceContext,
+        began: Instant,
+    ) -> (Report, bool) {
+        let started = began.elapsed();
+        let came = match &asked.route {
+            Err(why) => Came::failed(Failure::new(FailureClass::Connect, why.clone())),
+            Ok(route) => {
+                let put = Put {
+                    route,
+                    target: &route.target,
+                    body: call.body.clone(),
+                    limit: call.limit,
+                    reads_answer: call.hook.point.reads_answers(),
+                    idempotent: call.hook.config.idempotent,
+                    trace,
+                };
+                self.put(put, clock, |number, left, now| call.headers(number, left.max(LEAST), now)).await
+            }
+        };
+        let Came { outcome, conn, attempts, local_fault, .. } = came;
+        (Report { outcome, started, ended: began.elapsed(), conn, attempts }, local_fault)
+    }
+}
+
+impl Came {
+    fn failed(failure: Failure) -> Self {
+        Came { outcome: Outcome::Failed(failure), conn: None, attempts: 0, local_fault: false, response: None }
+    }
+}
+
+/// What an exchange was, and, if it failed, what deciding about another attempt needs.
+fn judge(exchange: Option<Exchange>, sent_at: Timestamp, reads_answer: bool) -> (Came, Option<Failed>) {
+    let Some(exchange) = exchange else {
+        let failed = failed(FailureClass::Timeout, false, true);
+        let came = Came { conn: Some(Conn::Cold), ..Came::failed(FailureClass::Timeout.into()) };
+        return (Came { conn: None, ..came }, Some(failed));
+    };
+    let conn = conn_of(&exchange);
+    let reused = conn == Some(Conn::Reused);
+    let Exchange { status: Some(status), response: Some(response), .. } = exchange else {
+        let class = class_of(exchange.outcome);
+        let came = Came {
+            outcome: Outcome::Failed(Failure { class, detail: exchange.error }),
+            conn,
+            attempts: 1,
+            local_fault: exchange.local_fault,
+            response: None,
+        };
+        return (came, Some(failed(class, reused, false)));
+    };
+    let broke_off = response.truncated && response.body.len() <= limits::ANSWER_MAX;
+    if broke_off && reads_answer && (200..300).contains(&status) {
+        let failure = Failure::new(FailureClass::Reset, "the answer broke off");
+        let came = Came { outcome: Outcome::Failed(failure), conn, ..Came::failed(FailureClass::Reset.into()) };
+        return (came, Some(failed(FailureClass::Reset, reused, true)));
+    }
+    let header = |name: &str| {
+        let found = response.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name));
+        found.map(|(_, value)| value.clone())
+    };
+    let refused = judge_status(status).err().map(|failure| Failed {
+        status: Some(status),
+        retry_after: header("retry-after").and_then(|text| parse_retry_after(&text, sent_at)),
+        ..failed(failure.class, reused, true)
+    });
+    let answer = RawAnswer {
+        status,
+        encoding: header("content-encoding"),
+        signature: header(ANSWER_SIGNATURE_HEADER),
+        signed_at: header(ANSWER_TIMESTAMP_HEADER),
+        body: response.body.clone(),
+        sent_at,
+    };
+    let outcome = Outcome::Answered(answer);
+    (Came { outcome, conn, attempts: 1, local_fault: false, response: Some(response) }, refused)
+}
+
+fn failed(class: FailureClass, reused_connection: bool, answer_begun: bool) -> Failed {
+    let request_written = class != FailureClass::Connect;
+    Failed { class, reused_connection, request_written, answer_begun, status: None, retry_after: None }
+}
+
+/// A connection that was made took time to make; one that was kept did not.
+fn conn_of(exchange: &Exchange) -> Option<Conn> {
+    let used = exchange.status.is_some() || matches!(exchange.outcome, Sent::Reset | Sent::Protocol);
+    match exchange.timings.connect_us {
+        Some(_) => Some(Conn::Cold),
+        None => used.then_some(Conn::Reused),
+    }
+}
+
+/// One class for each way an exchange can fail.
+fn class_of(outcome: Sent) -> FailureClass {
+    match outcome {
+        Sent::Timeout => FailureClass::Timeout,
+        Sent::Dns => FailureClass::Dns,
+        Sent::Tls => FailureClass::Tls,
+        Sent::BlockedAddress => FailureClass::BlockedAddress,
+        Sent::Reset => FailureClass::Reset,
+        // What came was no status of HTTP.
+        Sent::Protocol | Sent::HttpStatus => FailureClass::Status5xx,
+        Sent::Connect | Sent::InvalidUrl | Sent::Ok => FailureClass::Connect,
+    }
+}
+
+fn header_lines(
+    headers: Vec<(String, Secret)>,
+    trace: TraceContext,
+) -> Result<Vec<(HeaderName, HeaderValue)>, Failure> {
+    let mut lines = Vec::with_capacity(headers.len() + 1);
+    for (name, value) in headers {
+        let bad = || Failure::new(FailureClass::Connect, format!("the header {name:?} cannot be sent"));
+        let line = HeaderName::from_bytes(name.as_bytes()).map_err(|_| bad())?;
+        let mut value = HeaderValue::from_str(value.expose()).map_err(|_| bad())?;
+        // Nothing that logs requests shows it.
+        value.set_sensitive(true);
+        lines.push((line, value));
+    }
+    if let Ok(value) = HeaderValue::from_str(&trace.to_string()) {
+        lines.push((HeaderName::from_static("traceparent"), value));
+    }
+    Ok(lines)
+}

@@ -1,0 +1,109 @@
+//! What a hook would come to, without making it: the hooks' part of judging a setup.
+
+use gatepost_core::HookId;
+use gatepost_core::hooks::hook::{HookConfig, HookSecrets, HookWrite};
+use gatepost_core::hooks::points::PointDef;
+use gatepost_core::secret::Secret;
+use gatepost_core::tenant::Tenant;
+use gatepost_store::{Page, PageRequest};
+use serde_json::{Map, Value};
+
+use crate::engine::Engine;
+use crate::error::{Error, FieldError, Kind, Result};
+
+/// What a hook would be.
+#[derive(Clone, Debug)]
+pub struct HookPreview {
+    /// The hook as it is, by the members that can be written; `None`: there is none.
+    pub before: Option<Map<String, Value>>,
+    /// As it would be. Secrets are masked here as there.
+    pub after: Map<String, Value>,
+    /// Pointers to the secrets that would be new or others than now.
+    pub secrets: Vec<String>,
+}
+
+impl Engine {
+    /// A tenant's hooks as they would be written, newest first: what is as by default is left out.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn hook_declarations(
+        &self,
+        tenant: &Tenant,
+        page: PageRequest,
+    ) -> Result<Page<(HookId, Map<String, Value>)>> {
+        let page = self.hooks(tenant, None, page).await?;
+        let mut rows = Vec::with_capacity(page.rows.len());
+        for view in page.rows {
+            let point = self.point_of(tenant, &view.hook).await?;
+            rows.push((view.hook.id, declared(&view.hook.config, &point)));
+        }
+        Ok(Page { rows, next: page.next })
+    }
+
+    /// What `members`, a hook whole, would make: of nothing, or of the hook `present`. Whether a hook that
+    /// is to be enforced passes its test is only known when it is made.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] with every bad member; [`Error::NotFound`].
+    pub async fn preview_hook(
+        &self,
+        tenant: &Tenant,
+        mut members: Map<String, Value>,
+        present: Option<HookId>,
+    ) -> Result<HookPreview> {
+        let snapshot = self.tenant_hooks(&tenant.id).await?.ok_or(Error::NotFound(Kind::Tenant))?;
+        let present = match present {
+            Some(id) => Some(self.inner.store.hook(tenant.key, id).await?.ok_or(Error::NotFound(Kind::Hook))?),
+            None => None,
+        };
+        let kept = match &present {
+            Some(hook) => Some(self.inner.vault.open_hook(hook.id, &hook.sealed_secrets)?),
+            None => None,
+        };
+        if let Some(hook) = &present
+            && !members.contains_key("enabled")
+        {
+            // Switched off, it is not switched on again by silence.
+            members.insert("enabled".to_owned(), hook.config.enabled.into());
+        }
+        let (write, errors) = HookConfig::read_all(members);
+        let errors: Vec<_> = errors.into_iter().map(FieldError::from).collect();
+        self.judge_hook(tenant, &snapshot, &write, present.as_ref().zip(kept.as_ref()), errors)?;
+        let point = snapshot.points.get(&write.config.point).ok_or(Error::NotFound(Kind::Point))?;
+        let before = match &present {
+            Some(hook) => Some(declared(&hook.config, &*self.point_of(tenant, hook).await?)),
+            None => None,
+        };
+        let secrets = others(&write, &kept.unwrap_or_default());
+        Ok(HookPreview { before, after: declared(&write.config, &point.def), secrets })
+    }
+}
+
+/// A hook's members, but for those that are as by default.
+fn declared(config: &HookConfig, point: &PointDef) -> Map<String, Value> {
+    let bare = HookConfig::new(&config.name, &config.point, &config.url).shown(point);
+    let mut members = config.shown(point);
+    members.retain(|name, value| ["name", "point", "url"].contains(&name.as_str()) || bare.get(name) != Some(value));
+    members
+}
+
+/// Pointers to the secrets that were given and are not those of `known`.
+fn others(write: &HookWrite, known: &HookSecrets) -> Vec<String> {
+    let same = |name: &str, value: &Secret| {
+        known.headers.iter().any(|(known, kept)| known.eq_ignore_ascii_case(name) && kept == value)
+    };
+    let given = write.headers.iter().filter(|(name, value)| !same(name, value));
+    let mut pointers: Vec<String> =
+        given.map(|(name, _)| format!("/headers/{}", name.replace('~', "~0").replace('/', "~1"))).collect();
+    if let (Some(auth), Some(secret)) = (&write.config.auth, &write.auth_secret)
+        && known.auth.as_ref() != Some(secret)
+    {
+        pointers.push(format!("/auth/{}", auth.secret_member()));
+    }
+    let import = write.secret.as_ref();
+    if import.is_some_and(|import| !known.signing.iter().any(|key| key.expires_at.is_none() && key.text == *import)) {
+        pointers.push("/secret".to_owned());
+    }
+    pointers
+}

@@ -1,0 +1,162 @@
+//! Invocations under an idempotency key: the twin of one under way waits for the same decision; the
+//! twin of one decided in the last minute gets it again. In memory, and bounded: it exists for callers
+//! that ask again after a timeout of their own, and holds nothing secret.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use gatepost_core::hashing::keyed_hash;
+use gatepost_core::hooks::decision::Decision;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::ask::{Answer, Ask, AskTarget};
+
+/// How long a decision is known (SETTLED).
+const KNOWN_FOR: Duration = Duration::from_secs(60);
+/// Decisions known at once.
+const KNOWN_MAX: usize = 16_384;
+/// Bytes of objects in them, about.
+const KNOWN_BYTES: usize = 32 << 20;
+
+/// Whose key, for what.
+pub(super) type Scope = [u8; 16];
+
+/// An invocation under way. When the last who waits for it lets go, it is dropped.
+pub(super) struct Flight {
+    answer: watch::Receiver<Option<Answer>>,
+    gone: CancellationToken,
+    _guard: DropGuard,
+}
+
+impl Flight {
+    /// Where the answer arrives.
+    pub(super) fn answer(&self) -> watch::Receiver<Option<Answer>> {
+        self.answer.clone()
+    }
+
+    /// Says that nobody waits any more.
+    pub(super) fn gone(&self) -> CancellationToken {
+        self.gone.clone()
+    }
+}
+
+/// What an invocation under a key is.
+pub(super) enum Begun {
+    /// The first: run it.
+    New(Start),
+    /// Its twin is under way.
+    Twin(Arc<Flight>),
+    /// Decided before.
+    Known(Arc<Decision>),
+    /// The key was used with another body.
+    OtherBody,
+}
+
+/// An invocation to be run.
+pub(super) struct Start {
+    /// Whoever waits for it holds this.
+    pub(super) flight: Arc<Flight>,
+    /// Where its answer goes.
+    pub(super) sender: watch::Sender<Option<Answer>>,
+    /// Under which key.
+    pub(super) scope: Option<Scope>,
+}
+
+struct Entry {
+    body: [u8; 16],
+    flight: Weak<Flight>,
+    decided: Option<(Arc<Decision>, Instant)>,
+    weight: usize,
+}
+
+#[derive(Default)]
+struct Known {
+    entries: HashMap<Scope, Entry>,
+    order: VecDeque<Scope>,
+    bytes: usize,
+}
+
+/// See the module.
+#[derive(Default)]
+pub(super) struct Repeats(Mutex<Known>);
+
+impl Repeats {
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// An invocation without a key.
+    pub(super) fn alone(&self) -> Start {
+        let (sender, answer) = watch::channel(None);
+        let gone = CancellationToken::new();
+        let flight = Flight { answer, _guard: gone.clone().drop_guard(), gone };
+        Start { flight: Arc::new(flight), sender, scope: None }
+    }
+
+    /// An invocation of `name` under `key`.
+    pub(super) fn begin(&self, hash_key: &[u8; 32], name: &str, key: &str, ask: &Ask) -> Begun {
+        let kind: &[u8] = match ask.target {
+            AskTarget::Point(_) => b"point",
+            AskTarget::Operation(_) => b"operation",
+        };
+        let parts = [ask.tenant.as_str().as_bytes(), kind, name.as_bytes(), key.as_bytes()];
+        let scope = keyed_hash(hash_key, &parts.map(Some));
+        let body = keyed_hash(hash_key, &[Some(&ask.body)]);
+        let mut known = self.lock();
+        known.expire(Instant::now());
+        if let Some(entry) = known.entries.get(&scope) {
+            let there = entry.flight.upgrade();
+            if entry.body != body && (there.is_some() || entry.decided.is_some()) {
+                return Begun::OtherBody;
+            }
+            if let Some((decision, _)) = &entry.decided {
+                return Begun::Known(Arc::clone(decision));
+            }
+            if let Some(flight) = there {
+                return Begun::Twin(flight);
+            }
+        }
+        let start = Start { scope: Some(scope), ..self.alone() };
+        let entry = Entry { body, flight: Arc::downgrade(&start.flight), decided: None, weight: 0 };
+        if known.entries.insert(scope, entry).is_none() {
+            known.order.push_back(scope);
+        }
+        Begun::New(start)
+    }
+
+    /// A decision was made under a key: it is known from now on.
+    pub(super) fn finished(&self, scope: Scope, decision: &Arc<Decision>) {
+        let weight = 1_024 + decision.object.to_string().len();
+        let mut known = self.lock();
+        let Some(entry) = known.entries.get_mut(&scope) else { return };
+        entry.decided = Some((Arc::clone(decision), Instant::now()));
+        entry.weight = weight;
+        known.bytes += weight;
+    }
+}
+
+impl Known {
+    /// Forgets what is old, and the oldest when there is too much.
+    fn expire(&mut self, now: Instant) {
+        while let Some(scope) = self.order.front().copied() {
+            let crowded = self.entries.len() >= KNOWN_MAX || self.bytes >= KNOWN_BYTES;
+            let over = match self.entries.get(&scope) {
+                None => true,
+                Some(entry) => match &entry.decided {
+                    Some((_, at)) => now.duration_since(*at) >= KNOWN_FOR || crowded,
+                    None => entry.flight.strong_count() == 0,
+                },
+            };
+            if !over {
+                return;
+            }
+            self.order.pop_front();
+            if let Some(entry) = self.entries.remove(&scope) {
+                self.bytes = self.bytes.saturating_sub(entry.weight);
+            }
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! What needs a scripted receiver, a failing store or a clock in hand; the rest goes through the
+//! binary.
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use gatepost_core::delivery::{Outcome, Response, Timings};
+use gatepost_core::hooks::decision::{Cause, Verdict};
+use gatepost_core::seal::Key;
+use gatepost_core::secret::Secret;
+use gatepost_core::tenant::Tenant;
+use gatepost_core::{TenantId, Timestamp};
+use gatepost_store::fault::{Call, Fault};
+use gatepost_store::{FaultStore, SqliteStore, StoreError};
+use gatepost_testkit::{ManualClock, SeededEntropy};
+use serde_json::{Map, Value, json};
+
+use super::{ADMITTED, Ask, AskError, AskTarget, Recording};
+use crate::engine::{Engine, EngineParts, Limits};
+use crate::net::{EgressPolicy, Exchange, OutgoingRequest};
+use crate::ops::TenantInput;
+use crate::transport::Transport;
+
+type Answering = Box<dyn Fn(&Value) -> (u16, Value) + Send + Sync>;
+
+/// Answers every request at once, and counts them.
+struct Receiver {
+    answer: Mutex<Answering>,
+    asked: AtomicUsize,
+    bodies: Mutex<Vec<Bytes>>,
+}
+
+impl Receiver {
+    fn new() -> Arc<Self> {
+        let answer: Answering = Box::new(|question| (200, json!({"id": question["id"], "decision": "allow"})));
+        Arc::new(Receiver { answer: Mutex::new(answer), asked: AtomicUsize::new(0), bodies: Mutex::default() })
+    }
+
+    fn answers(&self, answer: impl Fn(&Value) -> (u16, Value) + Send + Sync + 'static) {
+        *self.answer.lock().unwrap() = Box::new(answer);
+    }
+
+    fn asked(&self) -> usize {
+        self.asked.load(Ordering::SeqCst)
+    }
+}
+
+struct Door(Arc<Receiver>);
+
+impl Transport for Door {
+    fn send<'a>(&'a self, request: OutgoingRequest<'a>) -> Pin<Box<dyn Future<Output = Exchange> + Send + 'a>> {
+        self.0.asked.fetch_add(1, Ordering::SeqCst);
+        let question = serde_json::from_slice(&request.body).unwrap_or_default();
+        self.0.bodies.lock().unwrap().push(request.body.clone());
+        let (status, body) = (self.0.answer.lock().unwrap())(&question);
+        let response = Response { headers: Vec::new(), body: Bytes::from(body.to_string()), truncated: false };
+        Box::pin(std::future::ready(Exchange {
+            started_at: Timestamp::EPOCH,
+            outcome: Outcome::of_status(status),
+            status: Some(status),
+            error: None,
+            timings: Timings::default(),
+            response: Some(response),
+            local_fault: false,
+        }))
+    }
+}
+
+struct World {
+    engine: Engine,
+    receiver: Arc<Receiver>,
+    clock: Arc<ManualClock>,
+    /// Whether the store fails from now on, before or after it did what it was asked.
+    failing: Arc<Mutex<Fault>>,
+    tenant: Tenant,
+    _recording: Recording,
+}
+
+async fn world() -> World {
+    let (receiver, clock) = (Receiver::new(), Arc::new(ManualClock::default()));
+    let failing = Arc::new(Mutex::new(Fault::None));
+    let fault = Arc::clone(&failing);
+    let inner = Arc::new(SqliteStore::open_inline().unwrap());
+    let store = FaultStore::new(inner, move |_: Call| *fault.lock().unwrap());
+    let parts = EngineParts {
+        store: Arc::new(store),
+        clock: clock.clone(),
+        entropy: Arc::new(SeededEntropy::new(1)),
+        transport: Arc::new(Door(Arc::clone(&receiver))),
+        policy: Arc::new(EgressPolicy::new(Vec::new())),
+        master_key: Key::from_base64("AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=").unwrap(),
+        admin_key: Secret::new("gp_admin"),
+        public_url: "http://127.0.0.1:8080".to_owned(),
+        limits: Limits::default(),
+    };
+    let engine = Engine::assemble(parts).await.unwrap_or_else(|error| panic!("{error}")).0;
+    let tenant = engine.put_tenant(acme(), TenantInput::default()).await.unwrap().0;
+    let _recording = Recording::start(&engine);
+    World { engine, receiver, clock, failing, tenant, _recording }
+}
+
+fn acme() -> TenantId {
+    "acme".parse().unwrap()
+}
+
+fn members(value: Value) -> Map<String, Value> {
+    let Value::Object(members) = value else { panic!("an object") };
+    members
+}
+
+impl World {
+    async fn hook(&self, point: &str, more: Value) -> gatepost_core::HookId {
+        let mut hook = json!({"name": "n", "point": point, "url": "https://r.example/", "mode": "enforce"});
+        hook.as_object_mut().unwrap().extend(members(more));
+        self.engine.create_hook(&self.tenant, members(hook)).await.unwrap().0.hook.id
+    }
+
+    fn question(&self, point: &str, key: Option<&str>) -> Ask {
+        Ask {
+            tenant: acme(),
+            target: AskTarget::Point(point.to_owned()),
+            body: Bytes::from_static(br#"{"object":{"user":{"login":"ada"}}}"#),
+            timeout: None,
+            hop: None,
+            accept: None,
+            idempotency_key: key.map(str::to_owned),
+            trace: None,
+            caller: None,
+        }
+    }
+
+    async fn ask(&self, point: &str, key: Option<&str>) -> Result<Value, AskError> {
+        let told = self.engine.ask(self.question(point, key)).await?;
+        Ok(serde_json::from_slice(&told.body).unwrap())
+    }
+
+    fn fail(&self, fault: Fault) {
+        *self.failing.lock().unwrap() = fault;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn p9_the_store_is_not_asked_between_question_and_answer() {
+    let world = world().await;
+    world.hook("validateUser", json!({})).await;
+    world.ask("validateUser", None).await.unwrap();
+    world.fail(Fault::Before);
+    for _ in 0..10 {
+        let decision = world.ask("validateUser", None).await.unwrap();
+        assert_eq!(decision["cause"], "receiver");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn p9_where_nothing_is_known_the_points_own_policy_is_told() {
+    let world = world().await;
+    world.fail(Fault::Before);
+    for (target, verdict, value) in [
+        (AskTarget::Point("validateUser".into()), Some(Verdict::Deny), Value::Null),
+        (AskTarget::Point("preCreateUser".into()), Some(Verdict::Allow), Value::Null),
+        (AskTarget::Point("runDeprovision".into()), Some(Verdict::Allow), json!(false)),
+        (AskTarget::Operation("createUser".into()), Some(Verdict::Deny), Value::Null),
+        (AskTarget::Point("theirOwn".into()), None, Value::Null),
+    ] {
+        let ask = Ask { target: target.clone(), ..world.question("x", None) };
+        let Err(AskError::Unable { decision, reason }) = world.engine.ask(ask).await else { panic!("{target:?}") };
+        assert!(matches!(reason, StoreError::Unavailable(_)));
+        assert_eq!(decision.as_ref().map(|decision| decision.decision), verdict, "{target:?}");
+        if let Some(decision) = decision {
+            assert_eq!((decision.cause, decision.value), (Cause::Gatepost, value));
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_whose_answer_was_lost_is_known_as_soon_as_the_store_can_say_so() {
+    let world = world().await;
+    let hook = world.hook("validateUser", json!({})).await;
+    world.ask("validateUser", None).await.unwrap();
+    world.fail(Fault::After);
+    let off = members(json!({"enabled": false}));
+    world.engine.update_hook(&world.tenant, hook, &off).await.unwrap_err();
+    // The old one serves while nobody knows better.
+    assert_eq!(world.ask("validateUser", None).await.unwrap()["cause"], "receiver");
+    world.fail(Fault::None);
+    // A change that did not happen leaves things as they are; one that did is seen.
+    let changed = world.engine.update_hook(&world.tenant, hook, &off).await.unwrap();
+    assert!(!changed.hook.config.enabled);
+    assert_eq!(world.ask("validateUser", None).await.unwrap()["cause"], "no_hooks");
+    world.fail(Fault::After);
+    world.engine.delete_hook(&world.tenant, hook).await.unwrap_err();
+    world.fail(Fault::None);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    world.engine.hook(&world.tenant, hook).await.unwrap_err();
+    assert_eq!(world.ask("validateUser", None).await.unwrap()["cause"], "no_hooks");
+}
+
+#[tokio::test(start_paused = true)]
+async fn p10_more_invocations_than_there_is_room_for_are_told_so() {
+    let world = world().await;
+    world.hook("validateUser", json!({})).await;
+    let hooks = &world.engine.inner.hooks;
+    hooks.admitted.store(ADMITTED, Ordering::SeqCst);
+    assert!(matches!(world.ask("validateUser", None).await, Err(AskError::Saturated)));
+    hooks.admitted.store(0, Ordering::SeqCst);
+    world.ask("validateUser", None).await.unwrap();
+    assert_eq!(hooks.admitted.load(Ordering::SeqCst), 0, "every place is given back");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_strict_point_answers_nothing_it_could_not_write_down() {
+    let world = world().await;
+    world.engine.put_point(&world.tenant, "validateUser", members(json!({"audit": "strict"}))).await.unwrap();
+    world.hook("validateUser", json!({})).await;
+    let decision = world.ask("validateUser", None).await.unwrap();
+    let id = decision["id"].as_str().unwrap().parse().unwrap();
+    // No flush, no lingering: it was there before the answer.
+    assert!(world.engine.inner.store.invocation(world.tenant.key, id).await.unwrap().is_some());
+    world.fail(Fault::Before);
+    let refused = world.ask("validateUser", None).await;
+    assert!(matches!(refused, Err(AskError::Unable { decision: Some(_), .. })));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_decision_is_known_under_its_key_for_a_minute() {
+    let world = world().await;
+    world.hook("validateUser", json!({})).await;
+    let before = world.receiver.asked();
+    let first = world.ask("validateUser", Some("k")).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(59)).await;
+    assert_eq!(world.ask("validateUser", Some("k")).await.unwrap(), first);
+    assert_eq!(world.receiver.asked(), before + 1);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_ne!(world.ask("validateUser", Some("k")).await.unwrap()["id"], first["id"]);
+    assert_eq!(world.receiver.asked(), before + 2);
+    let other = Ask { body: Bytes::from_static(b"{}"), ..world.question("validateUser", Some("k")) };
+    assert!(matches!(world.engine.ask(other).await, Err(AskError::KeyReused)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn p7_a_kept_notification_ends_with_its_delivery_its_grant_or_its_time() {
+    for end in ["delivered", "no grant", "too late"] {
+        let world = world().await;
+        let members_of_hook = json!({"receives_secrets": true, "secret_retry": "encrypted"});
+        let hook = world.hook("changePassword", members_of_hook).await;
+        world.receiver.answers(|_| (503, json!({})));
+        let body = br#"{"object":{"user":{}},"secrets":{"passwordText":"Welcome@123"}}"#;
+        let ask = Ask { body: Bytes::from_static(body), ..world.question("changePassword", None) };
+        world.engine.ask(ask).await.unwrap();
+        world.engine.inner.hooks.recorder.flush().await;
+        let first = world.receiver.bodies.lock().unwrap().last().cloned().unwrap();
+        world.clock.advance(Duration::from_secs(3));
+        assert!(world.engine.retry_secrets().await, "due after two seconds");
+        let again = world.receiver.bodies.lock().unwrap().last().cloned().unwrap();
+        assert_eq!(again, first, "the same bytes");
+        let asked = world.receiver.asked();
+        assert!(!world.engine.retry_secrets().await, "not at once");
+        match end {
+            "delivered" => world.receiver.answers(|_| (200, json!({}))),
+            "no grant" => {
+                let patch = members(json!({"receives_secrets": false, "secret_retry": "none", "mode": "observe"}));
+                world.engine.update_hook(&world.tenant, hook, &patch).await.unwrap();
+            }
+            _ => {
+                world.clock.advance(Duration::from_secs(16 * 60));
+            }
+        }
+        world.clock.advance(Duration::from_secs(60));
+        assert!(world.engine.retry_secrets().await, "{end}");
+        let more = usize::from(end == "delivered");
+        assert_eq!(world.receiver.asked(), asked + more, "{end}");
+        world.clock.advance(Duration::from_secs(600));
+        assert!(!world.engine.retry_secrets().await, "{end}: nothing is left");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_bypass_of_the_whole_server_holds_at_once() {
+    let world = world().await;
+    world.hook("validateUser", json!({})).await;
+    world.engine.bypass_hooks(true);
+    assert_eq!(world.ask("validateUser", None).await.unwrap()["cause"], "hooks_disabled");
+    world.engine.bypass_hooks(false);
+    assert_eq!(world.ask("validateUser", None).await.unwrap()["cause"], "receiver");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outcome_that_nobody_tells_becomes_unknown_and_is_counted() {
+    let world = world().await;
+    let decision = world.ask("validateUser", None).await.unwrap();
+    let id = decision["id"].as_str().unwrap().parse().unwrap();
+    world.engine.invocation(&world.tenant, id).await.unwrap();
+    world.clock.advance(Duration::from_secs(61));
+    let step = world.engine.inner.store.keep_up_hooks(world.engine.now(), None, 10).await.unwrap();
+    assert_eq!(step.unknown, 1);
+    let told = world.engine.tell_outcome(&world.tenant, id, json!({"committed": true})).await.unwrap();
+    assert!(!told.repeated, "late is better than never");
+}
