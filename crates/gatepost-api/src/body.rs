@@ -44,20 +44,29 @@ pub(crate) enum Content {
     CloudEvent,
     /// `application/cloudevents-batch+json`.
     CloudEvents,
+    /// `application/x-www-form-urlencoded`, which other systems' APIs read.
+    Form,
 }
 
 impl Content {
-    const ALL: [Content; 5] =
-        [Content::Json, Content::MergePatch, Content::Ndjson, Content::CloudEvent, Content::CloudEvents];
+    const ALL: [Content; 6] = [
+        Content::Json,
+        Content::MergePatch,
+        Content::Ndjson,
+        Content::CloudEvent,
+        Content::CloudEvents,
+        Content::Form,
+    ];
 
     /// The media type.
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Content::Json => "application/json",
             Content::MergePatch => "application/merge-patch+json",
             Content::Ndjson => "application/x-ndjson",
             Content::CloudEvent => "application/cloudevents+json",
             Content::CloudEvents => "application/cloudevents-batch+json",
+            Content::Form => "application/x-www-form-urlencoded",
         }
     }
 

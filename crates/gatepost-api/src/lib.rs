@@ -13,10 +13,13 @@
 //! `UPDATE_DOCS=1 cargo nextest run -p gatepost-api`.
 
 mod body;
+mod compat;
 mod health;
+mod idempotency;
 mod observe;
 mod openapi;
 mod problem;
+mod reference;
 mod serve;
 mod state;
 #[cfg(test)]
@@ -36,7 +39,7 @@ use crate::state::Api;
 
 /// The whole HTTP API of `engine`.
 pub fn router(engine: Engine) -> Router {
-    with_layers(Router::from(openapi::routes()), engine)
+    with_layers(Router::from(openapi::routes()).merge(compat::routes()), engine)
 }
 
 /// `routes` with what is around every route.
@@ -51,6 +54,7 @@ fn with_layers(routes: Router<Api>, engine: Engine) -> Router {
             let detail = format!("this path does not have the method {}", request.method());
             Problem::new(ErrorCode::MethodNotAllowed, detail)
         })
+        .layer(axum::middleware::from_fn_with_state(api.clone(), idempotency::layer))
         .layer(axum::middleware::from_fn_with_state(api.clone(), observe::observe))
         .with_state(api)
 }

@@ -85,8 +85,11 @@ pub(crate) async fn observe(State(api): State<Api>, request: Request, next: Next
 ///
 /// What may change something runs to its end whoever listens: a caller that hangs up between the
 /// commit and what follows it in memory must not leave the two apart.
+///
+/// An invocation changes nothing here, and is dropped with its caller: then its receivers are too.
 async fn run(method: &Method, request: Request, next: Next) -> Option<Response> {
-    if method.is_safe() {
+    let invokes = request.extensions().get::<MatchedPath>().is_some_and(|path| path.as_str().ends_with("/invoke"));
+    if method.is_safe() || invokes {
         return AssertUnwindSafe(next.run(request)).catch_unwind().await.ok();
     }
     tokio::spawn(next.run(request)).await.ok()
@@ -121,7 +124,19 @@ fn method_label(method: &Method) -> &'static str {
 }
 
 /// Every route's template: labels live forever.
-pub(crate) const ROUTES: [&str; 21] = [
+pub(crate) const ROUTES: [&str; 43] = [
+    "/v1/tenants/{tenant}/points/{point}/invoke",
+    "/v1/tenants/{tenant}/operations/{operation}/invoke",
+    "/v1/tenants/{tenant}/hooks",
+    "/v1/tenants/{tenant}/hooks/{hook}",
+    "/v1/tenants/{tenant}/hooks/{hook}/try",
+    "/v1/tenants/{tenant}/hooks/{hook}/rotate-secret",
+    "/v1/tenants/{tenant}/points",
+    "/v1/tenants/{tenant}/points/{point}",
+    "/v1/tenants/{tenant}/invocations",
+    "/v1/tenants/{tenant}/invocations/{invocation}",
+    "/v1/tenants/{tenant}/invocations/{invocation}/outcome",
+    "/v1/tenants/{tenant}/stream",
     "/v1/tenants/{tenant}/events",
     "/v1/tenants/{tenant}/events/batch",
     "/v1/tenants/{tenant}/events/{event}",
@@ -132,21 +147,31 @@ pub(crate) const ROUTES: [&str; 21] = [
     "/v1/tenants/{tenant}/webhooks",
     "/v1/tenants/{tenant}/webhooks/{webhook}",
     "/v1/tenants/{tenant}/webhooks/{webhook}/test",
+    "/v1/tenants/{tenant}/webhooks/{webhook}/verify",
     "/v1/tenants/{tenant}/webhooks/{webhook}/rotate-secret",
+    "/v1/tenants/{tenant}/webhooks/{webhook}/replay",
+    "/v1/tenants/{tenant}/jobs",
+    "/v1/tenants/{tenant}/jobs/{job}",
+    "/v1/tenants/{tenant}/jobs/{job}/cancel",
+    "/v1/tenants/{tenant}/subjects/{subject}",
+    "/v1/tenants/{tenant}/subjects/{subject}/deliveries",
     "/v1/tenants/{tenant}",
     "/v1/tenants",
     "/v1/event-types",
     "/v1/event-types/{name}",
+    "/v1/tenants/{tenant}/setup/{kind}",
+    "/v1/tenants/{tenant}/setup/plan",
     "/v1/keys",
     "/v1/keys/{key}",
     "/healthz",
     "/readyz",
     "/metrics",
     "/openapi.json",
+    "/docs",
 ];
 
 fn template(path: &str) -> &'static str {
-    ROUTES.into_iter().find(|route| *route == path).unwrap_or("unmatched")
+    ROUTES.into_iter().chain(crate::compat::paths()).find(|route| *route == path).unwrap_or("unmatched")
 }
 
 fn shown(request_id: &HeaderValue) -> &str {
@@ -157,7 +182,7 @@ fn shown(request_id: &HeaderValue) -> &str {
 fn log(method: &Method, route: &str, status: StatusCode, elapsed: Duration, request_id: &str) {
     let method = method.as_str();
     let duration_us = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
-    let routine = matches!(method, "GET" | "HEAD") || route.ends_with("/events") || route.ends_with("/events/batch");
+    let routine = matches!(method, "GET" | "HEAD") || route.ends_with("/events") || route.ends_with("/events/batch") || route.ends_with("/invoke");
     let status_code = status.as_u16();
     if routine && !status.is_server_error() {
         tracing::debug!(method, route, status = status_code, duration_us, request_id, "request");

@@ -12,7 +12,7 @@ use utoipa_axum::routes;
 use crate::health;
 use crate::problem::{ErrorCode, PROBLEM_JSON};
 use crate::state::Api;
-use crate::v1::{deliveries, event_types, events, keys, tenants, webhooks};
+use crate::v1::{deliveries, event_types, events, hooks, invocations, jobs, keys, points, setup, stream, subjects, tenants, verify, webhooks};
 use crate::wire::schema;
 
 /// The scheme of `Authorization`.
@@ -30,7 +30,11 @@ const KEY: &str = "key";
         (name = "webhooks", description = "Where, which events, how"),
         (name = "events", description = "What happened"),
         (name = "deliveries", description = "What is owed and what was tried"),
+        (name = "hooks", description = "Questions whose answer decides"),
         (name = "event types", description = "The catalogue"),
+        (name = "setup", description = "A tenant's whole setup, written down and judged"),
+        (name = "jobs", description = "What takes longer than a request"),
+        (name = "subjects", description = "One person: erasure and proof"),
         (name = "keys", description = "API credentials"),
         (name = "operations", description = "For operators' tools"),
     ),
@@ -53,22 +57,44 @@ pub(crate) fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(webhooks::list, webhooks::create))
         .routes(routes!(webhooks::get, webhooks::patch, webhooks::delete))
         .routes(routes!(webhooks::test))
+        .routes(routes!(verify::verify))
         .routes(routes!(webhooks::rotate))
+        .routes(routes!(jobs::replay))
+        .routes(routes!(jobs::list))
+        .routes(routes!(jobs::get))
+        .routes(routes!(jobs::cancel))
+        .routes(routes!(subjects::erase))
+        .routes(routes!(subjects::told))
         .routes(routes!(events::list, events::publish))
         .routes(routes!(events::publish_batch))
         .routes(routes!(events::get))
+        .routes(routes!(stream::follow))
         .routes(routes!(deliveries::list))
         .routes(routes!(deliveries::get))
         .routes(routes!(deliveries::retry))
         .routes(routes!(deliveries::cancel))
         .routes(routes!(event_types::list))
         .routes(routes!(event_types::get, event_types::put, event_types::delete))
+        .routes(routes!(setup::list))
+        .routes(routes!(setup::plan))
+        .routes(routes!(hooks::list, hooks::create))
+        .routes(routes!(hooks::get, hooks::patch, hooks::delete))
+        .routes(routes!(hooks::try_it))
+        .routes(routes!(hooks::rotate))
+        .routes(routes!(points::list))
+        .routes(routes!(points::get, points::put, points::delete))
+        .routes(routes!(invocations::point))
+        .routes(routes!(invocations::operation))
+        .routes(routes!(invocations::list))
+        .routes(routes!(invocations::get))
+        .routes(routes!(invocations::outcome))
         .routes(routes!(keys::list, keys::create))
         .routes(routes!(keys::delete))
         .routes(routes!(health::healthz))
         .routes(routes!(health::readyz))
         .routes(routes!(health::metrics))
         .routes(routes!(health::openapi))
+        .routes(routes!(crate::reference::docs))
 }
 
 /// The document as served and as committed in `docs/`.
@@ -262,7 +288,7 @@ mod tests {
 
     #[test]
     fn schemas_have_the_members_the_readers_read() {
-        use crate::wire::{admin, event, webhook};
+        use crate::wire::{admin, event, webhook, webhook_members};
         let document = parsed();
         let members = |schema: &str| -> BTreeSet<String> {
             let schema = &document["components"]["schemas"][schema];
@@ -278,12 +304,21 @@ mod tests {
         patch.remove("profile");
         patch.remove("secret");
         assert_eq!(members("WebhookPatch"), patch);
+        assert_eq!(members("SigningEntry"), set(&webhook_members::SIGNING));
+        assert_eq!(members("Payload"), set(&webhook_members::PAYLOAD));
+        assert_eq!(members("Batch"), set(&webhook_members::BATCH));
+        assert_eq!(members("Verification"), set(&webhook_members::VERIFICATION));
+        assert_eq!(members("VerificationPatch"), set(&webhook_members::VERIFICATION));
+        assert_eq!(members("AuthPatch"), set(&webhook_members::AUTH));
         assert_eq!(members("Retry"), set(&webhook::RETRY));
         assert_eq!(members("RetryAfter"), set(&webhook::RETRY_AFTER));
         assert_eq!(members("TestInput"), set(&webhook::TEST));
         assert_eq!(members("RotateInput"), set(&webhook::ROTATE));
+        assert_eq!(members("ReplayInput"), set(&crate::wire::jobs::REPLAY));
         assert_eq!(members("TenantInput"), set(&admin::TENANT));
         assert_eq!(members("TenantSettingsInput"), set(&admin::SETTINGS));
+        assert_eq!(members("RetentionInput"), set(&admin::RETENTION));
+        assert_eq!(members("QuotasInput"), set(&admin::QUOTAS));
         assert_eq!(members("KeyInput"), set(&admin::KEY));
         assert_eq!(members("EventTypeInput"), set(&admin::EVENT_TYPE));
     }

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use gatepost_engine::store::StoreError;
-use gatepost_engine::{ConflictCode, Error, FieldError, Kind};
+use gatepost_engine::{ConflictCode, Error, FieldError, Kind, Quota, QuotaRefusal, QuotaState};
 use http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderName, HeaderValue, StatusCode};
 use serde::Serialize;
@@ -61,6 +61,10 @@ error_codes! {
         "The request has no `Authorization: Bearer <key>`, or the key is unknown, deleted or expired.";
     Forbidden = "forbidden", FORBIDDEN, "The key may not do this",
         "The key is valid but lacks the scope this call needs; `detail` and `WWW-Authenticate` name it.";
+    InvalidHeader = "invalid_header", BAD_REQUEST, "A header is not valid",
+        "A request header has a meaning here and a value that makes none: `gatepost-timeout-ms` is whole milliseconds above zero, `gatepost-hop` a whole number.";
+    HookLoop = "hook_loop", BAD_REQUEST, "Hooks call each other in a circle",
+        "The invocation came with a `gatepost-hop` above 3: a hook's receiver calls the platform, which asks Gatepost again. Nobody was asked.";
     NotFound = "not_found", NOT_FOUND, "No such route",
         "There is no such path in this version of the API.";
     TenantNotFound = "tenant_not_found", NOT_FOUND, "No such tenant",
@@ -75,6 +79,16 @@ error_codes! {
         "The catalogue has no event type with this name.";
     KeyNotFound = "key_not_found", NOT_FOUND, "No such key",
         "There is no API key with this id.";
+    HookNotFound = "hook_not_found", NOT_FOUND, "No such hook",
+        "The tenant has no blocking hook with this id.";
+    PointNotFound = "point_not_found", NOT_FOUND, "No such point",
+        "There is no built-in point of this name, and the tenant has defined none. `GET …/points` lists them.";
+    OperationNotFound = "operation_not_found", NOT_FOUND, "No such operation",
+        "There is no operation of this name: there are `createUser`, `updateUser` and `provision`.";
+    InvocationNotFound = "invocation_not_found", NOT_FOUND, "No such invocation",
+        "The tenant has no invocation with this id, or its record is not kept any more.";
+    JobNotFound = "job_not_found", NOT_FOUND, "No such job",
+        "The tenant has no job with this id. Jobs that have ended are kept as long as events.";
     MethodNotAllowed = "method_not_allowed", METHOD_NOT_ALLOWED, "Method not allowed",
         "The path exists but not with this method; the header `Allow` lists those it has.";
     RequestTimeout = "request_timeout", REQUEST_TIMEOUT, "The body came too slowly",
@@ -87,8 +101,26 @@ error_codes! {
         "The delivery cannot be retried: its webhook is gone.";
     DeliveryTerminal = "delivery_terminal", CONFLICT, "The delivery has ended",
         "The delivery cannot be cancelled: it is delivered, failed or cancelled already.";
+    DeliveryPending = "delivery_pending", CONFLICT, "The delivery is under way",
+        "Answered by the FerrisKey API only: there a delivery is sent again only after it has ended.";
+    EventErased = "event_erased", CONFLICT, "What was to be sent is erased",
+        "The delivery cannot be retried: what it would send was erased (`DELETE …/subjects/{id}`). The bare record is all there is.";
+    JobFinal = "job_final", CONFLICT, "The job has ended",
+        "The job cannot be cancelled: it is done or failed already.";
     ConcurrentChange = "concurrent_change", CONFLICT, "Changed at the same time",
         "Others kept changing the same thing while this change was being made. Read it again and repeat the change.";
+    HookUnverified = "hook_unverified", CONFLICT, "The hook's receiver did not pass its test",
+        "A hook is enforced only after its receiver passed the test with the present address and secret; `detail` says why it did not. Nothing was changed.";
+    PointInUse = "point_in_use", CONFLICT, "Hooks are registered at the point",
+        "The point cannot be removed while hooks are registered at it. Delete them, or disable the point.";
+    OutcomeConflict = "outcome_conflict", CONFLICT, "The outcome cannot be taken",
+        "Another outcome was told of this invocation before, it was a dry run, or it is more than a day old.";
+    CursorExpired = "cursor_expired", GONE, "The feed has moved on",
+        "Events after this cursor were removed by the tenant's retention before they were read. Begin without a cursor at the oldest kept event, and reconcile by other means what is missing.";
+    IdempotencyKeyConflict = "idempotency_key_conflict", CONFLICT, "The Idempotency-Key is taken",
+        "Another request to the same path was made under this `Idempotency-Key` in the last 24 hours. Nothing was done.";
+    IdempotencyInProgress = "idempotency_in_progress", CONFLICT, "The first request is under way",
+        "The first request under this `Idempotency-Key` is still being worked on after half a minute. Ask again after `Retry-After` for its answer.";
     PayloadTooLarge = "payload_too_large", PAYLOAD_TOO_LARGE, "The body is too large",
         "The body is over this route's limit: 16 MiB for batches and 1 MiB elsewhere, unless the server is configured otherwise.";
     UriTooLong = "uri_too_long", URI_TOO_LONG, "The URI is too long",
@@ -102,7 +134,11 @@ error_codes! {
     BatchTooLarge = "batch_too_large", UNPROCESSABLE_ENTITY, "Too many events in one batch",
         "A batch has at most 1,000 events. Nothing was accepted.";
     TooManyRequests = "too_many_requests", TOO_MANY_REQUESTS, "Too much at once",
-        "The bodies of the requests being worked on fill the server's allowance. Try again after `Retry-After`.";
+        "The bodies of the requests being worked on fill the server's allowance, or more is published than the server can deliver beside it. Nothing was accepted. Try again after `Retry-After`.";
+    HooksSaturated = "hooks_saturated", TOO_MANY_REQUESTS, "Too many invocations at once",
+        "The server has as many invocations under way as it takes. Nobody was asked; decide by your own default, or try again after `Retry-After`.";
+    QuotaExceeded = "quota_exceeded", TOO_MANY_REQUESTS, "A quota is used up",
+        "One of the tenant's quotas (`settings.quotas`) is used up; `detail` and `RateLimit-Policy` name it. Nothing of the request happened. Try again after `Retry-After`; a request that is larger than the quota by itself never succeeds.";
     HeaderFieldsTooLarge = "header_fields_too_large", REQUEST_HEADER_FIELDS_TOO_LARGE, "The headers are too large",
         "The request's headers are over 32 KiB together, or more than 100.";
     Internal = "internal", INTERNAL_SERVER_ERROR, "Internal error",
@@ -123,6 +159,11 @@ impl ErrorCode {
             Kind::Delivery => ErrorCode::DeliveryNotFound,
             Kind::EventType => ErrorCode::EventTypeNotFound,
             Kind::Key => ErrorCode::KeyNotFound,
+            Kind::Job => ErrorCode::JobNotFound,
+            Kind::Hook => ErrorCode::HookNotFound,
+            Kind::Point => ErrorCode::PointNotFound,
+            Kind::Operation => ErrorCode::OperationNotFound,
+            Kind::Invocation => ErrorCode::InvocationNotFound,
         }
     }
 }
@@ -139,7 +180,7 @@ pub fn errors_markdown() -> String {
          ```\n\n\
          Branch on `code`, never on the texts. `errors` lists **all** wrong members at once (the first 1,000 if there\n\
          are more). A `pointer` that begins with `/` is a JSON pointer (RFC 6901) into the body, the empty one the body\n\
-         itself; `?name` is a query parameter, `{name}` a part of the path, `/ce-name` a header of a binary CloudEvent.\n\
+         itself; `?name` is a query parameter, `{name}` a part of the path, `@name` a header, `/ce-name` a header of a binary CloudEvent.\n\
          For NDJSON and batches pointers are `/events/{index}/…`, counted from 0. `malformed_json` has `line` and\n\
          `column` (from 1) instead. Every answer has an `x-request-id`, by which the server's log can be searched.\n\n\
          The list is closed: a code not in it is never answered. It is made from the source; a test keeps it true.\n\n\
@@ -162,6 +203,8 @@ struct Inner {
     errors: Vec<FieldError>,
     position: Option<(usize, usize)>,
     headers: Vec<(HeaderName, HeaderValue)>,
+    /// Members besides those of every problem (RFC 9457 section 3.2).
+    members: serde_json::Map<String, serde_json::Value>,
 }
 
 /// The wire form.
@@ -178,6 +221,8 @@ struct Body9457<'a> {
     column: Option<usize>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     errors: Vec<WireFieldError<'a>>,
+    #[serde(flatten)]
+    members: &'a serde_json::Map<String, serde_json::Value>,
 }
 
 #[derive(Serialize)]
@@ -195,6 +240,7 @@ impl Problem {
             errors: Vec::new(),
             position: None,
             headers: Vec::new(),
+            members: serde_json::Map::new(),
         }))
     }
 
@@ -235,6 +281,12 @@ impl Problem {
         }
     }
 
+    /// With members besides those of every problem.
+    pub(crate) fn with_members(mut self, members: serde_json::Map<String, serde_json::Value>) -> Self {
+        self.0.members = members;
+        self
+    }
+
     /// With a header.
     pub(crate) fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.0.headers.push((name, value));
@@ -249,6 +301,9 @@ impl Problem {
             Error::NotFound(kind) => Problem::missing(kind, item),
             Error::Invalid(errors) => Problem::invalid(ErrorCode::ValidationFailed, errors, 0),
             Error::Conflict { code, message } => Problem::new(conflict_code(code), message),
+            Error::Quota(refusal) => quota_refused(&refusal),
+            Error::Busy => Problem::new(ErrorCode::TooManyRequests, "deliveries do not keep up with what is published")
+                .with(RETRY_AFTER, HeaderValue::from_static("1")),
             Error::Store(error) => Problem::from(error),
             Error::Sealed => {
                 tracing::error!("a sealed value does not open with this server's key");
@@ -262,6 +317,11 @@ impl Problem {
         Problem::new(ErrorCode::Internal, "the server failed; its log has the reason under this x-request-id")
     }
 
+    /// Whether something is not there.
+    pub(crate) fn is_not_found(&self) -> bool {
+        self.0.code.status() == StatusCode::NOT_FOUND
+    }
+
     /// As it will be written.
     #[cfg(test)]
     pub(crate) fn to_value(&self) -> serde_json::Value {
@@ -269,7 +329,7 @@ impl Problem {
     }
 
     fn wire(&self) -> Body9457<'_> {
-        let Inner { code, detail, errors, position, .. } = &*self.0;
+        let Inner { code, detail, errors, position, members, .. } = &*self.0;
         Body9457 {
             r#type: format!("{TYPE_BASE}{}", code.as_str()),
             title: code.title(),
@@ -282,8 +342,32 @@ impl Problem {
                 .iter()
                 .map(|error| WireFieldError { pointer: &error.pointer, message: &error.message })
                 .collect(),
+            members,
         }
     }
+}
+
+/// 429, with what is left of the quota and when to try again.
+fn quota_refused(refusal: &QuotaRefusal) -> Problem {
+    let problem = Problem::new(ErrorCode::QuotaExceeded, refusal.message.clone())
+        .with(RETRY_AFTER, HeaderValue::from(refusal.retry_after_s));
+    quota_headers(&refusal.state).into_iter().fold(problem, |problem, (name, value)| problem.with(name, value))
+}
+
+/// `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers): what is allowed, and what
+/// is left of it.
+pub(crate) fn quota_headers(state: &QuotaState) -> [(HeaderName, HeaderValue); 2] {
+    let name = state.quota.as_str();
+    let window = if state.quota == Quota::EventsPerS { ";w=1" } else { "" };
+    let reset = state.reset_s.map(|seconds| format!(";t={seconds}")).unwrap_or_default();
+    let policy = format!("\"{name}\";q={}{window}", state.limit);
+    let left = format!("\"{name}\";r={}{reset}", state.left);
+    // Names and numbers are visible ASCII.
+    let value = |text: String| HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static(""));
+    [
+        (HeaderName::from_static("ratelimit-policy"), value(policy)),
+        (HeaderName::from_static("ratelimit"), value(left)),
+    ]
 }
 
 /// The empty pointer is the whole body; a text for people must name it.
@@ -297,7 +381,13 @@ fn conflict_code(code: ConflictCode) -> ErrorCode {
         ConflictCode::WebhookDisabled => ErrorCode::WebhookDisabled,
         ConflictCode::WebhookDeleted => ErrorCode::WebhookDeleted,
         ConflictCode::DeliveryTerminal => ErrorCode::DeliveryTerminal,
+        ConflictCode::EventErased => ErrorCode::EventErased,
+        ConflictCode::JobFinal => ErrorCode::JobFinal,
+        ConflictCode::CursorExpired => ErrorCode::CursorExpired,
         ConflictCode::ConcurrentChange => ErrorCode::ConcurrentChange,
+        ConflictCode::HookUnverified => ErrorCode::HookUnverified,
+        ConflictCode::PointInUse => ErrorCode::PointInUse,
+        ConflictCode::OutcomeConflict => ErrorCode::OutcomeConflict,
     }
 }
 

@@ -15,6 +15,7 @@ use http::{HeaderMap, HeaderValue};
 use serde::de::DeserializeOwned;
 
 use crate::body::{Allowance, Content, Room};
+use crate::idempotency::Ticket;
 use crate::observe::RequestIds;
 use crate::problem::{ErrorCode, Problem};
 use crate::wire::query::Params;
@@ -115,8 +116,13 @@ impl Call {
         scope: Scope,
     ) -> impl Future<Output = Result<Tenant, Problem>> + Send + use<'t> {
         let id = self.tenant_id(text, scope);
-        let api = self.api.clone();
-        async move { api.engine().tenant(&id?).await.map_err(|error| Problem::of(error, text, text)) }
+        let (api, issued_at) = (self.api.clone(), self.caller.issued_at);
+        async move {
+            let tenant = api.engine().tenant(&id?).await.map_err(|error| Problem::of(error, text, text))?;
+            // Made for an earlier tenant of this id.
+            let stale = issued_at.is_some_and(|at| at < tenant.created_at);
+            if stale { Err(Problem::missing(Kind::Tenant, text)) } else { Ok(tenant) }
+        }
     }
 
     /// Refuses a caller without `scope`.
@@ -150,6 +156,38 @@ impl Call {
     pub(crate) async fn body_up_to(self, content: Content, limit: usize) -> Result<Received, Problem> {
         let bodies = self.api.bodies();
         let (bytes, room) = crate::body::read(bodies, self.caller.key, &self.parts.headers, self.body, limit).await?;
+        if let Some(ticket) = self.parts.extensions.get::<Ticket>() {
+            ticket.present(self.api.engine(), &self.caller, &self.parts, content, &bytes).await?;
+        }
+        Ok(Received { api: self.api, parts: self.parts, content, bytes, _room: room })
+    }
+}
+
+/// A request of somebody whose key is in the body.
+pub(crate) struct Anyone {
+    api: Api,
+    parts: Parts,
+    body: Body,
+}
+
+/// Bytes of such a body: names and a key.
+const ANYONE_BYTES: usize = 16 << 10;
+
+impl FromRequest<Api> for Anyone {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, api: &Api) -> Result<Self, Problem> {
+        let (parts, body) = request.into_parts();
+        Ok(Anyone { api: api.clone(), parts, body })
+    }
+}
+
+impl Anyone {
+    /// The body, of one of the content types `accepted`, and small.
+    pub(crate) async fn body(self, accepted: &[Content]) -> Result<Received, Problem> {
+        let content = Content::of(&self.parts.headers, accepted)?;
+        let bodies = self.api.bodies();
+        let (bytes, room) = crate::body::read(bodies, None, &self.parts.headers, self.body, ANYONE_BYTES).await?;
         Ok(Received { api: self.api, parts: self.parts, content, bytes, _room: room })
     }
 }

@@ -2,6 +2,7 @@
 
 mod events;
 mod http;
+mod idempotency;
 mod reader;
 mod requests;
 mod serving;

@@ -183,7 +183,7 @@ fn ndjson_counts_events_by_index_and_malformed_ones_by_line() {
 #[test]
 fn webhooks_have_all_their_pointers() {
     let webhook = |body: &str| problem(body.as_bytes(), |reader| reader.webhook());
-    let cases: [(&str, &[&str]); 12] = [
+    let cases: [(&str, &[&str]); 16] = [
         (r#"{"events":"*"}"#, &["/events"]),
         (r#"{"events":["*",1,null]}"#, &["/events/1", "/events/2"]),
         (r#"{"headers":{"a":1,"b/c":[]}}"#, &["/headers/a", "/headers/b~1c"]),
@@ -200,7 +200,17 @@ fn webhooks_have_all_their_pointers() {
         (r#"{"timeout_ms":1000.0,"max_in_flight":"1"}"#, &["/timeout_ms", "/max_in_flight"]),
         (r#"{"enabled":"yes","secret":1}"#, &["/secret", "/enabled"]),
         (r#"{"id":"wh_1","verified":true}"#, &["/id", "/verified"]),
-        (r#"{"verification":{},"batch":null,"ordering":"none"}"#, &["/verification", "/batch", "/ordering"]),
+        (r#"{"verification":{},"batch":null,"ordering":"any"}"#, &["/verification/mode", "/ordering"]),
+        (
+            r#"{"signing":[{"scheme":1},{"header":"X"},7],"payload":{"mode":"x","include":[1],"y":0}}"#,
+            &["/signing/0/scheme", "/signing/1/scheme", "/signing/2", "/payload/y", "/payload/mode", "/payload/include/0"],
+        ),
+        (
+            r#"{"auth":{"type":"basic","token":"t","password":1},"options":[],"paths":{"a":1}}"#,
+            &["/options", "/auth/token", "/auth/username", "/auth/password", "/paths/a"],
+        ),
+        (r#"{"batch":{"max_events":"5","max_bytes":-1},"format":1}"#, &["/format", "/batch/max_events", "/batch/max_bytes"]),
+        (r#"{"rate_limit_per_s":0.5}"#, &["/rate_limit_per_s"]),
         (r#"{"retry":{"waits":[1e999]}}"#, &["/retry/waits/0"]),
     ];
     for (body, wanted) in cases {
@@ -214,8 +224,10 @@ fn webhooks_have_all_their_pointers() {
 #[test]
 fn patches_are_judged_at_every_level() {
     let patch = |body: &str| problem(body.as_bytes(), |reader| reader.webhook_patch());
-    let cases: [(&str, &[&str]); 7] = [
+    let cases: [(&str, &[&str]); 9] = [
         (r#"{"profile":"standard","secret":null}"#, &["/profile", "/secret"]),
+        (r#"{"payload":{"nope":null},"batch":{"nope":null}}"#, &["/payload/nope", "/batch/nope"]),
+        (r#"{"auth":{"nope":null},"verification":{"nope":null},"paths":[]}"#, &["/verification/nope", "/auth/nope", "/paths"]),
         (r#"{"name":null,"url":null,"events":null}"#, &["/name", "/url", "/events"]),
         (r#"{"id":null,"created_at":"x"}"#, &["/id", "/created_at"]),
         (r#"{"retry":{"nope":null}}"#, &["/retry/nope"]),
@@ -241,10 +253,10 @@ fn keys_tenants_and_event_types_have_all_their_pointers() {
     assert_eq!(pointers(&key(r#"{"name":"a","scopes":[]}"#).unwrap()), ["/scopes"]);
 
     let tenant = |body: &str| problem(body.as_bytes(), |reader| reader.tenant());
-    let body = r#"{"name":1,"environment":"dev","settings":{"allow_nets":[1],"retention":{}}}"#;
+    let body = r#"{"name":1,"environment":"dev","settings":{"allow_nets":[1],"retain":{}}}"#;
     assert_eq!(
         pointers(&tenant(body).unwrap()),
-        ["/name", "/environment", "/settings/retention", "/settings/allow_nets/0"]
+        ["/name", "/environment", "/settings/retain", "/settings/allow_nets/0"]
     );
     assert_eq!(tenant(""), None);
     assert_eq!(tenant(r#"{"name":null}"#), None);

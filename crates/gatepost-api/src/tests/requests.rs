@@ -97,6 +97,7 @@ impl Server {
             transport: Arc::new(Yes),
             policy: Arc::new(EgressPolicy::new(Vec::new())),
             admin_key: Secret::new(ADMIN),
+            public_url: "http://127.0.0.1:8080".to_owned(),
             limits: Limits::default(),
         };
         let running = Running::start(parts).await.unwrap();

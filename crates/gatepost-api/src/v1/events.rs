@@ -1,14 +1,17 @@
 //! Publishing, and what was published.
 
 use axum::response::Response;
-use gatepost_engine::Kind;
-use gatepost_engine::ops::PublishInput;
+use gatepost_core::trace::TraceContext;
+use gatepost_core::TenantId;
+use gatepost_engine::ops::{PublishInput, Published};
 use gatepost_engine::store::{EventQuery, Order, Scope};
-use http::StatusCode;
+use gatepost_engine::{Kind, PublishOnce};
+use http::{HeaderMap, StatusCode};
 
 use super::json;
 use crate::body::Content;
-use crate::problem::Problem;
+use crate::idempotency::{Ticket, answer_of_publish};
+use crate::problem::{Problem, quota_headers};
 use crate::state::{Call, Names, Received, fail, id};
 use crate::wire::cursor::{List, encode_number};
 use crate::wire::query::Params;
@@ -92,16 +95,65 @@ pub(crate) async fn publish_batch(Names(name): Names<String>, call: Call) -> Res
     answer(&received, &name, inputs, true).await
 }
 
+/// The publisher's trace: deliveries continue it.
+fn trace_of(headers: &HeaderMap) -> Option<TraceContext> {
+    TraceContext::parse(headers.get("traceparent")?.to_str().ok()?)
+}
+
 /// Publishes what was read without error.
-async fn answer(received: &Received, name: &str, inputs: Vec<PublishInput>, batch: bool) -> Result<Response, Problem> {
+async fn answer(received: &Received, name: &str, mut inputs: Vec<PublishInput>, batch: bool) -> Result<Response, Problem> {
     let tenant = id(Kind::Tenant, name)?;
-    let published = received.engine().publish(&tenant, inputs, batch).await.map_err(fail(name, name))?;
+    if let Some(trace) = trace_of(&received.parts.headers) {
+        inputs.iter_mut().for_each(|input| input.trace = Some(trace));
+    }
+    let published = publish_once(received, &tenant, inputs, batch).await?;
+    let mut response = shown(&published, batch)?;
+    if let Some(state) = received.engine().event_quota(&tenant).await {
+        response.headers_mut().extend(quota_headers(&state));
+    }
+    Ok(response)
+}
+
+/// Publishes, under the idempotency key if there is one: then the answer is recorded with the events.
+async fn publish_once(
+    received: &Received,
+    tenant: &TenantId,
+    inputs: Vec<PublishInput>,
+    batch: bool,
+) -> Result<Vec<Published>, Problem> {
+    let name = tenant.as_str();
+    let ticket = received.parts.extensions.get::<Ticket>();
+    let Some((ticket, turn)) = ticket.and_then(|ticket| Some((ticket, ticket.take_turn()?))) else {
+        return received.engine().publish(tenant, inputs, batch).await.map_err(fail(name, name));
+    };
+    let answer = answer_of_publish(move |accepted| {
+        let published: Vec<Published> = accepted.iter().map(Published::from).collect();
+        shown(&published, batch)
+    });
+    let outcome = received.engine().publish_once(tenant, inputs, batch, &turn, answer).await;
+    match outcome {
+        Ok(PublishOnce::Known(found)) => {
+            ticket.found(found)?;
+            Err(Problem::internal())
+        }
+        Ok(PublishOnce::Published(published)) => {
+            ticket.give_back(turn);
+            Ok(published)
+        }
+        Err(error) => {
+            ticket.give_back(turn);
+            Err(Problem::of(error, name, name))
+        }
+    }
+}
+
+/// What publishing answers.
+fn shown(published: &[Published], batch: bool) -> Result<Response, Problem> {
     if batch {
         return json(StatusCode::ACCEPTED, &ShowBatch { events: published.iter().map(ShowPublished::from).collect() });
     }
     // One event in, one out.
-    let one = published.first().ok_or_else(Problem::internal)?;
-    json(StatusCode::ACCEPTED, &ShowPublished::from(one))
+    json(StatusCode::ACCEPTED, &ShowPublished::from(published.first().ok_or_else(Problem::internal)?))
 }
 
 /// List events

@@ -3,8 +3,16 @@
 pub(crate) mod deliveries;
 pub(crate) mod event_types;
 pub(crate) mod events;
+pub(crate) mod hooks;
+pub(crate) mod invocations;
+pub(crate) mod jobs;
 pub(crate) mod keys;
+pub(crate) mod points;
+pub(crate) mod stream;
+pub(crate) mod setup;
+pub(crate) mod subjects;
 pub(crate) mod tenants;
+pub(crate) mod verify;
 pub(crate) mod webhooks;
 
 use axum::body::Body;

@@ -16,7 +16,7 @@ use crate::wire::cursor::{List, encode_number};
 use crate::wire::query::Params;
 use crate::wire::show::{ListPage, ShowSecret, ShowTest, ShowWebhook};
 use crate::wire::webhook::{merge_webhook, writable};
-use crate::wire::{Errors, Reader, schema};
+use crate::wire::{Errors, Reader, schema, webhook_schema};
 
 /// How often a change is merged anew because somebody else's came first.
 const MERGE_AGAIN: usize = 5;
@@ -28,7 +28,7 @@ const MERGE_AGAIN: usize = 5;
 #[utoipa::path(
     post, path = "/v1/tenants/{tenant}/webhooks", operation_id = "createWebhook", tag = "webhooks",
     params(schema::TenantPath),
-    request_body = schema::WebhookInput,
+    request_body = webhook_schema::WebhookInput,
     responses((status = 201, description = "Registered", body = ShowWebhook, headers(("location" = String))))
 )]
 pub(crate) async fn create(Names(name): Names<String>, call: Call) -> Result<Response, Problem> {
@@ -44,7 +44,7 @@ pub(crate) async fn create(Names(name): Names<String>, call: Call) -> Result<Res
     }
     let (view, secret) = received.engine().create_webhook(&tenant, input).await.map_err(fail(&name, &name))?;
     let location = format!("/v1/tenants/{name}/webhooks/{}", view.webhook.id);
-    created(&location, &ShowWebhook::new(&view, Some(secret.expose())))
+    created(&location, &ShowWebhook::new(&view, secret.as_ref().map(|secret| secret.expose())))
 }
 
 /// List webhooks
@@ -91,8 +91,8 @@ pub(crate) async fn get(Names((name, webhook)): Names<(String, String)>, call: C
     patch, path = "/v1/tenants/{tenant}/webhooks/{webhook}", operation_id = "updateWebhook", tag = "webhooks",
     params(schema::TenantPath, schema::WebhookPath),
     request_body(content(
-        (schema::WebhookPatch = "application/merge-patch+json"),
-        (schema::WebhookPatch = "application/json"),
+        (webhook_schema::WebhookPatch = "application/merge-patch+json"),
+        (webhook_schema::WebhookPatch = "application/json"),
     )),
     responses(
         (status = 200, description = "Changed", body = ShowWebhook),
@@ -204,7 +204,8 @@ pub(crate) async fn test(Names((name, webhook)): Names<(String, String)>, call: 
 
 /// Rotate a webhook's secret
 ///
-/// Both secrets sign until the overlap has passed. The answer is the only time the new one is shown.
+/// Both secrets sign until the overlap has passed, where the webhook's schemes can carry two signatures;
+/// else the old one ends at once. The answer is the only time the new one is shown.
 /// Scope `manage`.
 #[utoipa::path(
     post, path = "/v1/tenants/{tenant}/webhooks/{webhook}/rotate-secret", operation_id = "rotateSecret", tag = "webhooks",
@@ -222,6 +223,13 @@ pub(crate) async fn rotate(Names((name, webhook)): Names<(String, String)>, call
     Params::open(&call.parts.uri, &[], &mut errors);
     let received = call.body(&[Content::Json]).await?;
     let (overlap, import) = received.read(&mut errors, |reader| reader.rotation())?;
+    if !errors.is_empty()
+        && let Some(import) = &import
+        && let Err(Error::Invalid(found)) = received.engine().check_import(&tenant, id, import).await
+    {
+        // What could not be read is told together with what could and is wrong.
+        errors.extend(found);
+    }
     errors.check()?;
     let rotated = received.engine().rotate_secret(&tenant, id, overlap, import).await;
     let secret = rotated.map_err(fail(&name, &webhook))?;

@@ -2,8 +2,10 @@
 
 use gatepost_core::catalogue::EventTypeDefinition;
 use gatepost_core::event::EventType;
-use gatepost_core::tenant::Environment;
-use gatepost_engine::ops::{KeyInput, SettingsInput, TenantInput, check_net, check_schema};
+use gatepost_core::tenant::{Environment, HookSwitch};
+use gatepost_engine::ops::{
+    KeyInput, QuotasInput, RetentionInput, SettingsInput, TenantInput, check_net, check_schema,
+};
 use gatepost_engine::store::Scope;
 use serde_json::value::RawValue;
 
@@ -13,7 +15,12 @@ use super::{At, Read, Reader};
 /// Members of a tenant that can be written.
 pub(crate) const TENANT: [&str; 3] = ["name", "environment", "settings"];
 /// Members of a tenant's settings.
-pub(crate) const SETTINGS: [&str; 1] = ["allow_nets"];
+pub(crate) const SETTINGS: [&str; 6] =
+    ["require_verification", "strict_types", "retention", "hooks", "quotas", "allow_nets"];
+/// Members of a tenant's retention.
+pub(crate) const RETENTION: [&str; 2] = ["events_days", "attempts_days"];
+/// Members of a tenant's quotas.
+pub(crate) const QUOTAS: [&str; 3] = ["webhooks", "events_per_s", "pending"];
 /// Members of a key that can be written.
 pub(crate) const KEY: [&str; 4] = ["name", "scopes", "tenant", "expires_at"];
 /// Members of an event type that can be written.
@@ -21,6 +28,7 @@ pub(crate) const EVENT_TYPE: [&str; 6] = ["family", "description", "example", "s
 
 const ENVIRONMENTS: [(&str, Environment); 2] =
     [("production", Environment::Production), ("sandbox", Environment::Sandbox)];
+const HOOK_SWITCHES: [(&str, HookSwitch); 2] = [("enabled", HookSwitch::Enabled), ("bypass", HookSwitch::Bypass)];
 const SCOPES: [(&str, Scope); 5] = [
     ("admin", Scope::Admin),
     ("manage", Scope::Manage),
@@ -31,6 +39,8 @@ const SCOPES: [(&str, Scope); 5] = [
 
 /// Networks one tenant may open.
 const NETS_MAX: usize = 100;
+/// Days anything is kept at most.
+const DAYS_MAX: u32 = 3_650;
 
 impl<'a> Reader<'a, '_> {
     /// A tenant to put. An empty body is an empty object: absent members keep.
@@ -53,11 +63,47 @@ impl<'a> Reader<'a, '_> {
 
     fn settings(&mut self, raw: &'a RawValue, at: At<'_>) -> Read<Option<SettingsInput>> {
         let Some(fields) = self.open(raw.get(), at, &SETTINGS)? else { return Ok(None) };
+        let require_verification = fields
+            .optional("require_verification")
+            .and_then(|raw| self.boolean(raw, at.member("require_verification")));
+        let strict_types =
+            fields.optional("strict_types").and_then(|raw| self.boolean(raw, at.member("strict_types")));
+        let retention = match fields.optional("retention") {
+            Some(raw) => self.retention(raw, at.member("retention"))?,
+            None => RetentionInput::default(),
+        };
+        let hooks = fields.optional("hooks").and_then(|raw| self.word(raw, at.member("hooks"), &HOOK_SWITCHES));
+        let quotas = match fields.given("quotas") {
+            Some(raw) if raw.get() == "null" => QuotasInput::NONE,
+            Some(raw) => self.quotas(raw, at.member("quotas"))?,
+            None => QuotasInput::default(),
+        };
         let allow_nets = match fields.optional("allow_nets") {
             Some(raw) => self.nets(raw, at.member("allow_nets"))?,
             None => None,
         };
-        Ok(Some(SettingsInput { allow_nets, ..SettingsInput::default() }))
+        Ok(Some(SettingsInput { require_verification, strict_types, retention, hooks, quotas, allow_nets }))
+    }
+
+    fn retention(&mut self, raw: &'a RawValue, at: At<'_>) -> Read<RetentionInput> {
+        let Some(fields) = self.open(raw.get(), at, &RETENTION)? else { return Ok(RetentionInput::default()) };
+        let mut days =
+            |name: &str| fields.optional(name).and_then(|raw| self.integer(raw, at.member(name), 1..=DAYS_MAX));
+        Ok(RetentionInput { events_days: days("events_days"), attempts_days: days("attempts_days") })
+    }
+
+    /// `null` lifts a bound; an absent member keeps it.
+    fn quotas(&mut self, raw: &'a RawValue, at: At<'_>) -> Read<QuotasInput> {
+        let Some(fields) = self.open(raw.get(), at, &QUOTAS)? else { return Ok(QuotasInput::default()) };
+        let mut bound = |name: &str, least: u32| match fields.given(name)? {
+            raw if raw.get() == "null" => Some(None),
+            raw => self.integer(raw, at.member(name), least..=u32::MAX).map(Some),
+        };
+        Ok(QuotasInput {
+            webhooks: bound("webhooks", 0),
+            events_per_s: bound("events_per_s", 1),
+            pending: bound("pending", 1).map(|bound| bound.map(u64::from)),
+        })
     }
 
     fn nets(&mut self, raw: &'a RawValue, at: At<'_>) -> Read<Option<Vec<String>>> {

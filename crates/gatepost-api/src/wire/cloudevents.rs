@@ -38,6 +38,7 @@ fn input(event: IncomingEvent) -> PublishInput {
         data: Bytes::copy_from_slice(&event.data),
         attributes: Some(event.attributes),
         urgency: None,
+        trace: None,
     }
 }
 

@@ -24,6 +24,22 @@ pub(crate) enum List {
     Deliveries = 6,
     /// The catalogue, by name.
     EventTypes = 7,
+    /// A tenant's blocking hooks.
+    Hooks = 20,
+    /// A tenant's blocking points.
+    Points = 21,
+    /// A tenant's invocations.
+    Invocations = 22,
+    /// A tenant's jobs.
+    Jobs = 8,
+    /// Who was told about a person.
+    Told = 9,
+    /// A tenant's setup: webhooks.
+    SetupWebhooks = 40,
+    /// A tenant's setup: event types.
+    SetupTypes = 41,
+    /// A tenant's setup: hooks.
+    SetupHooks = 42,
 }
 
 /// FNV-1a: finds damage and cursors of another tenant. No protection against forgery is needed:

@@ -58,6 +58,7 @@ impl<'a> Reader<'a, '_> {
             data: data.map_or(Bytes::from_static(b"null"), own_bytes),
             attributes: attributes.map(own_bytes),
             urgency,
+            trace: None,
         }))
     }
 

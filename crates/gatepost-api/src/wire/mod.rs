@@ -8,12 +8,16 @@ pub(crate) mod admin;
 pub(crate) mod cloudevents;
 pub(crate) mod cursor;
 pub(crate) mod event;
+pub(crate) mod hook_schema;
+pub(crate) mod jobs;
 pub(crate) mod object;
 pub(crate) mod query;
 pub(crate) mod schema;
 pub(crate) mod show;
 pub(crate) mod value;
 pub(crate) mod webhook;
+pub(crate) mod webhook_members;
+pub(crate) mod webhook_schema;
 
 use std::fmt;
 

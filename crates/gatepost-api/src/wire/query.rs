@@ -54,7 +54,8 @@ impl Params {
         errors.check()
     }
 
-    fn get(&self, name: &str) -> Option<&str> {
+    /// A parameter as given.
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 

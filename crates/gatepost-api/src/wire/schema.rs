@@ -2,8 +2,6 @@
 //! a test compares their member lists with these.
 #![expect(dead_code, reason = "these types describe JSON to the OpenAPI document and are never built")]
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 use utoipa::openapi::schema::{Array, Object, OneOf, Schema, SchemaType, Type};
 use utoipa::{IntoParams, ToSchema};
@@ -277,76 +275,6 @@ pub(crate) struct RetryAfter {
     cap_s: Option<u32>,
 }
 
-/// A webhook to register.
-#[derive(Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct WebhookInput {
-    #[schema(min_length = 1, max_length = 200)]
-    name: String,
-    #[schema(max_length = 2000)]
-    description: Option<String>,
-    /// https, or http where the server allows the address.
-    #[schema(
-        min_length = 1,
-        max_length = 2048,
-        pattern = r"^https?://.+$",
-        examples("https://hooks.example.com/gatepost")
-    )]
-    url: String,
-    /// Patterns: `*` or `all`, `family.*` or `family.all`, or an exact type.
-    #[schema(min_items = 1, max_items = 500, examples(json!(["user.*", "session.revoked"])))]
-    events: Vec<String>,
-    /// CEL over `type`, `subject`, `data`, `attributes`.
-    #[schema(max_length = 4096, examples("data.role == \"admin\""))]
-    filter: Option<String>,
-    /// Fixed at creation; default `standard`.
-    profile: Option<Profile>,
-    /// Sent with every request. Answered as `***`.
-    headers: Option<BTreeMap<String, String>>,
-    retry: Option<Retry>,
-    #[schema(minimum = 100, maximum = 60000)]
-    timeout_ms: Option<u32>,
-    /// Requests at once; default 32.
-    #[schema(minimum = 1, maximum = 1000)]
-    max_in_flight: Option<u32>,
-    /// A secret to import, `whsec_…` of 24 to 64 bytes; default: a new one. Fixed at creation.
-    secret: Option<String>,
-    /// Default true.
-    enabled: Option<bool>,
-}
-
-/// A preset of format, signing and retry.
-#[derive(Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Profile {
-    Standard,
-    CloudEvents,
-}
-
-/// Changes to a webhook: a merge patch.
-#[derive(Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct WebhookPatch {
-    #[schema(min_length = 1, max_length = 200, required = false, nullable = false)]
-    name: Option<String>,
-    #[schema(max_length = 2000)]
-    description: Option<String>,
-    #[schema(max_length = 2048, required = false, nullable = false)]
-    url: Option<String>,
-    #[schema(min_items = 1, max_items = 500, required = false, nullable = false)]
-    events: Option<Vec<String>>,
-    #[schema(max_length = 4096)]
-    filter: Option<String>,
-    /// By member: null removes a header, `***` keeps its value.
-    headers: Option<BTreeMap<String, Option<String>>>,
-    retry: Option<Retry>,
-    #[schema(minimum = 100, maximum = 60000)]
-    timeout_ms: Option<u32>,
-    #[schema(minimum = 1, maximum = 1000)]
-    max_in_flight: Option<u32>,
-    enabled: Option<bool>,
-}
-
 /// What to test a webhook with.
 #[derive(Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -386,14 +314,84 @@ pub(crate) struct TenantInput {
 #[derive(Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct TenantSettingsInput {
+    /// No webhook is matched before its endpoint is verified.
+    #[schema(required = false, nullable = false)]
+    require_verification: Option<bool>,
+    /// Only declared event types may be published.
+    #[schema(required = false, nullable = false)]
+    strict_types: Option<bool>,
+    #[schema(required = false, nullable = false)]
+    retention: Option<RetentionInput>,
+    /// The switch for blocking hooks.
+    #[schema(required = false, nullable = false)]
+    hooks: Option<HookSwitch>,
+    /// Null lifts every bound.
+    quotas: Option<QuotasInput>,
     /// CIDRs opened to this tenant alone.
     #[schema(max_items = 100, examples(json!(["10.20.0.0/16"])))]
     allow_nets: Option<Vec<String>>,
 }
 
-/// A tenant's settings.
+/// How long things are kept; absent members keep.
 #[derive(Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RetentionInput {
+    /// Days events (and with them their deliveries) are kept; default 30.
+    #[schema(minimum = 1, maximum = 3650, required = false, nullable = false)]
+    events_days: Option<u32>,
+    /// Days the attempts and bodies of finished deliveries are kept; default 30.
+    #[schema(minimum = 1, maximum = 3650, required = false, nullable = false)]
+    attempts_days: Option<u32>,
+}
+
+/// How much a tenant may have; absent members keep, null lifts the bound.
+#[derive(Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct QuotasInput {
+    /// Webhooks.
+    #[schema(minimum = 0)]
+    webhooks: Option<u32>,
+    /// Events accepted per second.
+    #[schema(minimum = 1)]
+    events_per_s: Option<u32>,
+    /// Deliveries waiting.
+    #[schema(minimum = 1, maximum = 4294967295_u64)]
+    pending: Option<u64>,
+}
+
+/// The switch for a tenant's blocking hooks. `bypass`: every invocation allows.
+#[derive(Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum HookSwitch {
+    Enabled,
+    Bypass,
+}
+
+/// How long things are kept, in days.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Retention {
+    pub(crate) events_days: u32,
+    pub(crate) attempts_days: u32,
+}
+
+/// How much a tenant may have; null: no bound but the machine's.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Quotas {
+    pub(crate) webhooks: Option<u32>,
+    pub(crate) events_per_s: Option<u32>,
+    pub(crate) pending: Option<u64>,
+}
+
+/// A tenant's settings.
+#[derive(Serialize, ToSchema)]
 pub(crate) struct TenantSettings {
+    /// No webhook is matched before its endpoint is verified.
+    require_verification: bool,
+    /// Only declared event types may be published.
+    strict_types: bool,
+    retention: Retention,
+    hooks: HookSwitch,
+    quotas: Quotas,
     /// CIDRs opened to this tenant alone.
     allow_nets: Vec<String>,
 }
@@ -471,6 +469,30 @@ pub(crate) struct EventParams {
     before: Option<String>,
 }
 
+/// Whose event types.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct CatalogueParams {
+    /// As this tenant has them. Default: the tenant the key is bound to, if it is.
+    #[param(required = false, nullable = false, pattern = "^[a-z0-9][a-z0-9._-]{0,63}$")]
+    tenant: Option<String>,
+}
+
+/// What to follow.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct StreamParams {
+    /// Some of `event`, `delivery`, `attempt`, separated by commas; default: all.
+    #[param(required = false, nullable = false)]
+    types: Option<String>,
+    /// The deliveries and attempts of this webhook alone.
+    #[param(required = false, nullable = false)]
+    webhook_id: Option<String>,
+    /// Go on after this id; the header `Last-Event-ID` stands over it.
+    #[param(required = false, nullable = false)]
+    last_event_id: Option<String>,
+}
+
 /// Which deliveries.
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -519,8 +541,102 @@ path_params! {
     EventPath { event: "^[A-Za-z0-9_:@~+=/-]{1,128}$" }
     /// The delivery's id.
     DeliveryPath { delivery: "^dlv_[0-9a-z]{26}$" }
+    /// The hook's id.
+    HookPath { hook: "^hook_[0-9a-z]{26}$" }
+    /// The point's name.
+    PointPath { point: "^[A-Za-z][A-Za-z0-9_-]{0,63}$" }
+    /// The operation's name: `createUser`, `updateUser` or `provision`.
+    OperationPath { operation: "^[A-Za-z]+$" }
+    /// The invocation's id.
+    InvocationPath { invocation: "^inv_[0-9a-z]{26}$" }
     /// The key's id.
     KeyPath { key: "^key_[0-9a-z]{26}$" }
     /// The event type's name.
     EventTypePath { name: r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$" }
+}
+
+/// What to replay.
+#[derive(Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ReplayInput {
+    /// Events accepted at or after this.
+    #[schema(format = DateTime)]
+    since: String,
+    /// Events accepted before this; default: now.
+    #[schema(format = DateTime)]
+    until: Option<String>,
+    scope: ReplayScope,
+}
+
+/// What of a window is replayed.
+#[derive(Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum ReplayScope {
+    Failed,
+    Missed,
+    All,
+}
+
+/// What a job does.
+#[derive(Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum JobKind {
+    Replay,
+    Erase,
+}
+
+/// Where a job stands.
+#[derive(Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum JobState {
+    Queued,
+    Running,
+    Done,
+    Failed,
+}
+
+/// A job in the path.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
+pub(crate) struct JobPath {
+    /// The job's id.
+    job: String,
+}
+
+/// A person in the path.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
+pub(crate) struct SubjectPath {
+    /// The subject's id, percent-encoded.
+    #[param(min_length = 1, max_length = 256)]
+    subject: String,
+}
+
+/// Which type of subject.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct SubjectTypeParams {
+    /// Only events that name it as a subject of this type.
+    #[param(required = false, nullable = false)]
+    subject_type: Option<String>,
+}
+
+/// Which rows of proof, and how.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct ToldParams {
+    /// Only events that name it as a subject of this type.
+    #[param(required = false, nullable = false)]
+    subject_type: Option<String>,
+    /// `csv`: all rows as a file.
+    #[param(inline, required = false, nullable = false)]
+    format: Option<ToldFormat>,
+}
+
+/// How proof is answered.
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum ToldFormat {
+    Json,
+    Csv,
 }

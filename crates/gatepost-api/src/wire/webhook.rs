@@ -1,28 +1,40 @@
 //! Webhooks to create, change, test and rotate. Kinds and shapes are judged here, meanings (URL
 //! rules, patterns, filters, bounds) by the engine.
 
+use gatepost_core::auth::EndpointAuth;
 use gatepost_core::event::EventType;
 use gatepost_core::retry::{GoneRule, RetryAfterOverride, RetryClass, RetryOverride};
 use gatepost_core::secret::{MASK, Secret};
-use gatepost_core::webhook::{Webhook, bounds};
-use gatepost_engine::ops::{TestInput, WebhookInput, check_secret};
+use gatepost_core::webhook::{Webhook, WebhookConfig, bounds};
+use gatepost_engine::ops::{TestInput, WebhookInput};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::value::{kind_of, own_bytes, too_deep};
+use super::webhook_members::replace_auth;
 use super::{At, Read, Reader};
 
 /// Members of a webhook that can be written.
-pub(crate) const WEBHOOK: [&str; 12] = [
+pub(crate) const WEBHOOK: [&str; 22] = [
     "name",
     "description",
     "url",
     "events",
     "filter",
     "profile",
+    "format",
+    "signing",
+    "payload",
+    "options",
     "headers",
+    "auth",
     "retry",
     "timeout_ms",
+    "batch",
+    "verification",
+    "paths",
+    "ordering",
+    "rate_limit_per_s",
     "max_in_flight",
     "secret",
     "enabled",
@@ -43,7 +55,7 @@ const FIXED: [(&str, &str); 2] = [
 ];
 
 /// Items read of any list of a webhook; the engine's own bounds are lower.
-const LIST_MAX: usize = 1_000;
+pub(super) const LIST_MAX: usize = 1_000;
 
 const GONE: [(&str, GoneRule); 3] =
     [("cancel", GoneRule::Cancel), ("disable", GoneRule::Disable), ("final", GoneRule::Final)];
@@ -57,6 +69,15 @@ impl<'a> Reader<'a, '_> {
         let text = |reader: &mut Self, name| {
             fields.optional(name).and_then(|raw| reader.string(raw, at.member(name))).map(String::from)
         };
+        // Reads a member with the reader of its kind.
+        macro_rules! member {
+            ($name:literal, $read:ident $(, $more:expr)*) => {
+                match fields.optional($name) {
+                    Some(raw) => self.$read(raw, at.member($name) $(, $more)*)?,
+                    None => Default::default(),
+                }
+            };
+        }
         Ok(WebhookInput {
             name: text(self, "name"),
             description: text(self, "description"),
@@ -69,17 +90,24 @@ impl<'a> Reader<'a, '_> {
             },
             filter: text(self, "filter"),
             profile: text(self, "profile"),
-            headers: match fields.optional("headers") {
-                Some(raw) => self.headers(raw, at.member("headers"), false)?,
-                None => Vec::new(),
-            },
-            retry: match fields.optional("retry") {
-                Some(raw) => self.retry(raw, at.member("retry"))?,
-                None => None,
-            },
+            format: text(self, "format"),
+            signing: member!("signing", signing),
+            payload: member!("payload", payload),
+            options: member!("options", options),
+            headers: member!("headers", headers, false),
+            auth: member!("auth", auth),
+            retry: member!("retry", retry),
             timeout_ms: fields
                 .optional("timeout_ms")
                 .and_then(|raw| self.integer(raw, at.member("timeout_ms"), bounds::TIMEOUT_MS)),
+            batch: member!("batch", batching),
+            verification: member!("verification", verification),
+            paths: member!("paths", paths, false),
+            ordering: fields.optional("ordering").and_then(|raw| self.ordering(raw, at.member("ordering"))),
+            rate_limit_per_s: fields
+                .optional("rate_limit_per_s")
+                .and_then(|raw| self.integer(raw, at.member("rate_limit_per_s"), bounds::RATE_LIMIT_PER_S)),
+            foreign: None,
             max_in_flight: fields
                 .optional("max_in_flight")
                 .and_then(|raw| self.integer(raw, at.member("max_in_flight"), bounds::MAX_IN_FLIGHT)),
@@ -109,6 +137,7 @@ impl<'a> Reader<'a, '_> {
         if let Some(raw) = fields.optional("retry") {
             self.retry(raw, at.member("retry"))?;
         }
+        self.nested_patch(&fields, at)?;
         // What is left to judge (kinds of texts, numbers, lists) is judged in the merged whole.
         if too_deep(self.document()) {
             self.errors.push(at, "is nested too deep");
@@ -125,7 +154,7 @@ impl<'a> Reader<'a, '_> {
     }
 
     /// A list of at most [`LIST_MAX`] items; `None` if any is wrong.
-    fn list<T>(
+    pub(super) fn list<T>(
         &mut self,
         raw: &'a RawValue,
         at: At<'_>,
@@ -225,11 +254,7 @@ impl<'a> Reader<'a, '_> {
             .optional("overlap_seconds")
             .and_then(|raw| self.integer(raw, at.member("overlap_seconds"), 0..=bounds::OVERLAP_SECONDS_MAX));
         let secret = fields.optional("secret").and_then(|raw| self.string(raw, at.member("secret")));
-        let secret = secret.map(|text| Secret::new(text.into_owned()));
-        if let Some(Err(message)) = secret.as_ref().map(check_secret) {
-            self.errors.push(at.member("secret"), message);
-        }
-        Ok((overlap, secret))
+        Ok((overlap, secret.map(|text| Secret::new(text.into_owned()))))
     }
 
     /// Nothing but an empty body or an empty object.
@@ -249,7 +274,11 @@ impl<'a> Reader<'a, '_> {
 
 /// What can be changed of a webhook, as it would be written now: what a patch is merged into.
 pub(crate) fn writable(webhook: &Webhook) -> Value {
-    let config = &webhook.config;
+    writable_config(&webhook.config)
+}
+
+/// As [`writable`], by what is registered alone.
+pub(crate) fn writable_config(config: &WebhookConfig) -> Value {
     let mut object = Map::new();
     let mut set = |name: &str, value: Value| {
         // As in a patch, null is absence.
@@ -268,8 +297,29 @@ pub(crate) fn writable(webhook: &Webhook) -> Value {
     set("retry", serde_json::to_value(&config.retry).unwrap_or_default());
     set("timeout_ms", config.timeout_ms.into());
     set("max_in_flight", config.max_in_flight.into());
+    set("format", config.format.clone().into());
+    set("options", Value::Object(config.options.clone()));
+    set("rate_limit_per_s", config.rate_limit_per_s.into());
+    set("ordering", config.ordering.as_str().into());
+    // Texts, numbers and lists of them: cannot fail.
+    set("signing", serde_json::to_value(&config.signing).unwrap_or_default());
+    set("payload", serde_json::to_value(&config.payload).unwrap_or_default());
+    set("batch", serde_json::to_value(config.batch).unwrap_or_default());
+    set("verification", serde_json::to_value(&config.verification).unwrap_or_default());
+    set("paths", serde_json::to_value(&config.paths).unwrap_or_default());
+    set("auth", config.auth.as_ref().map(masked_auth).unwrap_or_default());
     set("enabled", config.enabled.into());
     Value::Object(object)
+}
+
+/// An auth as it is answered, and as a patch is merged into it.
+pub(crate) fn masked_auth(auth: &EndpointAuth) -> Value {
+    // Texts: cannot fail.
+    let mut value = serde_json::to_value(auth).unwrap_or_default();
+    if let Some(members) = value.as_object_mut() {
+        members.insert(auth.secret_member().to_owned(), MASK.into());
+    }
+    value
 }
 
 /// Merges a patch into a [`writable`] webhook. Header names are the same in any case, so a header the
@@ -287,6 +337,7 @@ pub(crate) fn merge_webhook(target: &mut Value, patch: &Value) {
             }
         }
     }
+    replace_auth(target, patch);
     merge(target, patch);
 }
 

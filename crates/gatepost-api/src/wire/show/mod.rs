@@ -1,22 +1,30 @@
 //! What is answered. Field order is the order on the wire.
 
 mod attempt;
+mod hooks;
+mod jobs;
+mod verify;
+mod webhook;
+mod catalogue;
 
 use gatepost_core::event::{Event, EventType, Subject};
 use gatepost_core::matching::MatchReason;
-use gatepost_core::retry::RetryOverride;
-use gatepost_core::secret::MASK;
-use gatepost_core::tenant::Tenant;
-use gatepost_core::{DeliveryId, EventId, KeyId, TenantId, Timestamp, WebhookId};
-use gatepost_engine::ops::{DeliveryView, EventDetail, Published, WebhookView};
+use gatepost_core::tenant::{Tenant, TenantSettings};
+use gatepost_core::{DeliveryId, EventId, JobId, KeyId, TenantId, Timestamp, WebhookId};
+use gatepost_engine::ops::{DeliveryView, EventDetail, Published};
 use gatepost_engine::store::{DeliveryRow, KeyRow};
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use super::schema;
 use crate::problem::Problem;
+pub(crate) use verify::{ShowHealth, ShowVerified};
+pub(crate) use jobs::{ShowJob, ShowJobId, ShowTold, csv_header, csv_row};
+pub(crate) use hooks::{ShowHook, ShowInvocation, show_outcome_taken, show_point, show_try};
 pub(crate) use attempt::{ShowAttempt, ShowLastTest, ShowRequest, ShowTest};
+pub(crate) use webhook::ShowWebhook;
+pub(crate) use catalogue::{ShowAttemptMade, ShowEventType};
 
 /// Bytes of one delivery's request bodies shown in all: every attempt sent the same bytes (P3), so
 /// leaving out the later ones hides nothing.
@@ -50,7 +58,33 @@ pub(crate) struct ShowTenant<'a> {
 
 #[derive(Serialize)]
 struct ShowSettings<'a> {
+    require_verification: bool,
+    strict_types: bool,
+    retention: schema::Retention,
+    hooks: &'static str,
+    quotas: schema::Quotas,
     allow_nets: &'a [String],
+}
+
+impl<'a> From<&'a TenantSettings> for ShowSettings<'a> {
+    fn from(settings: &'a TenantSettings) -> Self {
+        let TenantSettings { require_verification, strict_types, retention, hooks, quotas, allow_nets } = settings;
+        ShowSettings {
+            require_verification: *require_verification,
+            strict_types: *strict_types,
+            retention: schema::Retention {
+                events_days: retention.events_days,
+                attempts_days: retention.attempts_days,
+            },
+            hooks: hooks.as_str(),
+            quotas: schema::Quotas {
+                webhooks: quotas.webhooks,
+                events_per_s: quotas.events_per_s,
+                pending: quotas.pending,
+            },
+            allow_nets,
+        }
+    }
 }
 
 impl<'a> From<&'a Tenant> for ShowTenant<'a> {
@@ -59,7 +93,7 @@ impl<'a> From<&'a Tenant> for ShowTenant<'a> {
             id: &tenant.id,
             name: tenant.name.as_deref(),
             environment: tenant.environment.as_str(),
-            settings: ShowSettings { allow_nets: &tenant.settings.allow_nets },
+            settings: ShowSettings::from(&tenant.settings),
             created_at: tenant.created_at,
             updated_at: tenant.updated_at,
         }
@@ -99,81 +133,6 @@ impl<'a> ShowKey<'a> {
             expires_at: row.expires_at,
             created_at: row.created_at,
         }
-    }
-}
-
-/// A webhook.
-#[derive(Serialize, ToSchema)]
-#[schema(as = Webhook)]
-pub(crate) struct ShowWebhook<'a> {
-    #[schema(value_type = String)]
-    id: WebhookId,
-    name: &'a str,
-    description: Option<&'a str>,
-    url: &'a str,
-    events: &'a [String],
-    filter: Option<&'a str>,
-    profile: &'a str,
-    /// Every value is `***`.
-    #[schema(value_type = std::collections::BTreeMap<String, String>)]
-    headers: Masked<'a>,
-    /// What differs from the profile's policy; null: nothing.
-    #[schema(value_type = Option<schema::Retry>)]
-    retry: Option<&'a RetryOverride>,
-    /// Null: the profile's.
-    timeout_ms: Option<u32>,
-    /// Null: 32.
-    max_in_flight: Option<u32>,
-    enabled: bool,
-    /// True when no verification is outstanding.
-    verified: bool,
-    /// Things worth a second look, such as subscriptions to types nobody declared.
-    warnings: &'a [String],
-    last_test: Option<ShowLastTest<'a>>,
-    #[schema(value_type = String, format = DateTime)]
-    created_at: Timestamp,
-    #[schema(value_type = String, format = DateTime)]
-    updated_at: Timestamp,
-    /// The signing secret: only in the answer of its creation.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    secret: Option<&'a str>,
-}
-
-impl<'a> ShowWebhook<'a> {
-    /// With the secret, if this is the one time it is shown.
-    pub(crate) fn new(view: &'a WebhookView, secret: Option<&'a str>) -> Self {
-        let webhook = &*view.webhook;
-        let config = &webhook.config;
-        ShowWebhook {
-            id: webhook.id,
-            name: &config.name,
-            description: config.description.as_deref(),
-            url: &config.url,
-            events: &config.events,
-            filter: config.filter.as_deref(),
-            profile: &config.profile,
-            headers: Masked(&config.header_names),
-            retry: config.retry.as_ref(),
-            timeout_ms: config.timeout_ms,
-            max_in_flight: config.max_in_flight,
-            enabled: config.enabled,
-            // Verification comes with a later version: nothing can be required yet.
-            verified: true,
-            warnings: &view.warnings,
-            last_test: webhook.last_test.as_ref().map(ShowLastTest::from),
-            created_at: webhook.created_at,
-            updated_at: webhook.updated_at,
-            secret,
-        }
-    }
-}
-
-/// Header names with masked values.
-struct Masked<'a>(&'a [String]);
-
-impl Serialize for Masked<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.0.iter().map(|name| (name, MASK)))
     }
 }
 
@@ -382,6 +341,14 @@ pub(crate) struct ShowDeliveryDetail<'a> {
     #[serde(flatten)]
     #[schema(inline)]
     row: ShowDelivery<'a>,
+    /// Of a replay: the delivery it repeats, if there was one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String, required = false)]
+    replay_of: Option<DeliveryId>,
+    /// Of a replay: the job that made it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String, required = false)]
+    replay_job_id: Option<JobId>,
     /// Oldest first.
     attempt_list: Vec<ShowAttempt<'a>>,
 }
@@ -397,6 +364,8 @@ impl<'a> From<&'a DeliveryView> for ShowDeliveryDetail<'a> {
         let attempts = view.detail.attempts.iter().zip(&view.requests).enumerate();
         ShowDeliveryDetail {
             row: ShowDelivery::from(&view.detail.row),
+            replay_of: view.replay_of.and_then(|replay| replay.delivery),
+            replay_job_id: view.replay_of.and_then(|replay| replay.job),
             attempt_list: attempts
                 .map(|(index, (attempt, request))| {
                     let request = ShowRequest::new(request, body.filter(|_| index < shown));
@@ -405,31 +374,6 @@ impl<'a> From<&'a DeliveryView> for ShowDeliveryDetail<'a> {
                 .collect(),
         }
     }
-}
-
-/// An event type of the catalogue.
-#[derive(Serialize, ToSchema)]
-#[schema(as = EventType)]
-pub(crate) struct ShowEventType<'a> {
-    #[schema(value_type = String)]
-    pub(crate) name: &'a EventType,
-    pub(crate) family: &'a str,
-    pub(crate) description: &'a str,
-    #[schema(value_type = Value)]
-    pub(crate) example: Option<&'a RawValue>,
-    #[schema(value_type = Value)]
-    pub(crate) schema: Option<&'a RawValue>,
-    #[schema(value_type = schema::Urgency)]
-    pub(crate) urgency: &'static str,
-    pub(crate) deprecated: bool,
-    /// False: nobody declared it, it was only seen in a publish.
-    pub(crate) declared: bool,
-    /// Whether it came with the server.
-    pub(crate) builtin: bool,
-    #[schema(value_type = Option<String>, format = DateTime)]
-    pub(crate) created_at: Option<Timestamp>,
-    #[schema(value_type = Option<String>, format = DateTime)]
-    pub(crate) updated_at: Option<Timestamp>,
 }
 
 /// A new secret.

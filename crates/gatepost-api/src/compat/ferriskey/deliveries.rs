@@ -1,0 +1,264 @@
+//! What was sent to a webhook, in FerrisKey's words.
+
+use axum::response::Response;
+use gatepost_core::delivery::{AttemptRecord, DeliveryState, Outcome, Reason};
+use gatepost_core::profiles::ferriskey::{NAME, delivery_uuid, parse_delivery_uuid, resource_id};
+use gatepost_core::tenant::Tenant;
+use gatepost_core::{DeliveryId, Timestamp};
+use gatepost_engine::ops::{DeliveryView, WebhookView};
+use gatepost_engine::store::{DeliveryQuery, DeliveryRow, PageRequest, Scope};
+use gatepost_engine::{Engine, Kind};
+use http::{StatusCode, Uri};
+use serde_json::{Value, json};
+
+use super::super::{find, native_id};
+use super::realm;
+use crate::body::Content;
+use crate::problem::{ErrorCode, Problem};
+use crate::state::{Call, Names};
+use crate::v1::json as answer;
+
+/// Rows of a page when nothing is said, and at most.
+const PER_PAGE: usize = 20;
+const PER_PAGE_MAX: usize = 100;
+/// Rows looked at for one list, the newest ones: beyond, `total` counts no further.
+const SCANNED_MAX: usize = 10_000;
+
+/// What a list asks for. Unknown parameters are refused, as there.
+struct Asked {
+    event: Option<String>,
+    status: Option<String>,
+    resource_id: Option<String>,
+    from: Option<Timestamp>,
+    to: Option<Timestamp>,
+    order_by: Order,
+    ascending: bool,
+    page: usize,
+    per_page: usize,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Order {
+    Status,
+    AttemptCount,
+    CreatedAt,
+    UpdatedAt,
+}
+
+impl Asked {
+    fn read(uri: &Uri) -> Result<Asked, Problem> {
+        let mut asked = Asked {
+            event: None,
+            status: None,
+            resource_id: None,
+            from: None,
+            to: None,
+            order_by: Order::CreatedAt,
+            ascending: false,
+            page: 1,
+            per_page: PER_PAGE,
+        };
+        for (name, value) in form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {
+            let bad = || bad_query(&name, "cannot be read");
+            let number = || value.parse().ok().filter(|number| *number >= 1).ok_or_else(bad);
+            match &*name {
+                "event" => asked.event = Some(value.into_owned()),
+                "status" if STATUSES.contains(&&*value) => asked.status = Some(value.into_owned()),
+                "resource_id" => asked.resource_id = Some(value.to_lowercase()),
+                "created_from" => asked.from = Some(value.parse().map_err(|_| bad())?),
+                "created_to" => asked.to = Some(value.parse().map_err(|_| bad())?),
+                "order_by" => {
+                    asked.order_by = match &*value {
+                        "status" => Order::Status,
+                        "attempt_count" => Order::AttemptCount,
+                        "created_at" => Order::CreatedAt,
+                        "updated_at" | "last_attempt_at" => Order::UpdatedAt,
+                        _ => return Err(bad()),
+                    }
+                }
+                "order" => match &*value {
+                    "asc" => asked.ascending = true,
+                    "desc" => asked.ascending = false,
+                    _ => return Err(bad()),
+                },
+                "page" => asked.page = number()?,
+                "per_page" | "limit" => asked.per_page = number()?.min(PER_PAGE_MAX),
+                "status" => return Err(bad()),
+                _ => return Err(bad_query(&name, "is unknown")),
+            }
+        }
+        Ok(asked)
+    }
+
+    fn wants(&self, tenant: &Tenant, row: &DeliveryRow) -> bool {
+        let resource = || resource_of(tenant, row);
+        self.event.as_ref().is_none_or(|event| row.event_type.as_str() == event)
+            && self.status.as_ref().is_none_or(|status| status_of(row) == status)
+            && self.resource_id.as_ref().is_none_or(|id| resource() == *id)
+    }
+
+    fn sort(&self, rows: &mut [DeliveryRow]) {
+        // Rows come newest first, and sorting keeps the order of equals.
+        match self.order_by {
+            Order::Status => rows.sort_by(|a, b| status_of(a).cmp(status_of(b))),
+            Order::AttemptCount => rows.sort_by_key(|row| row.attempts),
+            Order::CreatedAt => rows.sort_by_key(|row| (row.created_at, row.seq)),
+            Order::UpdatedAt => rows.sort_by_key(|row| (row.updated_at, row.seq)),
+        }
+        if !self.ascending {
+            rows.reverse();
+        }
+    }
+}
+
+fn bad_query(name: &str, why: &str) -> Problem {
+    let shown: String = name.chars().take(64).collect();
+    Problem::new(ErrorCode::MalformedJson, format!("the query parameter {shown} {why}"))
+}
+
+pub(super) async fn list(Names((name, id)): Names<(String, String)>, call: Call) -> Result<Response, Problem> {
+    let tenant = realm(&call, &name, Scope::Read).await?;
+    let asked = Asked::read(&call.parts.uri)?;
+    let engine = call.engine().clone();
+    drop(call);
+    let view = find(&engine, &tenant, NAME, &id).await?;
+    let mut rows = rows(&engine, &tenant, &view, &asked).await?;
+    asked.sort(&mut rows);
+    let total = rows.len();
+    let from = (asked.page - 1).saturating_mul(asked.per_page);
+    let mut data = Vec::new();
+    for row in rows.into_iter().skip(from).take(asked.per_page) {
+        let detail = engine.delivery(&tenant, row.id()).await;
+        let detail = detail.map_err(|error| Problem::of(error, &name, &id))?;
+        data.push(shown(&tenant, &view, &detail));
+    }
+    let page = json!({"data": data, "total": total, "page": asked.page, "per_page": asked.per_page});
+    answer(StatusCode::OK, &page)
+}
+
+async fn rows(
+    engine: &Engine,
+    tenant: &Tenant,
+    view: &WebhookView,
+    asked: &Asked,
+) -> Result<Vec<DeliveryRow>, Problem> {
+    let mut rows = Vec::new();
+    let (mut after, mut scanned) = (None, 0);
+    loop {
+        let query = DeliveryQuery {
+            tenant: tenant.key,
+            webhook: Some(view.webhook.id),
+            event: None,
+            subject: None,
+            subject_type: None,
+            state: None,
+            since: asked.from,
+            until: asked.to,
+            page: PageRequest { limit: 250, after },
+        };
+        let page = engine.deliveries(query).await.map_err(|error| Problem::of(error, tenant.id.as_str(), ""))?;
+        // A page may be empty and have a successor.
+        scanned += page.rows.len().max(1);
+        rows.extend(page.rows.into_iter().filter(|row| asked.wants(tenant, row)));
+        match page.next {
+            Some(next) if scanned < SCANNED_MAX => after = Some(next),
+            _ => return Ok(rows),
+        }
+    }
+}
+
+pub(super) async fn show(
+    Names((name, id, delivery)): Names<(String, String, String)>,
+    call: Call,
+) -> Result<Response, Problem> {
+    let tenant = realm(&call, &name, Scope::Read).await?;
+    let engine = call.engine().clone();
+    drop(call);
+    let view = find(&engine, &tenant, NAME, &id).await?;
+    let detail = its(&engine, &tenant, &view, &delivery).await?;
+    let mut shown = shown(&tenant, &view, &detail);
+    let body = detail.body.as_deref().and_then(|body| serde_json::from_slice::<Value>(body).ok());
+    shown["payload"] = body.unwrap_or_default();
+    answer(StatusCode::OK, &shown)
+}
+
+pub(super) async fn retry(
+    Names((name, id, delivery)): Names<(String, String, String)>,
+    call: Call,
+) -> Result<Response, Problem> {
+    let tenant = realm(&call, &name, Scope::Manage).await?;
+    let received = call.body(&[Content::Json]).await?;
+    let engine = received.engine();
+    let view = find(engine, &tenant, NAME, &id).await?;
+    let detail = its(engine, &tenant, &view, &delivery).await?;
+    if !detail.detail.row.state.is_terminal() {
+        return Err(Problem::new(ErrorCode::DeliveryPending, "the delivery is still being made"));
+    }
+    let row = engine.retry_delivery(&tenant, detail.detail.row.id()).await;
+    let row = row.map_err(|error| Problem::of(error, &name, &delivery))?;
+    answer(StatusCode::ACCEPTED, &json!({"delivery_id": delivery_uuid(row.id()).to_string(), "requeued": true}))
+}
+
+/// A delivery of this webhook; another's is none.
+async fn its(engine: &Engine, tenant: &Tenant, view: &WebhookView, text: &str) -> Result<DeliveryView, Problem> {
+    let missing = || Problem::missing(Kind::Delivery, text);
+    let id: DeliveryId = parse_delivery_uuid(text).ok_or_else(missing)?;
+    let detail = engine.delivery(tenant, id).await;
+    let detail = detail.map_err(|error| Problem::of(error, tenant.id.as_str(), text))?;
+    if detail.detail.row.webhook_id == view.webhook.id { Ok(detail) } else { Err(missing()) }
+}
+
+const STATUSES: [&str; 4] = ["pending", "delivering", "succeeded", "failed"];
+
+fn status_of(row: &DeliveryRow) -> &'static str {
+    match row.state {
+        DeliveryState::Pending | DeliveryState::Held => "pending",
+        DeliveryState::Delivered => "succeeded",
+        DeliveryState::Failed | DeliveryState::Cancelled => "failed",
+    }
+}
+
+fn resource_of(tenant: &Tenant, row: &DeliveryRow) -> String {
+    resource_id(&tenant.id, row.subject.as_ref().map(|subject| subject.id.as_str())).to_string()
+}
+
+fn shown(tenant: &Tenant, view: &WebhookView, detail: &DeliveryView) -> Value {
+    let row = &detail.detail.row;
+    let last = detail.detail.attempts.last();
+    let failed = last.filter(|attempt| attempt.outcome != Outcome::Ok);
+    json!({
+        "id": delivery_uuid(row.id()).to_string(),
+        "webhook_id": native_id(view),
+        "event": row.event_type.as_str(),
+        "resource_id": resource_of(tenant, row),
+        "status": status_of(row),
+        "attempt_count": row.attempts,
+        "next_attempt_at": row.next_attempt_at,
+        "last_attempt_at": last.map(|attempt| attempt.started_at),
+        "last_status_code": last.and_then(|attempt| attempt.status),
+        "last_error_code": failed.map(error_code).or_else(|| cancelled(row)),
+        "last_error_detail": failed.and_then(|attempt| attempt.error.clone()),
+        "created_at": row.created_at,
+        "updated_at": row.updated_at,
+    })
+}
+
+/// FerrisKey's word for a failure.
+fn error_code(attempt: &AttemptRecord) -> String {
+    match attempt.outcome {
+        Outcome::Ok => String::new(),
+        Outcome::HttpStatus => format!("http_{}", attempt.status.unwrap_or_default()),
+        Outcome::Dns => "dns_resolution_failed".into(),
+        Outcome::BlockedAddress => "no_usable_address".into(),
+        Outcome::InvalidUrl => "malformed_endpoint".into(),
+        Outcome::Timeout | Outcome::Connect | Outcome::Tls | Outcome::Reset | Outcome::Protocol => {
+            "transport_error".into()
+        }
+    }
+}
+
+/// A delivery that ended without an answer to blame.
+fn cancelled(row: &DeliveryRow) -> Option<String> {
+    let reason: Option<Reason> = row.reason.filter(|_| row.state == DeliveryState::Cancelled);
+    reason.map(|reason| reason.as_str().to_owned())
+}
