@@ -2,10 +2,16 @@
 
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose, date_time_ymd};
-use rustls::ServerConfig;
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    date_time_ymd,
+};
 use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
+use rustls::{RootCertStore, ServerConfig};
 
 /// What certificate a receiver shows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -20,6 +26,15 @@ pub enum Cert {
     WrongName,
     /// Signed by itself.
     SelfSigned,
+}
+
+/// A client's certificate and private key, PEM.
+#[derive(Clone, Debug)]
+pub struct ClientCert {
+    /// The certificate.
+    pub certificate: String,
+    /// Its private key (PKCS #8).
+    pub private_key: String,
 }
 
 /// A certificate authority made for one test.
@@ -51,9 +66,41 @@ impl TestCa {
         &self.pem
     }
 
+    /// A certificate for a client called `name`, good for nothing else.
+    pub fn client(&self, name: &str) -> ClientCert {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        let key = new_key();
+        let certificate = params.signed_by(&key, &self.issuer).expect("the parameters are sound");
+        ClientCert { certificate: certificate.pem(), private_key: key.serialize_pem() }
+    }
+
+    /// As [`TestCa::server_config`] with a good certificate, for a server that takes only clients
+    /// with a certificate of this authority.
+    pub fn server_config_asking(&self, names: &[&str], h2: bool) -> Arc<ServerConfig> {
+        let mut roots = RootCertStore::empty();
+        let own = CertificateDer::from_pem_slice(self.pem.as_bytes()).expect("it was just made");
+        roots.add(own).expect("it is an authority");
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let verifier =
+            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build().expect("there is a root");
+        self.server(Cert::Good, names, h2, Some(verifier))
+    }
+
     /// The TLS configuration of a server that shows such a certificate for `names` (DNS names or
     /// addresses), offering HTTP/2 if `h2`.
     pub fn server_config(&self, cert: Cert, names: &[&str], h2: bool) -> Arc<ServerConfig> {
+        self.server(cert, names, h2, None)
+    }
+
+    fn server(
+        &self,
+        cert: Cert,
+        names: &[&str],
+        h2: bool,
+        clients: Option<Arc<dyn ClientCertVerifier>>,
+    ) -> Arc<ServerConfig> {
         let names: Vec<String> = match cert {
             Cert::WrongName => vec!["somebody.else.test".to_owned()],
             _ => names.iter().map(|n| (*n).to_owned()).collect(),
@@ -72,12 +119,15 @@ impl TestCa {
         .expect("the parameters are sound");
         let chain = vec![CertificateDer::from(certificate)];
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        let versions = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
-            .expect("the provider has the default versions")
-            .with_no_client_auth()
-            .with_single_cert(chain, key)
-            .expect("the key is the certificate's");
+            .expect("the provider has the default versions");
+        let mut config = match clients {
+            Some(verifier) => versions.with_client_cert_verifier(verifier),
+            None => versions.with_no_client_auth(),
+        }
+        .with_single_cert(chain, key)
+        .expect("the key is the certificate's");
         let h2 = h2.then(|| b"h2".to_vec());
         config.alpn_protocols = h2.into_iter().chain([b"http/1.1".to_vec()]).collect();
         Arc::new(config)

@@ -166,6 +166,15 @@ impl ReceiverBuilder {
         self.tls_as(ca, Cert::Good, &["localhost", "127.0.0.1"], true)
     }
 
+    /// As [`ReceiverBuilder::tls`], for clients with a certificate of this authority alone.
+    #[must_use]
+    pub fn mtls(mut self, ca: &TestCa, h2: bool) -> Self {
+        let names = ["localhost", "127.0.0.1"];
+        self.tls = Some(ca.server_config_asking(&names, h2));
+        self.host = Some(names[0].to_owned());
+        self
+    }
+
     /// Over TLS with a certificate for these names; URLs have the first of them.
     #[must_use]
     pub fn tls_as(mut self, ca: &TestCa, cert: Cert, names: &[&str], h2: bool) -> Self {

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use gatepost_core::seal::Key;
 use gatepost_core::secret::Secret;
+use gatepost_core::tenant::HookSwitch;
 use ipnet::IpNet;
 use serde::Serialize;
 use toml::de::{DeTable, DeValue};
@@ -50,6 +51,9 @@ pub struct Flags {
     /// Bytes of an API request's body [env: GATEPOST_MAX_BODY_BYTES] [default: 1048576]
     #[arg(long, value_name = "BYTES")]
     pub max_body_bytes: Option<String>,
+    /// Blocking hooks: on, or bypass (nobody is asked, every invocation allows; so does a file hooks.bypass in the data folder while the server runs) [env: GATEPOST_HOOKS] [default: on]
+    #[arg(long, value_name = "on|bypass")]
+    pub hooks: Option<String>,
     /// What to log, such as info or warn,gatepost_engine=debug [env: GATEPOST_LOG] [default: info]
     #[arg(long, value_name = "FILTER")]
     pub log: Option<String>,
@@ -131,6 +135,8 @@ pub struct Settings {
     pub public_url: Setting<Option<String>>,
     /// Bytes of an API request's body.
     pub max_body_bytes: Setting<usize>,
+    /// Blocking hooks: asked, or bypassed.
+    pub hooks: Setting<HookSwitch>,
     /// What to log.
     pub log: Setting<String>,
     /// How to log.
@@ -157,10 +163,11 @@ const ALLOW_NETS: Name = name("allow_nets", "GATEPOST_ALLOW_NETS");
 const EXTRA_CA: Name = name("extra_ca", "GATEPOST_EXTRA_CA");
 const PUBLIC_URL: Name = name("public_url", "GATEPOST_PUBLIC_URL");
 const MAX_BODY_BYTES: Name = name("max_body_bytes", "GATEPOST_MAX_BODY_BYTES");
+const HOOKS: Name = name("hooks", "GATEPOST_HOOKS");
 const LOG: Name = name("log", "GATEPOST_LOG");
 const LOG_FORMAT: Name = name("log_format", "GATEPOST_LOG_FORMAT");
 
-const ALL: [&Name; 11] = [
+const ALL: [&Name; 12] = [
     &LISTEN,
     &DATA_DIR,
     &DATABASE_URL,
@@ -170,6 +177,7 @@ const ALL: [&Name; 11] = [
     &EXTRA_CA,
     &PUBLIC_URL,
     &MAX_BODY_BYTES,
+    &HOOKS,
     &LOG,
     &LOG_FORMAT,
 ];
@@ -191,6 +199,7 @@ impl Sources<'_> {
             "extra_ca" => &flags.extra_ca,
             "public_url" => &flags.public_url,
             "max_body_bytes" => &flags.max_body_bytes,
+            "hooks" => &flags.hooks,
             "log" => &flags.log,
             "log_format" => &flags.log_format,
             _ => return None,
@@ -275,6 +284,7 @@ impl Settings {
             extra_ca: from.read(&EXTRA_CA, None, |text| Ok(Some(PathBuf::from(text))))?,
             public_url: from.read(&PUBLIC_URL, None, |text| read_url(text).map(Some))?,
             max_body_bytes: from.read(&MAX_BODY_BYTES, 1 << 20, read_bytes)?,
+            hooks: from.read(&HOOKS, HookSwitch::Enabled, read_hooks)?,
             log: from.read(&LOG, "info".to_owned(), |text| logging::check_filter(text).map(|()| text.to_owned()))?,
             log_format: from.read(&LOG_FORMAT, LogFormat::Text, read_format)?,
         })
@@ -320,6 +330,7 @@ impl Settings {
             shown(&EXTRA_CA, &self.extra_ca, self.extra_ca.value.as_ref().map(|path| path.display().to_string())),
             shown(&PUBLIC_URL, &self.public_url, self.public_url.value.clone()),
             shown(&MAX_BODY_BYTES, &self.max_body_bytes, Some(self.max_body_bytes.value.to_string())),
+            shown(&HOOKS, &self.hooks, Some(hooks_word(self.hooks.value).to_owned())),
             shown(&LOG, &self.log, Some(self.log.value.clone())),
             shown(&LOG_FORMAT, &self.log_format, Some(self.log_format.value.as_str().to_owned())),
         ]
@@ -398,6 +409,20 @@ fn read_bytes(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(bytes) if BODY_BYTES.contains(&bytes) => Ok(bytes),
         _ => Err(format!("is {text:?}, not a whole number of bytes from {least} to {most}")),
+    }
+}
+
+fn read_hooks(text: &str) -> Result<HookSwitch, String> {
+    [HookSwitch::Enabled, HookSwitch::Bypass]
+        .into_iter()
+        .find(|switch| hooks_word(*switch) == text)
+        .ok_or_else(|| format!("is {text:?}, not on or bypass"))
+}
+
+fn hooks_word(switch: HookSwitch) -> &'static str {
+    match switch {
+        HookSwitch::Enabled => "on",
+        HookSwitch::Bypass => "bypass",
     }
 }
 

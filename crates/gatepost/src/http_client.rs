@@ -182,6 +182,7 @@ impl Api {
             body: body.unwrap_or_default(),
             timeout: TIMEOUT,
             allow_nets: &[],
+            identity: None,
         };
         let exchange = self.client.send_reading(request, ANSWER_BYTES).await;
         let (Some(status), Some(response)) = (exchange.status, exchange.response) else {
@@ -213,10 +214,11 @@ impl Api {
             data: Vec<Box<RawValue>>,
             next_cursor: Option<String>,
         }
+        let join = if path.contains('?') { '&' } else { '?' };
         let mut rows = Vec::new();
         let mut cursor = String::new();
         loop {
-            let answer = self.call(Method::GET, &format!("{path}?limit={PAGE}{cursor}"), None).await?;
+            let answer = self.call(Method::GET, &format!("{path}{join}limit={PAGE}{cursor}"), None).await?;
             let page: Page = read(&answer)?;
             rows.extend(page.data);
             match page.next_cursor {

@@ -15,7 +15,7 @@ pub const ADMIN_KEY: &str = "admin.key";
 /// Name of the file that holds the master key.
 pub const MASTER_KEY: &str = "master.key";
 /// Name of the embedded store's database: where it is, there was a master key.
-const DATABASE: &str = "gatepost.db";
+pub const DATABASE: &str = "gatepost.db";
 
 /// A key from a file.
 pub struct Kept<T> {
@@ -86,6 +86,12 @@ pub fn read_admin_key(folder: &Path) -> Option<Secret> {
     Some(Secret::new(text.trim())).filter(|key| !key.expose().is_empty())
 }
 
+/// The master key in a file, if there is one that can be read.
+pub fn read_master_key(path: &Path) -> Option<Key> {
+    let text = Secret::new(fs::read_to_string(path).ok()?);
+    Key::from_base64(text.expose()).ok()
+}
+
 /// The text in the file `path`, or what `make` gives, written there.
 fn keep(path: &Path, make: impl FnOnce() -> Secret) -> Result<Kept<Secret>> {
     if !path.exists() {
@@ -102,8 +108,10 @@ fn keep(path: &Path, make: impl FnOnce() -> Secret) -> Result<Kept<Secret>> {
 
 /// Writes a new file whole or not at all, and never over another one: a key half written would lock
 /// its owner out, a key overwritten for good. Answers whether it was us who made it.
-fn place(path: &Path, text: &str) -> io::Result<bool> {
-    let folder = path.parent().unwrap_or(Path::new("."));
+///
+/// # Errors
+/// As the system gives them.
+pub fn place(path: &Path, text: &str) -> io::Result<bool> {
     let draft = draft_of(path);
     let _ = fs::remove_file(&draft);
     let mut options = OpenOptions::new();
@@ -121,12 +129,42 @@ fn place(path: &Path, text: &str) -> io::Result<bool> {
         Err(_) => fs::copy(&draft, path).and_then(|_| File::open(path)?.sync_all()).map(|()| true),
     };
     fs::remove_file(&draft)?;
-    #[cfg(unix)]
-    File::open(folder)?.sync_all()?;
+    sync_folder(path)?;
     placed
 }
 
-fn draft_of(path: &Path) -> PathBuf {
+/// Brings the folder of the file `path` to disk: a file that was made or renamed is there for good only then.
+///
+/// # Errors
+/// As the system gives them.
+#[cfg(unix)]
+pub fn sync_folder(path: &Path) -> io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(folder)?.sync_all()
+}
+
+/// Elsewhere a folder cannot be opened as a file; the system writes it by itself.
+///
+/// # Errors
+/// None.
+#[cfg(not(unix))]
+pub fn sync_folder(_: &Path) -> io::Result<()> {
+    Ok(())
+}
+
+/// Removes what interrupted writings of the master key left in a folder: each holds a key. For whoever holds
+/// the folder's lock.
+pub fn sweep_drafts(folder: &Path) {
+    let begin = format!(".{MASTER_KEY}");
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(&begin) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+/// Where a file is written before it gets its name.
+pub fn draft_of(path: &Path) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     path.with_file_name(format!(".{name}.{}", std::process::id()))
 }

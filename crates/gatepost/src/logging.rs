@@ -34,6 +34,14 @@ pub fn check_filter(filter: &str) -> Result<(), String> {
     }
 }
 
+/// The collector of spans the environment names, by OpenTelemetry's own variables: which of them, and its URL.
+pub fn collector() -> Option<(&'static str, String)> {
+    ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"].into_iter().find_map(|name| {
+        let url = std::env::var(name).ok().filter(|url| !url.is_empty())?;
+        Some((name, url))
+    })
+}
+
 /// Starts logging, panics included: of a task that panics nobody else would hear, and the usual
 /// report on stderr would break the lines of JSON.
 ///

@@ -8,10 +8,9 @@ use anyhow::{Context, Result, anyhow};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use gatepost_core::signing::{self, TOLERANCE, VerifyError};
-use gatepost_core::{Clock, Timestamp};
+use gatepost_core::{Clock, Timestamp, signing};
 use gatepost_engine::SystemClock;
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -23,6 +22,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::dialects;
 use crate::text::{indented, printable, shifted};
 
 /// Bytes of a body that is taken: more than any sender sends.
@@ -49,8 +49,34 @@ pub struct Received {
     pub answered: StatusCode,
 }
 
-/// How a request is answered: what with, and after how long. Asked in the order requests come whole.
-pub type Answer = Arc<dyn Fn(&Received) -> (StatusCode, Duration) + Send + Sync>;
+/// What a request is answered, and after how long.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Reply {
+    /// The status.
+    pub status: StatusCode,
+    /// Headers of its own.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// The body.
+    pub body: Bytes,
+    /// How long it waits first.
+    pub delay: Duration,
+}
+
+impl Reply {
+    /// A status and nothing else, at once.
+    pub fn status(status: StatusCode) -> Self {
+        Reply { status, headers: Vec::new(), body: Bytes::new(), delay: Duration::ZERO }
+    }
+
+    /// The same, later.
+    #[must_use]
+    pub fn after(self, delay: Duration) -> Self {
+        Reply { delay, ..self }
+    }
+}
+
+/// How a request is answered. Asked in the order requests come whole.
+pub type Answer = Arc<dyn Fn(&Received) -> Reply + Send + Sync>;
 
 /// A receiver that runs.
 pub struct Receiver {
@@ -151,16 +177,19 @@ async fn respond(
         body: body.to_bytes(),
         answered: StatusCode::SERVICE_UNAVAILABLE,
     };
-    let (status, delay) = answer(&received);
-    received.answered = status;
+    let reply = answer(&received);
+    received.answered = reply.status;
     // Whoever stopped looking must not get a yes for what nobody has seen.
     if seen.send(received).await.is_err() {
         return Ok(empty(StatusCode::SERVICE_UNAVAILABLE));
     }
-    if !delay.is_zero() {
-        tokio::time::sleep(delay).await;
+    if !reply.delay.is_zero() {
+        tokio::time::sleep(reply.delay).await;
     }
-    Ok(empty(status))
+    let mut response = empty(reply.status);
+    response.headers_mut().extend(reply.headers);
+    *response.body_mut() = Full::new(reply.body);
+    Ok(response)
 }
 
 fn empty(status: StatusCode) -> Response<Full<Bytes>> {
@@ -177,21 +206,17 @@ impl Received {
         value.to_str().ok()
     }
 
-    /// Checks the Standard Webhooks signature as of the moment of arrival.
+    /// Checks, as of the moment of arrival, that the sender has the secret, in whichever dialect.
     ///
     /// # Errors
     /// Says what is wrong with it.
-    pub fn verify(&self, secret: &str) -> Result<(), VerifyError> {
-        signing::verify(&[secret], |name| self.header(name), &self.body, self.at, TOLERANCE).map(|_| ())
+    pub fn verify(&self, secret: &str) -> Result<(), String> {
+        dialects::verify(self, secret)
     }
 
-    /// The event's type, as far as the body tells.
+    /// The event's type, as far as body and path tell.
     pub fn event_type(&self) -> Option<String> {
-        #[derive(serde::Deserialize)]
-        struct Typed {
-            r#type: String,
-        }
-        serde_json::from_slice(&self.body).ok().map(|typed: Typed| typed.r#type)
+        dialects::event_type(self)
     }
 
     /// The event's id.
@@ -200,7 +225,7 @@ impl Received {
     }
 
     /// As people read it; `verdict` is what [`Received::verify`] said, if it was asked.
-    pub fn to_text(&self, verdict: Option<&Result<(), VerifyError>>) -> String {
+    pub fn to_text(&self, verdict: Option<&Result<(), String>>) -> String {
         let unknown = || "-".to_owned();
         let header = |name| self.header(name).map_or_else(unknown, str::to_owned);
         let signature = match verdict {
@@ -229,7 +254,7 @@ impl Received {
     }
 
     /// As programs read it: one line of JSON.
-    pub fn to_json(&self, verdict: Option<&Result<(), VerifyError>>) -> String {
+    pub fn to_json(&self, verdict: Option<&Result<(), String>>) -> String {
         let text = std::str::from_utf8(&self.body);
         let json = Json {
             received_at: self.at,
@@ -305,7 +330,7 @@ mod tests {
 
     #[test]
     fn a_request_is_told_to_people() {
-        let verdict = Err(VerifyError::NoMatch);
+        let verdict = Err(signing::VerifyError::NoMatch.to_string());
         let text = received(br#"{"type":"user.created","data":{"n":1.0}}"#).to_text(Some(&verdict));
         assert_eq!(
             text,

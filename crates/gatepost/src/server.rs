@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, bail};
 use gatepost_core::seal::Key;
 use gatepost_core::secret::Secret;
+use gatepost_core::tenant::HookSwitch;
 use gatepost_engine::net::{Client, ClientOptions, EgressPolicy, SystemResolver};
 use gatepost_engine::{Engine, EngineParts, Limits, Running, SystemClock, SystemEntropy, USER_AGENT};
 use gatepost_store::sqlite::Options;
@@ -20,13 +21,15 @@ use tokio::time::Instant;
 
 use crate::config::Settings;
 use crate::failure::{Failure, Outcome};
-use crate::keyfiles;
+use crate::{keyfiles, masterkey};
 
 /// How long a stop may take in all (DESIGN 3.1).
 const STOP: Duration = Duration::from_secs(30);
 /// The part of it requests in flight get: what is under way to receivers must be recorded after.
 const STOP_REQUESTS: Duration = Duration::from_secs(20);
-/// How often it is looked whether deliveries are still being made.
+/// While this file is in the data folder, no blocking hook is asked.
+pub const BYPASS_FILE: &str = "hooks.bypass";
+/// How often it is looked whether deliveries are still being made, and for [`BYPASS_FILE`].
 const WATCH: Duration = Duration::from_secs(1);
 
 /// What a server is made of.
@@ -48,6 +51,8 @@ pub struct ServerConfig {
     pub public_url: Option<String>,
     /// Bytes of an API request's body.
     pub max_body_bytes: usize,
+    /// Whether blocking hooks are asked.
+    pub hooks: HookSwitch,
 }
 
 impl ServerConfig {
@@ -66,6 +71,7 @@ impl ServerConfig {
             extra_ca_pem: settings.extra_ca_pem()?,
             public_url: settings.public_url.value.clone(),
             max_body_bytes: settings.max_body_bytes.value,
+            hooks: settings.hooks.value,
         })
     }
 }
@@ -79,6 +85,20 @@ pub struct Server {
     url: String,
     admin_key: Secret,
     new_admin_key: Option<PathBuf>,
+    bypass: Bypass,
+}
+
+/// The server's kill switch for blocking hooks: the setting, or, while it runs, a file that only the
+/// machine's owner can make.
+struct Bypass {
+    setting: bool,
+    file: PathBuf,
+}
+
+impl Bypass {
+    fn apply(&self, engine: &Engine) {
+        engine.bypass_hooks(self.setting || self.file.exists());
+    }
 }
 
 impl Server {
@@ -111,11 +131,13 @@ impl Server {
 
         keyfiles::make_folder(&config.data_dir)?;
         // Before the database is there: a crash in between must not leave one without its key.
+        let from_settings = config.master_key.is_some();
         let master_key = match config.master_key {
             Some(key) => key,
             None => keyfiles::master_key(&config.data_dir, &*entropy)?.key,
         };
         let store = open_store(config.data_dir.clone()).await?;
+        let master_key = masterkey::settle(&config.data_dir, master_key, from_settings, &store).await?;
         let listener = match listener {
             Some(listener) => listener,
             None => TcpListener::bind(config.listen).await.map_err(|error| {
@@ -141,6 +163,8 @@ impl Server {
             max_batch_bytes: defaults.max_batch_bytes.max(config.max_body_bytes),
             ..defaults
         };
+        let local_url = format!("http://{}", reachable(addr));
+        let url = config.public_url.unwrap_or_else(|| local_url.clone());
         let parts = EngineParts {
             store: Arc::new(store),
             clock,
@@ -149,12 +173,14 @@ impl Server {
             policy,
             master_key,
             admin_key: admin_key.clone(),
+            public_url: url.clone(),
             limits,
         };
         let running = Running::start(parts).await?;
-        let local_url = format!("http://{}", reachable(addr));
-        let url = config.public_url.unwrap_or_else(|| local_url.clone());
-        Ok(Server { listener, running, addr, local_url, url, admin_key, new_admin_key })
+        let bypass =
+            Bypass { setting: config.hooks == HookSwitch::Bypass, file: config.data_dir.join(BYPASS_FILE) };
+        bypass.apply(&running.engine());
+        Ok(Server { listener, running, addr, local_url, url, admin_key, new_admin_key, bypass })
     }
 
     /// The bound address.
@@ -194,7 +220,7 @@ impl Server {
     /// # Errors
     /// Deliveries have stopped for good, which only a new process can mend.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<()> {
-        let Server { listener, running, addr, url, .. } = self;
+        let Server { listener, running, addr, url, bypass, .. } = self;
         tracing::info!(%addr, url, "listening");
         let began = OnceLock::new();
         let stopping = Notify::new();
@@ -213,6 +239,7 @@ impl Server {
             // While stopping the lane ends first, and that is well.
             while running.delivering() || running.engine().draining() {
                 tokio::time::sleep(WATCH).await;
+                bypass.apply(&running.engine());
             }
         };
         let serving = gatepost_api::serve(listener, gatepost_api::router(running.engine()), shutdown);

@@ -47,6 +47,11 @@ pub(super) enum Form {
         /// Its `urgency`.
         urgency: Option<&'static str>,
     },
+    /// A question to blocking hooks.
+    Question {
+        /// As the hook's receiver gets it; else as the platform asks it.
+        direct: bool,
+    },
     /// So many events a request.
     Batch {
         /// How many.
@@ -281,6 +286,7 @@ impl Maker {
         let (raw, size, urgency) = match load.form {
             Form::Raw => (true, 1, None),
             Form::Event { urgency } => (false, 1, urgency),
+            Form::Question { direct } => (direct, 1, None),
             Form::Batch { size, urgency } => (false, size, urgency),
         };
         let id = "b00000000-00000000";
@@ -290,6 +296,15 @@ impl Maker {
         let urgency = urgency.map(|word| format!(r#","urgency":"{word}""#)).unwrap_or_default();
         let event =
             format!(r#"{{"id":"{id}","type":"bench.event"{when}{urgency},"data":{{"user":"u-1","pad":"{pad}"}}}}"#);
+        let event = match load.form {
+            Form::Question { .. } => {
+                let kind = if raw { format!(r#""id":"{id}","type":"hook.validateUser","#) } else { String::new() };
+                format!(
+                    r#"{{{kind}"subject":{{"type":"user","id":"{id}"}},"object":{{"user":{{"login":"u-1","pad":"{pad}"}}}}}}"#
+                )
+            }
+            _ => event,
+        };
         let id_at = event.find(id).context("the template has no id")?;
         let paths = load.paths.iter().map(|path| Ok(path.parse()?)).collect::<Result<Vec<Uri>>>()?;
         ensure!(!paths.is_empty() && size > 0, "a load goes somewhere and has a size");

@@ -10,8 +10,10 @@
 //! are counted. Something lost is exit code 1.
 //!
 //! To add a scenario: a variant of [`Scenario`], a method of `Run` in the file it belongs to
-//! (`throughput`, `latency`, `upkeep`), and its line in `Run::play`.
+//! (`throughput`, `latency`, `upkeep`, `hooks`), and its line in `Run::play`.
 
+mod answerer;
+mod hooks;
 mod latency;
 mod ledger;
 mod load;
@@ -39,6 +41,7 @@ Examples:
   gatepost bench                                    every scenario, short (a few minutes)
   gatepost bench --full --json > bench.json         longer runs and larger backlogs
   gatepost bench --scenario drain,fan-out           only these
+  gatepost bench hooks                              what blocking hooks add
   gatepost bench --scenario memory --pending 0,2000000 --dir /mnt/disk
 
 Everything runs on this machine and is gone afterwards. C is what a plain HTTP client and receiver do
@@ -52,6 +55,9 @@ machines, rates cannot. docs/performance.md explains the method.";
 #[command(after_help = EXAMPLES)]
 pub struct Command {
     /// What to measure [default: everything]
+    #[arg(value_name = "NAME")]
+    names: Vec<Scenario>,
+    /// The same, as a list
     #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
     scenario: Vec<Scenario>,
     /// Longer runs, larger backlogs
@@ -104,6 +110,8 @@ enum Scenario {
     Memory,
     /// kill -9 under load
     Kill,
+    /// What a blocking hook adds to its receiver's own time
+    Hooks,
 }
 
 /// One run of the benchmark.
@@ -157,7 +165,8 @@ impl Command {
                 ..Report::default()
             },
         };
-        let scenarios = if self.scenario.is_empty() { Scenario::value_variants() } else { &self.scenario };
+        let chosen: Vec<_> = self.names.iter().chain(&self.scenario).copied().collect();
+        let scenarios = if chosen.is_empty() { Scenario::value_variants() } else { &chosen };
         for scenario in scenarios {
             let name = scenario.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
             if let Err(error) = run.play(*scenario).await {
@@ -196,6 +205,7 @@ impl Run {
             Scenario::Urgent => self.urgent().await,
             Scenario::Memory => self.memory().await,
             Scenario::Kill => self.kill().await,
+            Scenario::Hooks => self.hooks().await,
         }
     }
 

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use clap::{Args, Subcommand};
+use gatepost_core::TenantId;
 use gatepost_core::event::EventType;
 use http::Method;
 use serde::Deserialize;
@@ -19,7 +20,9 @@ Examples:
   gatepost event-types show user.created
   gatepost event-types put order.placed order.json
   echo '{\"description\":\"An order\",\"urgency\":\"bulk\"}' | gatepost event-types put order.placed -
-  gatepost event-types delete order.placed";
+  gatepost event-types delete order.placed
+  gatepost event-types list --tenant acme
+  gatepost event-types put seat.taken seat.json --tenant acme";
 
 /// Manage the catalogue of event types
 #[derive(Args, Debug)]
@@ -31,6 +34,9 @@ pub(super) struct Command {
 
 #[derive(Args, Debug)]
 struct Common {
+    /// As this tenant has them: its own declarations over the server's, and when it last published each
+    #[arg(long, value_name = "TENANT")]
+    tenant: Option<TenantId>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -87,14 +93,19 @@ struct Declared {
     deprecated: bool,
     declared: bool,
     builtin: bool,
+    #[serde(default)]
+    tenant: Option<String>,
+    #[serde(default)]
+    last_published: Option<String>,
 }
 
 impl Declared {
-    fn origin(&self) -> &'static str {
-        match (self.declared, self.builtin) {
-            (false, _) => "seen, not declared",
-            (true, true) => "shipped",
-            (true, false) => "declared here",
+    fn origin(&self) -> String {
+        match (self.declared, self.builtin, &self.tenant) {
+            (false, ..) => "seen, not declared".to_owned(),
+            (true, _, Some(tenant)) => format!("declared by {tenant}"),
+            (true, true, None) => "shipped".to_owned(),
+            (true, false, None) => "declared here".to_owned(),
         }
     }
 
@@ -105,6 +116,9 @@ impl Declared {
             text += &format!("  {}\n", self.description);
         }
         text += &format!("  family {}, urgency {}, {}{deprecated}\n", self.family, self.urgency, self.origin());
+        if let Some(at) = &self.last_published {
+            text += &format!("  last published {at}\n");
+        }
         for (title, json) in [("example", &self.example), ("schema", &self.schema)] {
             if let Some(json) = json {
                 text += &format!("  {title}:\n{}", shifted(&indented(json.get()), "    "));
@@ -117,26 +131,38 @@ impl Declared {
 impl Command {
     pub(super) async fn run(self, context: &Context) -> Outcome {
         let config = context.config.as_deref();
-        let path = |name: &EventType| format!("/v1/event-types/{}", encoded(name.as_str()));
+        let query = |common: &Common| common.tenant.as_ref().map_or(String::new(), |id| format!("?tenant={id}"));
+        let path =
+            |name: &EventType, common: &Common| format!("/v1/event-types/{}{}", encoded(name.as_str()), query(common));
         match self.action {
             Action::List { common } => {
-                let rows = Api::connect(&common.connection, config)?.all("/v1/event-types").await?;
+                let path = format!("/v1/event-types{}", query(&common));
+                let rows = Api::connect(&common.connection, config)?.all(&path).await?;
                 if common.json {
                     return print_array(&rows);
                 }
                 let types =
                     rows.iter().map(|row| read::<Declared>(row.get().as_bytes())).collect::<Outcome<Vec<_>>>()?;
+                if common.tenant.is_none() {
+                    return print(&table(
+                        ["name", "urgency", "origin", "description"],
+                        types.into_iter().map(|declared| {
+                            let origin = declared.origin();
+                            [declared.name, declared.urgency, origin, declared.description]
+                        }),
+                    ));
+                }
                 print(&table(
-                    ["name", "urgency", "origin", "description"],
+                    ["name", "urgency", "origin", "last published", "description"],
                     types.into_iter().map(|declared| {
-                        let origin = declared.origin().to_owned();
-                        [declared.name, declared.urgency, origin, declared.description]
+                        let (origin, last) = (declared.origin(), declared.last_published.unwrap_or_default());
+                        [declared.name, declared.urgency, origin, last, declared.description]
                     }),
                 ))
             }
             Action::Show { name, common } => {
                 let api = Api::connect(&common.connection, config)?;
-                show(&api.call(Method::GET, &path(&name), None).await?, common.json)
+                show(&api.call(Method::GET, &path(&name, &common), None).await?, common.json)
             }
             Action::Put { name, file, common } => {
                 let body = read_whole(&file)?;
@@ -144,11 +170,11 @@ impl Command {
                     Failure::failed(format!("{} is not JSON: {error}", super::input::shown_name(&file)))
                 })?;
                 let api = Api::connect(&common.connection, config)?;
-                show(&api.call(Method::PUT, &path(&name), Some(Bytes::from(body))).await?, common.json)
+                show(&api.call(Method::PUT, &path(&name, &common), Some(Bytes::from(body))).await?, common.json)
             }
             Action::Delete { name, common } => {
                 let api = Api::connect(&common.connection, config)?;
-                api.call(Method::DELETE, &path(&name), None).await?;
+                api.call(Method::DELETE, &path(&name, &common), None).await?;
                 let json = json!({ "deleted": name.as_str() });
                 print(&if common.json { json.to_string() } else { format!("deleted {name}") })
             }

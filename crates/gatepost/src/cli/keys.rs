@@ -9,6 +9,7 @@ use http::Method;
 use serde::Deserialize;
 use serde_json::json;
 
+use super::rotate_master::{self, RotateMaster};
 use super::{Context, print, print_array};
 use crate::failure::Outcome;
 use crate::http_client::{Api, Connection, encoded, read};
@@ -19,7 +20,8 @@ Examples:
   gatepost keys create platform --scopes publish
   gatepost keys create acme-admin --scopes manage,read --tenant acme --expires-at 2030-01-01T00:00:00Z
   gatepost keys list
-  gatepost keys delete key_…";
+  gatepost keys delete key_…
+  gatepost keys rotate-master                 (another master key; the server stopped)";
 
 /// Manage API keys
 #[derive(Args, Debug)]
@@ -51,6 +53,9 @@ enum Action {
         #[command(flatten)]
         connection: Connection,
     },
+    /// Change the master key of a stopped server's store
+    #[command(after_help = rotate_master::EXAMPLES)]
+    RotateMaster(RotateMaster),
     /// List keys, newest first
     #[command(after_help = EXAMPLES)]
     List {
@@ -109,6 +114,7 @@ impl Command {
                 let text = key.key.unwrap_or_default();
                 print(&format!("made {} ({}): it is shown this once\n{text}", key.id, key.scopes.join(", ")))
             }
+            Action::RotateMaster(command) => command.run(context).await,
             Action::List { json, connection } => {
                 let rows = Api::connect(&connection, config)?.all("/v1/keys").await?;
                 if json {

@@ -1,12 +1,19 @@
 //! The command line: one file per command.
 
+mod apply;
+mod backup;
 mod config;
 mod demo;
 mod event_types;
+mod export;
+mod hooks;
 mod input;
 mod keys;
 mod listen;
 mod publish;
+mod replay;
+mod restore;
+mod rotate_master;
 mod serve;
 mod signals;
 mod trigger;
@@ -55,10 +62,22 @@ enum Command {
     Publish(publish::Command),
     /// Publish the catalogue's example of an event type
     Trigger(trigger::Command),
+    /// Deliver again what failed, or after all what was missed
+    Replay(replay::Command),
     /// Manage API keys
     Keys(keys::Command),
+    /// Look at blocking hooks and try them
+    Hooks(hooks::Command),
     /// Manage the catalogue of event types
     EventTypes(event_types::Command),
+    /// Make a tenant's setup as a file says
+    Apply(apply::Command),
+    /// Print a tenant's setup as a file
+    Export(export::Command),
+    /// Copy the embedded store to a file, while the server runs or not
+    Backup(backup::Command),
+    /// Make a data folder from a backup
+    Restore(restore::Command),
     /// Look at the settings
     Config(config::Command),
     /// Measure this machine
@@ -110,8 +129,14 @@ fn dispatch(cli: Cli) -> Outcome {
             Command::Listen(command) => command.run().await,
             Command::Publish(command) => command.run(&context).await,
             Command::Trigger(command) => command.run(&context).await,
+            Command::Replay(command) => command.run(&context).await,
             Command::Keys(command) => command.run(&context).await,
+            Command::Hooks(command) => command.run(&context).await,
             Command::EventTypes(command) => command.run(&context).await,
+            Command::Apply(command) => command.run(&context).await,
+            Command::Export(command) => command.run(&context).await,
+            Command::Backup(command) => command.run(&context).await,
+            Command::Restore(command) => command.run(&context).await,
             Command::Config(command) => command.run(&context),
             Command::Bench(command) => command.run().await,
         }
@@ -186,7 +211,7 @@ mod tests {
             &["gatepost"][..],
             &["gatepost", "frob"],
             &["gatepost", "listen", "--status", "99"],
-            &["gatepost", "listen", "--secret", "nonsense"],
+            &["gatepost", "listen", "--secret", "whsec_nonsense!"],
             &["gatepost", "serve", "--listen", "nowhere"],
             &["gatepost", "publish", "x.json", "--tenant", "Not A Tenant"],
             &["gatepost", "config", "show", "--config", "/there/is/no/such/file"],

@@ -35,6 +35,12 @@ impl Command {
         let settings = Settings::load(&self.settings, context.config.as_deref())?;
         let config = ServerConfig::from_settings(&settings)?;
         logging::start(&settings.log.value, settings.log_format.value)?;
+        #[cfg(feature = "otel")]
+        let recording = crate::otel::start(config.extra_ca_pem.clone())?;
+        #[cfg(not(feature = "otel"))]
+        if let Some((name, _)) = logging::collector() {
+            tracing::warn!("{name} is set, but this build sends no spans: build it with the feature otel");
+        }
         let mut signals = Signals::new()?;
         let server = tokio::select! {
             server = Server::start(config) => server?,
@@ -46,6 +52,11 @@ impl Command {
             let key = server.admin_key().expose();
             let _ = print(&format!("admin key: {key}\n(shown this once; kept in {})", path.display()));
         }
-        Ok(server.run(signals.next_then_exit()).await?)
+        let ran = server.run(signals.next_then_exit()).await;
+        #[cfg(feature = "otel")]
+        if let Some(recording) = recording {
+            recording.stop().await;
+        }
+        Ok(ran?)
     }
 }

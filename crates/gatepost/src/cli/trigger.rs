@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use clap::Args;
-use gatepost_core::TenantId;
 use gatepost_core::event::EventType;
+use gatepost_core::{TenantId, catalogue};
 use http::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -21,6 +21,7 @@ Examples:
 
 /// Publish the catalogue's example of an event type
 ///
+/// A type that is only ever asked as a blocking point (cymmetri.changePassword) is invoked instead.
 /// See the catalogue with: gatepost event-types list
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
@@ -78,9 +79,12 @@ pub(super) struct Accepted {
 impl Command {
     pub(super) async fn run(self, context: &Context) -> Outcome {
         let api = Api::connect(&self.connection, context.config.as_deref())?;
+        if catalogue::is_point_only(&self.event_type) {
+            return self.invoke(&api).await;
+        }
         let data = match &self.data {
             Some(data) => given(data)?,
-            None => example(&api, &self.event_type).await?,
+            None => example(&api, &self.tenant, &self.event_type).await?,
         };
         let event = Event {
             r#type: self.event_type.as_str(),
@@ -98,6 +102,40 @@ impl Command {
     }
 }
 
+impl Command {
+    /// A type that is only ever asked: its point is invoked, with the data or the point's sample.
+    async fn invoke(&self, api: &Api) -> Outcome {
+        #[derive(Deserialize)]
+        struct Point {
+            sample: Box<RawValue>,
+        }
+        #[derive(Deserialize)]
+        struct Decision {
+            id: String,
+            point: String,
+            decision: String,
+            cause: String,
+        }
+        if self.subject.is_some() {
+            let reason = "--subject does not go with a type that is asked: put the subject into --data";
+            return Err(Failure::usage(reason));
+        }
+        let name = self.event_type.as_str().rsplit('.').next().unwrap_or_default();
+        let point = format!("/v1/tenants/{}/points/{}", self.tenant, encoded(name));
+        let question = match &self.data {
+            Some(data) => given(data)?,
+            None => read::<Point>(&api.call(Method::GET, &point, None).await?)?.sample,
+        };
+        let body = Bytes::from(question.get().to_owned());
+        let answer = api.call(Method::POST, &format!("{point}/invoke"), Some(body)).await?;
+        if self.json {
+            return print(&String::from_utf8_lossy(&answer));
+        }
+        let Decision { id, point, decision, cause } = read(&answer)?;
+        print(&format!("invoked {point} ({id}): {decision}, cause {cause}"))
+    }
+}
+
 /// Data from the command line: JSON as it stands, else a file.
 fn given(data: &str) -> Outcome<Box<RawValue>> {
     if let Ok(json) = serde_json::from_str(data) {
@@ -109,14 +147,14 @@ fn given(data: &str) -> Outcome<Box<RawValue>> {
     serde_json::from_str(&text).map_err(|error| Failure::failed(format!("--data is not JSON: {error}")))
 }
 
-/// The catalogue's example of a type.
-async fn example(api: &Api, event_type: &EventType) -> Outcome<Box<RawValue>> {
+/// The catalogue's example of a type, as the tenant has it.
+async fn example(api: &Api, tenant: &TenantId, event_type: &EventType) -> Outcome<Box<RawValue>> {
     #[derive(Deserialize)]
     struct Declared {
         example: Option<Box<RawValue>>,
     }
     let none = || Failure::failed(format!("the catalogue has no example of {event_type}; give one with --data"));
-    let path = format!("/v1/event-types/{}", encoded(event_type.as_str()));
+    let path = format!("/v1/event-types/{}?tenant={tenant}", encoded(event_type.as_str()));
     match api.call(Method::GET, &path, None).await {
         Ok(answer) => read::<Declared>(&answer)?.example.ok_or_else(none),
         Err(CallError::Refused(problem)) if problem.code == "event_type_not_found" => Err(none()),

@@ -70,6 +70,7 @@ fn the_arrows_between_crates_are_those_of_the_architecture() {
         ("gatepost-engine", &["gatepost-core", "gatepost-store"]),
         ("gatepost-store", &["gatepost-core"]),
         ("gatepost-core", &[]),
+        ("gatepost-client", &[]),
         ("gatepost-testkit", &["gatepost-core"]),
     ];
     let expected: BTreeMap<String, BTreeSet<String>> = expected

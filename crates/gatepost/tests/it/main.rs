@@ -12,8 +12,28 @@ mod architecture;
 #[cfg(test)]
 mod cli;
 #[cfg(test)]
+mod cli_apply;
+#[cfg(test)]
+mod cli_backup;
+#[cfg(test)]
+mod compat;
+#[cfg(test)]
 mod demo;
+#[cfg(test)]
+mod docs_page;
 #[cfg(test)]
 mod harness;
 #[cfg(test)]
+mod hooks;
+#[cfg(all(test, feature = "otel"))]
+mod otel;
+#[cfg(test)]
+mod observed;
+#[cfg(test)]
+mod packaging;
+#[cfg(test)]
 mod promises;
+#[cfg(test)]
+mod rotate_master;
+#[cfg(test)]
+mod trace;

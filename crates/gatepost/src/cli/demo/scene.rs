@@ -36,6 +36,8 @@ const SHOWN: [&str; 12] = [
     "user.lifecycle.create",
     "user.session.start",
 ];
+/// The static header Okta's receivers know their sender by.
+const OKTA_SECRET: &str = "a static secret of the demo";
 /// The tenant everything belongs to.
 const TENANT: &str = "demo";
 
@@ -70,12 +72,15 @@ pub(super) async fn play(api: &Api, facts: &Facts, once: bool, json: bool) -> Ou
     scene.register(&mut stage, "/everything", everything).await?;
     scene.register(&mut stage, "/cloudevents", cloudevents).await?;
 
+    scene.heading("One for each system: its envelope, its signature, its addresses")?;
+    scene.register_systems(&mut stage).await?;
+
     scene.heading("The sample event of Cryptr's document, and examples of the catalogue")?;
     let mut owed = scene.publish(&cryptr_sample()?).await?;
     owed += scene.publish_examples().await?;
     scene.await_all(&mut stage, owed).await?;
 
-    scene.heading(&format!("A third webhook, whose receiver answers 503 {FAILURES} times and is tried again"))?;
+    scene.heading(&format!("Another webhook, whose receiver answers 503 {FAILURES} times and is tried again"))?;
     let flaky = json!({ "name": "Flaky", "events": ["session.revoked"], "retry": { "waits": [0.5, 1], "jitter": 0 } });
     scene.register(&mut stage, FLAKY, flaky).await?;
     owed += scene.publish_example("session.revoked").await?;
@@ -122,20 +127,66 @@ impl Scene<'_> {
     }
 
     /// Registers a webhook for `path` of the stage, and tells the stage its secret.
-    async fn register(&self, stage: &mut Stage, path: &str, mut webhook: Value) -> Outcome {
+    async fn register(&self, stage: &mut Stage, path: &str, mut webhook: Value) -> Outcome<String> {
         #[derive(Deserialize)]
         struct Made {
             id: String,
-            secret: String,
+            /// None where the receiver knows us by a static header.
+            secret: Option<String>,
         }
         webhook["url"] = stage.url(path).into();
         let answer = self.call(Method::POST, &format!("/v1/tenants/{TENANT}/webhooks"), webhook.to_string()).await?;
         let made: Made = read(&answer)?;
-        stage.expect(path, Secret::new(made.secret));
+        stage.expect(path, Secret::new(made.secret.unwrap_or_else(|| OKTA_SECRET.to_owned())));
         self.say(
             &format!("  {:<13} {}  {}", path, made.id, webhook["name"].as_str().unwrap_or_default()),
             json!({ "kind": "webhook", "path": path, "id": made.id, "url": webhook["url"] }),
-        )
+        )?;
+        Ok(made.id)
+    }
+
+    /// A webhook in the dialect of each system; those that want a proof of their endpoint get it.
+    async fn register_systems(&self, stage: &mut Stage) -> Outcome {
+        let systems = [
+            (
+                "/cryptr",
+                json!({ "name": "As Cryptr sends", "profile": "cryptr", "events": ["dir_sync.all", "sso_saml.all"] }),
+            ),
+            (
+                "/ferriskey",
+                json!({ "name": "As FerrisKey sends", "profile": "ferriskey", "events": ["client.*", "realm.*"] }),
+            ),
+            (
+                "/okta",
+                json!({
+                    "name": "As Okta sends", "profile": "okta", "events": ["user.lifecycle.*", "user.session.*"],
+                    "auth": { "type": "header", "name": "Authorization", "value": OKTA_SECRET },
+                }),
+            ),
+            ("/cymmetri", json!({ "name": "As Cymmetri sends", "profile": "cymmetri", "events": ["cymmetri.*"] })),
+        ];
+        for (path, webhook) in systems {
+            let id = self.register(stage, path, webhook).await?;
+            if matches!(path, "/okta" | "/cymmetri") {
+                self.verify(stage, path, &id).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Has the endpoint prove itself, and prints what came to it for that.
+    async fn verify(&self, stage: &mut Stage, path: &str, id: &str) -> Outcome {
+        #[derive(Deserialize)]
+        struct Verified {
+            verified: bool,
+        }
+        let verify = format!("/v1/tenants/{TENANT}/webhooks/{id}/verify");
+        let answer = self.call(Method::POST, &verify, String::new()).await?;
+        stage.take().await?;
+        match read::<Verified>(&answer)?.verified {
+            true => Ok(()),
+            false => Err(Failure::failed(format!("the endpoint {path} was not verified"))),
+        }
     }
 
     /// Publishes one event and answers how many deliveries are owed for it.

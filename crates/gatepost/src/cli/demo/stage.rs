@@ -3,15 +3,15 @@
 use std::collections::{HashMap, HashSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use gatepost_core::secret::Secret;
 use http::StatusCode;
 use serde_json::json;
 
 use super::super::print;
+use crate::answers::{Mode, challenge, decision};
 use crate::failure::Outcome;
-use crate::receiver::{Received, Receiver};
+use crate::receiver::{Received, Receiver, Reply};
 
 /// The path that answers 503 to the first attempts of each event.
 pub(super) const FLAKY: &str = "/flaky";
@@ -35,14 +35,15 @@ impl Stage {
         let attempts: Mutex<HashMap<String, u32>> = Mutex::default();
         let answer = move |received: &Received| {
             if received.path != FLAKY || received.header("gatepost-test").is_some() {
-                return (StatusCode::NO_CONTENT, Duration::ZERO);
+                let asked = challenge(received).or_else(|| decision(Mode::Allow, received, None));
+                return asked.unwrap_or_else(|| Reply::status(StatusCode::NO_CONTENT));
             }
             let id = received.event_id().unwrap_or_default().to_owned();
             let mut attempts = attempts.lock().unwrap_or_else(PoisonError::into_inner);
             let seen = attempts.entry(id).or_default();
             *seen += 1;
             let status = if *seen <= FAILURES { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::NO_CONTENT };
-            (status, Duration::ZERO)
+            Reply::status(status)
         };
         let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let receiver = Receiver::start(addr, Arc::new(answer)).await?;
@@ -84,13 +85,16 @@ impl Stage {
     }
 
     fn show(&mut self, received: &Received) -> Outcome {
-        let verdict = self.secrets.get(&received.path).map(|secret| received.verify(secret.expose()));
+        // Of a webhook with a path per event, the first part is its own.
+        let webhook = received.path[1..].find('/').map_or(&*received.path, |end| &received.path[..=end]);
+        let verdict = self.secrets.get(webhook).map(|secret| received.verify(secret.expose()));
         let verified = matches!(verdict, Some(Ok(())));
         let event = received.event_id().unwrap_or("-").to_owned();
         self.unverified += u32::from(!verified);
+        let is_event = received.header("gatepost-event-id").is_some();
         if !received.answered.is_success() {
             self.retried += 1;
-        } else if verified {
+        } else if verified && is_event {
             self.landed.insert((received.path.clone(), event.clone()));
         }
         if self.json {

@@ -6,18 +6,33 @@
 mod access;
 mod bad_input;
 mod bad_values;
+mod batches;
 mod catalogue;
 mod cloudevents;
 mod deliveries;
+mod endpoint_auth;
+mod erasure;
 mod events;
 mod feed;
+mod health;
+mod idempotency;
 mod keys;
 mod limits;
 mod lists;
 mod matching;
 mod operations;
+mod ordering;
+mod own_events;
+mod payload_and_signing;
+mod quotas;
+mod replay;
 mod secrets;
+mod stream;
+mod tenant_settings;
+mod tenant_types;
 mod tenants;
+mod webhook_members;
+mod verification;
 mod webhook_rules;
 mod webhooks;
 mod wire_format;
@@ -141,6 +156,11 @@ pub(crate) fn filled(template: &str, tenant: &str) -> String {
         .replace("{webhook}", "wh_00000000000000000000000000")
         .replace("{event}", "evt_00000000000000000000000000")
         .replace("{delivery}", "dlv_00000000000000000000000000")
+        .replace("{job}", "job_00000000000000000000000000")
+        .replace("{subject}", "nobody")
         .replace("{key}", "key_00000000000000000000000000")
+        .replace("{hook}", "hook_00000000000000000000000000")
+        .replace("{invocation}", "inv_00000000000000000000000000")
+        .replace("{job}", "job_00000000000000000000000000")
         .replace("{name}", "no.such.type")
 }

@@ -53,9 +53,9 @@ fn a_test_is_one_real_signed_request_and_nothing_else() {
     assert_eq!(result["request"]["headers"]["webhook-id"].as_str(), request.header("webhook-id"));
 
     // Nothing is stored but `last_test`.
-    for list in ["events", "deliveries"] {
-        assert_eq!(server.get(&format!("/v1/tenants/acme/{list}")).expect(200).json()["data"], json!([]), "{list}");
-    }
+    let mut events = server.all("/v1/tenants/acme/events");
+    events.retain(|event| !text(event, "type").starts_with("gatepost."));
+    assert_eq!((events, server.all("/v1/tenants/acme/deliveries")), (vec![], vec![]));
     let shown = server.get(&path).expect(200).json();
     assert_eq!(shown["enabled"], false);
     assert_eq!(

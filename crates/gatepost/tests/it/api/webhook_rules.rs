@@ -292,37 +292,6 @@ fn bounds_are_kept_to_the_number() {
 }
 
 #[test]
-fn members_of_later_versions_are_refused_not_ignored() {
-    let server = Server::start();
-    server.create_tenant("acme");
-    let mut findings = Findings::default();
-    for (member, value) in [
-        ("format", json!("standard")),
-        ("signing", json!([{"scheme": "github"}])),
-        ("payload", json!({"mode": "thin"})),
-        ("options", json!({})),
-        ("auth", json!({"type": "bearer", "token": "x"})),
-        ("batch", json!({})),
-        ("verification", json!({"mode": "none"})),
-        ("paths", json!({})),
-        ("ordering", json!("subject")),
-        ("rate_limit_per_s", json!(5)),
-    ] {
-        let mut overrides = json!({});
-        overrides[member] = value;
-        let reply = server.post(HOOKS, webhook_body(NOWHERE, overrides));
-        findings.check(reply.status == 201 || reply.status == 422, format!("{member}: {reply:?}"));
-        if reply.status == 201 {
-            findings.check(reply.json().get(member).is_some(), format!("{member} is accepted and then ignored"));
-        } else {
-            let pointer = format!("/{member}");
-            findings.problem(member, &reply, 422, "validation_failed", &[&pointer]);
-        }
-    }
-    findings.none();
-}
-
-#[test]
 fn secrets_to_import_are_whsec_of_24_to_64_bytes() {
     let server = Server::start();
     server.create_tenant("acme");

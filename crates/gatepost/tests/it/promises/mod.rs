@@ -3,6 +3,7 @@
 mod p10_bounded;
 mod p1_durable_accept;
 mod p2_at_least_once;
+mod p3_frozen;
 mod p3_same_bytes;
 mod p4_no_blind_spot;
 mod p5_isolation;

@@ -191,7 +191,9 @@ fn p1_kill_9_under_load_loses_nothing_accepted() {
         assert!(body.ends_with(&format!("\"data\":{data}}}")), "{id} arrived as {body}");
     }
     // What was not answered may have been accepted, but then whole.
-    let feed = server.all("/v1/tenants/acme/events?order=asc");
+    let mut feed = server.all("/v1/tenants/acme/events?order=asc");
+    // Gatepost told of the two webhooks as well.
+    feed.retain(|event| !text(event, "type").starts_with("gatepost."));
     let mut batches: HashMap<String, usize> = HashMap::new();
     let mut kept = HashSet::new();
     for event in &feed {
@@ -340,6 +342,98 @@ fn p1_ids_survive_a_crash_and_mean_the_same_event() {
     let other = r#"{"id":"order-1","type":"user.created","data":{"a":1}}"#;
     server.post("/v1/tenants/acme/events", other).expect_problem(409, "event_id_conflict");
     assert_eq!(server.all("/v1/tenants/acme/events").len(), 1);
+}
+
+#[test]
+fn p1_an_idempotency_key_survives_a_crash_with_its_events() {
+    let mut server = Server::start();
+    server.create_tenant("acme");
+    let inbox = receiver();
+    server.webhook("acme", &inbox.url("/"), json!({}));
+    let batch = json!({"events": [{"type": "a.b", "data": 1}, {"type": "a.c", "data": 2}]});
+    let one = r#"{"type":"user.created","data":{"a":1.0}}"#;
+    let send = |server: &Server| {
+        let keyed = |path: &str, body: &str| {
+            let path = format!("/v1/tenants/acme/{path}");
+            server.send("POST", &path, &[("idempotency-key", "k")], body).expect(202)
+        };
+        [keyed("events", one), keyed("events/batch", &batch.to_string())]
+    };
+    let first = send(&server);
+    server.kill9();
+    server.restart();
+    let again = send(&server);
+    for (first, again) in first.iter().zip(&again) {
+        assert_eq!((first.header("idempotency-replayed"), again.header("idempotency-replayed")), (None, Some("true")));
+        assert_eq!(first.json(), again.json());
+    }
+    server.wait_settled("acme");
+    let published = |event: &Value| !text(event, "type").starts_with("gatepost.");
+    let feed: Vec<Value> =
+        server.all("/v1/tenants/acme/events?order=asc").into_iter().filter(published).collect();
+    assert_eq!(feed.len(), 3, "{feed:?}");
+    assert_eq!(feed[0]["id"], again[0].json()["id"]);
+    assert_eq!(server.all("/v1/tenants/acme/deliveries").len(), 3);
+}
+
+/// Sends under a key of its own each until the server dies, and answers how often it was answered.
+fn keyed_load_until_killed(server: &mut Server, path: &str, body: impl Fn(usize) -> Value + Sync, from: usize) -> usize {
+    let (done, gone) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let numbers = AtomicUsize::new(from);
+    let clients: Vec<_> = (0..4).map(|_| server.client()).collect();
+    std::thread::scope(|scope| {
+        for mut client in clients {
+            let (done, gone, numbers, body) = (&done, &gone, &numbers, &body);
+            scope.spawn(move || {
+                while !gone.load(Ordering::SeqCst) {
+                    let n = numbers.fetch_add(1, Ordering::SeqCst);
+                    let key = format!("key {n}");
+                    let sent = client.try_send("POST", path, &[("idempotency-key", &key)], body(n));
+                    let Ok(reply) = sent else { return };
+                    assert!(matches!(reply.status, 201 | 202), "{reply:?}");
+                    done.fetch_add(1, Ordering::SeqCst);
+                }
+            });
+        }
+        wait_until("enough to be answered", || (done.load(Ordering::SeqCst) >= 40).then_some(()));
+        server.kill9();
+        gone.store(true, Ordering::SeqCst);
+    });
+    numbers.load(Ordering::SeqCst)
+}
+
+#[test]
+fn p1_whatever_a_crash_cut_off_is_done_once_under_its_key() {
+    let mut server = Server::start();
+    server.create_tenant("acme");
+    let event = |n: usize| json!({"type": "user.created", "data": {"n": n}});
+    let webhook = |n: usize| json!({"name": format!("w{n}"), "url": "http://127.0.0.1:9/", "events": ["never.sent"]});
+    let mut from = 0;
+    for _ in 0..if slow_tier() { 30 } else { 3 } {
+        let upto = keyed_load_until_killed(&mut server, "/v1/tenants/acme/events", event, from);
+        server.restart();
+        // Every one of them again, answered before or not: each is there, and once.
+        for n in from..upto {
+            let key = format!("key {n}");
+            server.send("POST", "/v1/tenants/acme/events", &[("idempotency-key", &key)], event(n)).expect(202);
+        }
+        let upto = keyed_load_until_killed(&mut server, "/v1/tenants/acme/webhooks", webhook, upto);
+        server.restart();
+        for n in from..upto {
+            let key = format!("key {n}");
+            server.send("POST", "/v1/tenants/acme/webhooks", &[("idempotency-key", &key)], webhook(n)).expect(201);
+        }
+        from = upto;
+    }
+    let mut numbers: Vec<u64> =
+        server.all("/v1/tenants/acme/events").iter().filter_map(|event| event["data"]["n"].as_u64()).collect();
+    numbers.sort_unstable();
+    assert!(numbers.windows(2).all(|pair| pair[0] < pair[1]), "an event is there twice: {numbers:?}");
+    let mut names: Vec<String> = server.all("/v1/tenants/acme/webhooks").iter().map(|w| text(w, "name")).collect();
+    let count = names.len();
+    names.sort();
+    names.dedup();
+    assert_eq!((names.len(), count), (from, from), "a webhook is there twice or missing");
 }
 
 #[test]

@@ -34,8 +34,8 @@ fn p6_an_event_nobody_wants_is_kept_and_says_why() {
         assert_eq!(reason_of(hook), Some((&json!(false), &json!(reason))));
     }
     assert_eq!(reason_of(&later), Some((&json!(false), &json!("created_later"))));
-    assert_eq!(server.all("/v1/tenants/acme/events")[0]["id"], id);
-    assert_eq!(server.all("/v1/tenants/acme/events?order=asc")[0]["id"], id);
+    assert_eq!(server.all("/v1/tenants/acme/events?type=user.created")[0]["id"], id);
+    assert_eq!(server.all("/v1/tenants/acme/events?order=asc&type=user.created")[0]["id"], id);
     // And one that is wanted says so.
     let wanted = server.publish("acme", "group.created", json!({"plan": "gold", "nowhere": {"to_be": {"found": 1}}}));
     let view = server.event("acme", &wanted);

@@ -10,6 +10,11 @@ use crate::harness::{ADMIN_KEY, Options, Server, receiver, text};
 /// Base64 of 32 bytes.
 const MASTER: &str = "Zm9yIHRlc3RzIG9ubHk6IG1hc3RlciBrZXkgIzEhISE=";
 const OTHER_MASTER: &str = "Zm9yIHRlc3RzIG9ubHk6IG1hc3RlciBrZXkgIzIhISE=";
+const AUTH_TOKEN: &str = "an-endpoint-token-nobody-may-see-771";
+const AUTH_PASSWORD: &str = "an endpoint password nobody may see 9";
+const TEXT_SECRET: &str = "a signing text of more than twenty-four bytes";
+const KEY_PAIR: &str =
+    "whsk_6Xb/dCcHpPea21PS1N9VY/NZW723CEc77N4rJCubMbfVKIDij2HKpMKkioLlX0dRqSKJp4AJ6p9lMicMFs6Kvg==";
 const IMPORTED: &str = "whsec_aW1wb3J0ZWQgc2VjcmV0IG9mIHRoaXJ0eSBieXRlcyE=";
 const HEADER_VALUE: &str = "header-value-that-nobody-may-see-5512";
 const SECOND_HEADER_VALUE: &str = "Bearer another-header-value-8841";
@@ -99,6 +104,19 @@ fn p7_no_secret_is_anywhere_but_in_the_answer_that_made_it() {
         }),
     );
     secrets.add("generated secret", &text(&made, "secret"));
+    secrets.add("auth token", AUTH_TOKEN);
+    secrets.add("auth password", AUTH_PASSWORD);
+    secrets.add("text secret", TEXT_SECRET);
+    secrets.add("key pair", KEY_PAIR);
+    let texts = json!({"secret": TEXT_SECRET, "signing": [{"scheme": "timestamped"}],
+        "auth": {"type": "bearer", "token": AUTH_TOKEN}, "events": ["user.created"]});
+    let texts = server.create_webhook("acme", &inbox.url("/texts"), texts);
+    server.create_webhook(
+        "acme",
+        &inbox.url("/pair"),
+        json!({"secret": KEY_PAIR, "signing": [{"scheme": "standard-ed25519"}], "events": ["user.created"],
+            "auth": {"type": "basic", "username": "gatepost", "password": AUTH_PASSWORD}}),
+    );
     let hook = text(&made, "id");
     let rotate = format!("/v1/tenants/acme/webhooks/{hook}/rotate-secret");
     let rotated = server.post(&rotate, json!({"overlap_seconds": 60})).expect(200).json();
@@ -118,7 +136,7 @@ fn p7_no_secret_is_anywhere_but_in_the_answer_that_made_it() {
     tenant.post("/v1/tenants/acme/webhooks", short).expect(422);
     server.post(&format!("/v1/tenants/acme/webhooks/{hook}/test"), json!({})).expect(200);
     let delivery = server.deliveries_of("acme", "e-1");
-    assert_eq!(delivery.len(), 2);
+    assert_eq!(delivery.len(), 4);
     for row in &delivery {
         server.wait_delivery_where("acme", &text(row, "id"), "attempts", |d| d["attempts"].as_u64() >= Some(1));
     }
@@ -127,19 +145,30 @@ fn p7_no_secret_is_anywhere_but_in_the_answer_that_made_it() {
     // Every GET there is, errors included, and the metrics.
     let openapi = server.get("/openapi.json").expect(200).json();
     let mut seen = 0;
+    let mut asked = std::collections::BTreeSet::new();
     for (path, item) in openapi["paths"].as_object().unwrap() {
-        if item.get("get").is_none() {
+        // The stream never ends; what goes by there are the objects the other answers show.
+        if item.get("get").is_none() || path.ends_with("/stream") {
             continue;
         }
-        for id in [&hook, &text(&imported, "id")] {
+        for id in [&hook, &text(&imported, "id"), &text(&texts, "id")] {
             for row in &delivery {
                 let path = path
                     .replace("{tenant}", "acme")
                     .replace("{webhook}", id)
                     .replace("{event}", "e-1")
                     .replace("{delivery}", &text(row, "id"))
-                    .replace("{name}", "user.created");
+                    .replace("{name}", "user.created")
+                    .replace("{kind}", "webhooks")
+                    .replace("{subject}", "u1")
+                    .replace("{job}", "job_00000000000000000000000000")
+                    .replace("{hook}", "hook_00000000000000000000000000")
+                    .replace("{invocation}", "inv_00000000000000000000000000")
+                    .replace("{point}", "cymmetri.preCreateUser");
                 assert!(!path.contains('{'), "teach this test the parameters of {path}");
+                if !asked.insert(path.clone()) {
+                    continue;
+                }
                 let reply = server.get(&path);
                 assert!(reply.status < 500, "{path}: {reply:?}");
                 secrets.must_not_be_in(&path, &reply.body);
@@ -147,7 +176,7 @@ fn p7_no_secret_is_anywhere_but_in_the_answer_that_made_it() {
             }
         }
     }
-    assert!(seen > 30, "only {seen} answers looked at");
+    assert!(seen > 20, "only {seen} answers looked at");
     let shown = server.get(&format!("/v1/tenants/acme/webhooks/{hook}")).expect(200).json();
     assert_eq!((shown.get("secret"), &shown["headers"]), (None, &json!({"X-Token": "***"})));
     let patched = server.patch(&format!("/v1/tenants/acme/webhooks/{hook}"), json!({"description": "d"})).expect(200);

@@ -1,0 +1,142 @@
+//! P9: always an answer. P5: bulk deliveries and hooks do not get into each other's way.
+
+use std::time::Duration;
+
+use gatepost_testkit::{Blackhole, Script};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::{Stage, TENANT, allow, deny, millis, question, verdict};
+use crate::harness::{Options, receiver, wait_until};
+
+#[test]
+fn p9_whatever_receivers_do_the_answer_comes_within_the_budget() {
+    let stage = Stage::new();
+    stage.hook("v", "validateUser", json!({"timeout_ms": 30000}), allow());
+    for script in [
+        Script::Hang,
+        Script::Drip(millis(50)),
+        Script::DripBody(millis(50)),
+        Script::StallBody,
+        Script::EndlessBody,
+        Script::Reset,
+        Script::Close,
+        Script::Garbage,
+        Script::HugeHeaders(200_000),
+        Script::CutBody,
+    ] {
+        let name = format!("{script:?}");
+        stage.receiver.script_path("/v", script);
+        let began = Instant::now();
+        let reply = stage.ask_with("points/validateUser", &[("gatepost-timeout-ms", "400")], question());
+        let decision = reply.expect(200).json();
+        assert!(began.elapsed() < millis(1_400), "{name}: {:?}", began.elapsed());
+        assert!(decision["took_us"].as_u64().unwrap() <= 400_000, "{name}: {decision:#}");
+        assert_eq!(decision["decision"], "deny", "{name}");
+        stage.receiver.script_path("/v", allow());
+        let fine = stage.ask("validateUser", question());
+        assert_eq!(verdict(&fine), ("allow", "receiver"), "after {name}");
+    }
+}
+
+#[tokio::test]
+async fn p9_a_receiver_that_accepts_no_connection_costs_no_more_than_its_time() {
+    let hole = Blackhole::at(std::net::Ipv4Addr::LOCALHOST);
+    tokio::task::spawn_blocking(move || blackholed(&hole)).await.unwrap();
+}
+
+fn blackholed(hole: &Blackhole) {
+    let stage = Stage::new();
+    let hook = stage.hook("v", "validateUser", json!({"timeout_ms": 300}), allow());
+    stage.patch(&hook, json!({"mode": "observe", "url": format!("http://{}/", hole.addr())})).expect(200);
+    let began = Instant::now();
+    let decision = stage.ask("validateUser", question());
+    assert!(began.elapsed() < millis(1_000));
+    assert_eq!(stage.trials(&decision, 1)[0]["result"]["failure"], "timeout");
+}
+
+#[test]
+fn p9_a_store_that_is_gone_stops_no_invocation() {
+    // What is to fail below must fail as a call does, not end the process by a signal.
+    let stage = Stage::with(Options::default().under(&["sh", "-c", "trap '' XFSZ; exec \"$0\" \"$@\""]));
+    stage.hook("v", "validateUser", json!({}), deny("No"));
+    let before = stage.ask("validateUser", question());
+    assert_eq!(verdict(&before), ("deny", "receiver"));
+    // From here on no file may grow: nothing can be written any more.
+    let pid = stage.server.pid().to_string();
+    let limit = std::process::Command::new("prlimit").args(["--fsize=0", "--pid", &pid]).status();
+    assert!(limit.expect("the program prlimit").success());
+    wait_until("the store to fail", || (stage.server.get("/readyz").status == 503).then_some(()));
+    let began = Instant::now();
+    for _ in 0..20 {
+        assert_eq!(verdict(&stage.ask("validateUser", question())), ("deny", "receiver"));
+    }
+    assert!(began.elapsed() < Duration::from_secs(10));
+    // Changes say so, and change nothing.
+    let refused = stage.server.put("/v1/tenants/acme/points/validateUser", json!({"enabled": false}));
+    refused.expect_problem(503, "store_unavailable");
+    assert_eq!(verdict(&stage.ask("validateUser", question())), ("deny", "receiver"));
+}
+
+#[test]
+fn p9_a_restarted_server_knows_its_hooks_before_anybody_asks() {
+    let mut stage = Stage::new();
+    stage.hook("v", "validateUser", json!({}), deny("No"));
+    stage.server.kill9();
+    stage.server.restart();
+    let decision = stage.ask("validateUser", question());
+    assert_eq!(verdict(&decision), ("deny", "receiver"));
+    // Connections to enforced hooks are ready: soon none has to be made for a question.
+    wait_until("a kept connection", || {
+        (stage.ask("validateUser", question())["hooks"][0]["conn"] == "reused").then_some(())
+    });
+}
+
+#[test]
+fn p9_the_servers_switch_asks_nobody() {
+    let stage = Stage::with(Options::default().env("GATEPOST_HOOKS", "bypass"));
+    let hook = stage.hook("v", "validateUser", json!({}), Script::Hang);
+    let decision = stage.ask("validateUser", question());
+    assert_eq!((verdict(&decision), decision["hooks"].as_array().unwrap().len()), (("allow", "hooks_disabled"), 0));
+    assert_eq!(stage.asked_at("/v").len(), 1, "its test alone: {hook} can still be managed");
+    let gate = stage.ask("runDeprovision", question());
+    assert_eq!((verdict(&gate), &gate["value"]), (("allow", "hooks_disabled"), &json!(false)));
+}
+
+#[test]
+fn p5_a_backlog_of_deliveries_does_not_hold_up_hooks_nor_hooks_deliveries() {
+    let stage = Stage::new();
+    let (slow, quick) = (receiver(), receiver());
+    slow.script(Script::Hang);
+    stage.server.webhook(TENANT, &slow.url("/"), json!({"events": ["bulk.row"], "timeout_ms": 60000}));
+    let events: Vec<Value> =
+        (0..1_000).map(|n| json!({"type": "bulk.row", "data": {"n": n}, "urgency": "bulk"})).collect();
+    for _ in 0..3 {
+        stage.server.post("/v1/tenants/acme/events/batch", json!({"events": events.clone()})).expect(202);
+    }
+    slow.wait_for_blocking(1);
+    stage.hook("v", "validateUser", json!({}), allow());
+    let mut took: Vec<u64> = (0..100)
+        .map(|_| {
+            let decision = stage.ask("validateUser", question());
+            assert_eq!(verdict(&decision), ("allow", "receiver"));
+            decision["took_us"].as_u64().unwrap()
+        })
+        .collect();
+    took.sort_unstable();
+    assert!(took[50] < 250_000, "half of them are quick: {} us", took[50]);
+    // Hooks that hang hold up no delivery.
+    stage.server.create_tenant("other");
+    stage.server.webhook("other", &quick.url("/"), json!({}));
+    stage.receiver.script_path("/v", Script::Hang);
+    std::thread::scope(|scope| {
+        for _ in 0..16 {
+            let mut client = stage.server.client();
+            scope.spawn(move || client.post("/v1/tenants/acme/points/validateUser/invoke", question()).expect(200));
+        }
+        let began = Instant::now();
+        let event = stage.server.publish("other", "user.created", json!({}));
+        stage.server.wait_event("other", &event, "delivered");
+        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    });
+}
