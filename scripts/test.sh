@@ -43,6 +43,15 @@ if command -v cargo-deny >/dev/null; then
     cargo deny --offline check bans licenses sources
 fi
 
+# Not part of the default build: checked on its own.
+say "the feature otel"
+cargo clippy -p gatepost --all-targets --features otel --locked -- -D warnings
+if command -v cargo-nextest >/dev/null; then
+    cargo nextest run -p gatepost --features otel --locked --test it otel::
+else
+    cargo test -p gatepost --features otel --locked --test it otel::
+fi
+
 say "tests"
 [ "$slow" = 1 ] && export GATEPOST_TEST_SLOW=1
 if command -v cargo-nextest >/dev/null; then
