@@ -73,7 +73,7 @@ pub(crate) fn request_of(attempted: &Attempted<'_>, attempt: &AttemptRecord) -> 
         SentValue::DeliveryId => delivery.to_string(),
     });
     let signed = plan.header_names().into_iter().zip(values);
-    let headers = our_headers(content_type(wire, events), signed, events, *delivery, (attempt.number, attempt.trigger));
+    let headers = our_headers(wire, signed, events, *delivery, (attempt.number, attempt.trigger));
     let ours =
         headers.into_iter().map(|(name, value)| (name.as_str().to_owned(), value.to_str().unwrap_or(MASK).to_owned()));
     let own = config.header_names.iter().map(|name| name.to_ascii_lowercase());

@@ -61,7 +61,12 @@ pub(crate) fn challenge(received: &Received) -> Option<Reply> {
 /// The answer of a hook, if `received` is a question to one.
 pub(crate) fn decision(mode: Mode, received: &Received, keys: Option<&HookKeys>) -> Option<Reply> {
     let question: Value = serde_json::from_slice(&received.body).ok()?;
-    let (answer, id) = match question.get("type").and_then(Value::as_str).and_then(|kind| kind.strip_prefix("hook.")) {
+    let point = question.get("type").and_then(Value::as_str).and_then(|kind| kind.strip_prefix("hook."));
+    // Modes speak of questions. A probe asks whether the receiver is there, and it is: else no hook
+    // could be enforced against a receiver that is to misbehave.
+    let probe = point.map_or(question.get("request").is_none(), |point| kind_of(point) == Some(PointKind::Probe));
+    let mode = if probe { Mode::Allow } else { mode };
+    let (answer, id) = match point {
         Some(point) => (native(mode, point, &question), question.get("id").and_then(Value::as_str)),
         // A dialect that puts the point into the path, and asks `{}` as a probe.
         None => (enveloped(mode, &received.path, question.get("request"))?, None),
@@ -252,6 +257,16 @@ mod tests {
         let bad = decision(Mode::Badjson, &ask, None).unwrap();
         assert!(serde_json::from_slice::<Value>(&bad.body).is_err() && !bad.body.is_empty());
         assert_eq!(decision(Mode::Slow, &ask, None).unwrap().delay, SLOW);
+        for mode in [Mode::Deny, Mode::Slow, Mode::Badjson] {
+            for (path, probe, answer) in [
+                ("/hook", json!({"id": "i", "type": "hook.test"}), json!({"id": "i", "decision": "allow"})),
+                ("/hook/test", json!({}), json!({"response": {}})),
+            ] {
+                let reply = decision(mode, &asked(path, &probe), None).unwrap();
+                assert_eq!(serde_json::from_slice::<Value>(&reply.body).unwrap(), answer, "{mode:?}");
+                assert_eq!(reply.delay, Duration::ZERO, "a receiver that misbehaves is there all the same");
+            }
+        }
     }
 
     #[test]

@@ -417,6 +417,18 @@ async fn patches_keep_clear_and_set() {
 
     assert_eq!(server.admin("PATCH", &one, r#"{"enabled":false}"#).await.json()["enabled"], false);
     assert_eq!(patch("{}").await.status, 200);
+    assert_eq!(patch(r#"{"secret":"***"}"#).await.status, 200, "an echoed mask keeps the secret");
+    for (mode, required) in [("none", false), ("post", true), ("post", false)] {
+        let asked = json!({"verification": {"mode": mode}}).to_string();
+        assert_eq!(patch(&asked).await.status, 200);
+        let got = patch(&json!({"verification": {"required": required}}).to_string()).await;
+        assert_eq!(got.status, 200, "{got:?}");
+        let kept = &got.json()["verification"];
+        assert_eq!((&kept["mode"], &kept["required"]), (&json!(mode), &json!(required)), "the mode is kept");
+    }
+    assert_eq!(patch(r#"{"verification":null}"#).await.status, 200);
+    let own = patch(r#"{"verification":{"required":false}}"#).await;
+    assert_eq!(own.status, 200, "the mode is the profile's own: {own:?}");
     let bad = patch(r#"{"profile":"cloudevents","secret":"whsec_x","id":"wh_1","name":null,"url":"nowhere","events":[2],"headers":{"X-Z":"***"}}"#).await;
     let mut pointers = bad.pointers();
     pointers.sort_unstable();

@@ -139,6 +139,10 @@ async fn change(
     errors: &mut Errors,
 ) -> Option<gatepost_engine::Result<WebhookView>> {
     let mut merged = writable(&present.webhook);
+    // A change of `required` alone keeps the mode as it is answered, which may be the profile's own.
+    if let (Some(serde_json::Value::Object(_)), None) = (patch.get("verification"), merged.get("verification")) {
+        merged["verification"] = serde_json::json!({ "mode": present.verification.mode });
+    }
     merge_webhook(&mut merged, patch);
     let (input, found) = reread(&merged);
     errors.extend(found);

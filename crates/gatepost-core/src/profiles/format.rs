@@ -14,6 +14,11 @@ pub trait Format: Send + Sync {
         "application/json"
     }
 
+    /// The value of `accept`, where the system sends one.
+    fn accept(&self) -> Option<&'static str> {
+        None
+    }
+
     /// The body of a single event.
     fn body(&self, facts: &RenderFacts<'_>) -> Bytes;
 

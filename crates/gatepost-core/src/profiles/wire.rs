@@ -60,6 +60,11 @@ impl Wire {
         self.format.batch().map_or_else(|| self.format.content_type(), |batch| batch.content_type())
     }
 
+    /// The value of `accept`, if one is sent.
+    pub fn accept(&self) -> Option<&'static str> {
+        self.format.accept()
+    }
+
     /// The body of a single event.
     pub fn body(&self, event: &Event, frame: &Frame<'_>) -> Bytes {
         self.format.body(&RenderFacts { item: &self.item(event), frame, options: &self.options })

@@ -4,6 +4,8 @@
 //! outcomes in batches. Operations talk to it through the [`inbox`], never the other way round,
 //! except for [`Effect`]s: changes to webhooks that an answer calls for.
 
+#[cfg(test)]
+mod acknowledgement_tests;
 mod batch;
 mod budget;
 mod inbox;

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use gatepost_core::delivery::{AttemptRecord, Outcome, Sent, SentValue, Timings, Trigger};
-use gatepost_core::profiles::{SignFacts, SignedHeader};
+use gatepost_core::profiles::{SignFacts, SignedHeader, Wire};
 use gatepost_core::secret::MASK;
 use gatepost_core::{Clock, DeliveryId, Entropy, Timestamp};
 use gatepost_store::{DeliveryEvents, Due, Store};
-use http::header::{CONTENT_TYPE, USER_AGENT};
+use http::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
 use http::{HeaderName, HeaderValue};
 
 use super::route::{Form, Route};
@@ -107,7 +107,7 @@ async fn attempt_as(sender: &Sender, route: &Route, form: Form, order: &Order<'_
     let values = signed.iter().map(|header| kept(header, due, batch_id.as_deref(), started_at)).collect();
     let signed = signed.into_iter().map(|header| (header.name, header.value));
     let mut headers =
-        our_headers(render::content_type(wire, &due.events), signed, &due.events, due.id(), (number, order.trigger));
+        our_headers(wire, signed, &due.events, due.id(), (number, order.trigger));
     headers.extend(calling.headers.iter().cloned());
     let request = request(route, &target, headers, body.clone());
     let exchange = sender.endpoint_auth.send(calling.auth.as_ref(), request).await;
@@ -181,14 +181,15 @@ type Headers = Vec<(HeaderName, HeaderValue)>;
 
 /// Every header but the tenant's own, in the order sent.
 pub(crate) fn our_headers(
-    content_type: &'static str,
+    wire: &Wire,
     signed: impl Iterator<Item = (Cow<'static, str>, String)>,
     events: &DeliveryEvents,
     delivery: DeliveryId,
     (number, trigger): (u32, Trigger),
 ) -> Headers {
     let mut headers = Vec::with_capacity(16);
-    headers.push((CONTENT_TYPE, HeaderValue::from_static(content_type)));
+    headers.push((CONTENT_TYPE, HeaderValue::from_static(render::content_type(wire, events))));
+    headers.extend(wire.accept().map(|accept| (ACCEPT, HeaderValue::from_static(accept))));
     headers.push((USER_AGENT, HeaderValue::from_static(crate::engine::USER_AGENT)));
     headers.extend(signed.filter_map(|(name, value)| Some((header_name(name)?, ascii(value)))));
     if let Some(event) = events.single() {

@@ -243,7 +243,9 @@ pub async fn invocations_are_kept_once_with_trials_and_counts(store: Arc<dyn Sto
     let found = store.invocation(acme.key, invocation_id(1)).await.unwrap().unwrap();
     assert_eq!((found.at, found.outcome_state, &found.outcome), (at(10), OutcomeState::Awaited, &None));
     assert_eq!((found.trials, found.body), (vec![(hook.id, trial)], Some(body())));
-    assert_eq!(found.record, invocation(acme.key, 1, at(10)).record);
+    // What the answer looked like on the way is not kept: only the caller ever saw it.
+    let form = |record: &InvocationRecord| serde_json::to_value(record).unwrap();
+    assert_eq!(form(&found.record), form(&invocation(acme.key, 1, at(10)).record));
     assert_eq!(store.hook(acme.key, hook.id).await.unwrap().unwrap().counters, counts);
     assert_eq!(store.invocations(query(acme.key, 10)).await.unwrap().rows.len(), 1);
     let other = tenant(&*store, "other").await;

@@ -193,10 +193,7 @@ impl Input {
     /// Members FerrisKey does not know are passed over, as it does.
     fn read(bytes: &[u8]) -> Result<Input, Problem> {
         let mut members = json_body(bytes)?;
-        let unexpected = |what: &str| {
-            let detail = format!("Unexpected payload: {what}");
-            Problem::new(ErrorCode::MalformedJson, detail)
-        };
+        let unexpected = |what: &str| Problem::new(ErrorCode::MalformedJson, what.to_owned());
         let mut text = |name: &str| match members.remove(name) {
             None | Some(Value::Null) => Ok(None),
             Some(Value::String(text)) => Ok(Some(text)),

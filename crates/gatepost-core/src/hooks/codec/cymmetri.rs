@@ -4,6 +4,7 @@
 //! table is in the tests, one row per form.
 
 use bytes::Bytes;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -120,7 +121,7 @@ impl Codec for Cymmetri {
                 Some(value @ Value::Bool(_)) => Ok(Answer { value, ..Answer::default() }),
                 _ => Err(bad_shape("response.data must be true or false")),
             },
-            PointKind::Value => Ok(Answer { value: mapped(said.mapped)?, ..Answer::default() }),
+            PointKind::Value => Ok(Answer { value: mapped(said.mapped, body)?, ..Answer::default() }),
             PointKind::Mutate | PointKind::Validate => match said.data {
                 None | Some(Value::Null) => Ok(Answer { proposal: said.echo, ..Answer::default() }),
                 Some(data @ Value::Object(_)) => Ok(Answer {
@@ -140,7 +141,8 @@ impl Codec for Cymmetri {
         let members = object(body)?;
         match members.get("response") {
             Some(Value::Object(response)) if response.get("error") == Some(&Value::Bool(true)) => {
-                Err(bad_shape("the probe was refused"))
+                // Its document wants an object and no more; a refusal is an answer too.
+                Ok(Some("the probe was refused: this receiver may refuse whatever it is asked"))
             }
             Some(Value::Object(_)) => Ok(None),
             None if members.is_empty() => Ok(Some("the answer was {}; the document shows {\"response\":{}}")),
@@ -245,11 +247,31 @@ fn refusal(message: Option<Value>) -> Answer {
 }
 
 /// A value is a text; a number or a truth value is its JSON text; missing is none.
-fn mapped(value: Option<Value>) -> Result<Value, Failure> {
+fn mapped(value: Option<Value>, body: &[u8]) -> Result<Value, Failure> {
     match value {
         None => Ok(Value::Null),
         Some(text @ Value::String(_)) => Ok(text),
-        Some(plain @ (Value::Number(_) | Value::Bool(_))) => Ok(Value::String(plain.to_string())),
+        Some(Value::Bool(plain)) => Ok(Value::String(plain.to_string())),
+        Some(Value::Number(plain)) => Ok(Value::String(as_written(body).unwrap_or_else(|| plain.to_string()))),
         Some(_) => Err(bad_shape("response.mappedValue must be a text")),
     }
+}
+
+/// The text of `mappedValue` as the receiver wrote it: `7.50`, or more digits than a float holds, is an
+/// attribute's value and must not be rounded on its way.
+fn as_written(body: &[u8]) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Members<'a> {
+        #[serde(borrow)]
+        response: Option<&'a RawValue>,
+        #[serde(borrow, rename = "mappedValue")]
+        mapped: Option<&'a RawValue>,
+    }
+    let outer: Members<'_> = serde_json::from_slice(body).ok()?;
+    let inner = outer.response.map(|response| serde_json::from_str::<Members<'_>>(response.get()));
+    let mapped = match inner {
+        Some(inner) => inner.ok()?.mapped,
+        None => outer.mapped,
+    };
+    mapped.map(|raw| raw.get().to_owned())
 }

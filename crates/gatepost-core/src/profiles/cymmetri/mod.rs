@@ -93,9 +93,6 @@ fn judge(answer: &Answer<'_>) -> Result<(), String> {
     let Value::Object(members) = body else { return Err(format!("the answer is no object; {wanted}")) };
     match members.get("response") {
         None if members.is_empty() => Ok(()),
-        Some(Value::Object(response)) if response.get("error") == Some(&Value::Bool(true)) => {
-            Err("the answer is a refusal: response.error is true".into())
-        }
         Some(Value::Object(_)) => Ok(()),
         _ => Err(format!("the answer has no object response; {wanted}")),
     }

@@ -121,7 +121,7 @@ fn save_and_test() {
         (200, "{}", true),
         (204, "", true),
         (200, r#"{"response":null}"#, false),
-        (200, r#"{"response":{"error":true,"message":"NO"}}"#, false),
+        (200, r#"{"response":{"error":true,"message":"NO"}}"#, true),
         (200, r#"{"other":1}"#, false),
         (200, "[]", false),
         (200, "<html>", false),

@@ -98,6 +98,10 @@ impl Format for Okta {
         NAME
     }
 
+    fn accept(&self) -> Option<&'static str> {
+        Some("application/json")
+    }
+
     fn body(&self, facts: &RenderFacts<'_>) -> Bytes {
         envelope(std::slice::from_ref(facts.item), facts.frame)
     }

@@ -13,6 +13,7 @@ fn scope_of(method: &str, path: &str) -> Option<&'static str> {
         ("PUT" | "DELETE", "/v1/tenants/{tenant}" | "/v1/event-types/{name}") => "admin",
         ("GET", _) => "read",
         ("POST", "/v1/tenants/{tenant}/events" | "/v1/tenants/{tenant}/events/batch") => "publish",
+        ("POST", path) if path.ends_with("/invoke") || path.ends_with("/outcome") => "invoke",
         _ => "manage",
     };
     Some(scope)

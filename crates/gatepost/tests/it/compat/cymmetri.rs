@@ -97,6 +97,56 @@ fn save_and_test_posts_an_empty_object() {
     assert_eq!(to.received()[0].path, "/hooks/test");
 }
 
+/// The document's own requests of the events it tells: published as it has them, told as it has them.
+#[test]
+fn the_documents_own_requests_arrive_as_it_shows_them() {
+    macro_rules! sample {
+        ($name:literal) => {
+            ($name, include_str!(concat!("../../../../gatepost-core/hooks/fixtures/req_", $name, ".json")))
+        };
+    }
+    const USER: &[&str] = &[
+        "assignedGroups",
+        "country",
+        "firstName",
+        "lastName",
+        "login",
+        "provisionedApps",
+        "securityQuestion",
+        "userType",
+    ];
+    const APPLICATION: &[&str] = &["action", "applicationId", "form", "policyMap", "roleList", "user"];
+    const PROVISIONED: &[&str] =
+        &["action", "applicationId", "form", "isSuccess", "policyMap", "roleList", "uid", "user"];
+    let server = Server::start();
+    server.create_tenant("acme");
+    let to = receiver();
+    webhook(&server, &to.url("/webhook/"), json!({"verification": {"mode": "none"}}));
+    for ((name, sample), members) in [
+        (sample!("postCreateUser"), &["user"][..]),
+        (sample!("postUpdateUser"), &["user"]),
+        (sample!("preProvision"), APPLICATION),
+        (sample!("postProvision"), PROVISIONED),
+    ] {
+        to.forget();
+        let sample: Value = serde_json::from_str(sample).unwrap();
+        let event = server.publish("acme", &format!("cymmetri.{name}"), sample["request"].clone());
+        server.wait_event("acme", &event, "delivered");
+        let request = to.received().remove(0);
+        assert_eq!((request.method.as_str(), request.path.as_str()), ("POST", &*format!("/webhook/{name}")));
+        assert_eq!(request.header("content-type"), Some("application/json"));
+        assert_eq!(request.json(), sample, "{name}");
+        let names = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+        let (mut seen, mut user) = (names(&request.json()["request"]), names(&request.json()["request"]["user"]));
+        seen.sort();
+        user.sort();
+        assert_eq!(
+            (seen, user),
+            (members.iter().map(|m| (*m).to_owned()).collect(), USER.iter().map(|m| (*m).to_owned()).collect())
+        );
+    }
+}
+
 #[test]
 fn a_password_is_never_a_queued_event() {
     let server = Server::start();

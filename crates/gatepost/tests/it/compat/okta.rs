@@ -267,6 +267,7 @@ fn batches_are_one_envelope_and_names_are_in_title_case() {
     let headers = &events(&to)[1].headers;
     let has = |name: &str| headers.iter().any(|(known, _)| known == name);
     assert!(has("Authorization") && has("Content-Type"), "{headers:?}");
+    assert_eq!(events(&to)[0].header("accept"), Some("application/json"));
 }
 
 #[test]

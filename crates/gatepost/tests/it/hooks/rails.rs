@@ -156,6 +156,26 @@ fn b37_a_hook_is_enforced_only_after_its_receiver_passed() {
     assert_eq!(stage.show(&hook)["verified"], true);
 }
 
+/// A receiver that knows one answer only, and that one no: it is there, and may be enforced.
+#[test]
+fn b37_a_refusal_is_an_answer_to_the_probe_too() {
+    let stage = Stage::new();
+    for (profile, path, answer) in [
+        ("gatepost", "/no", deny("Never")),
+        ("cymmetri", "/c/test", body(r#"{"response":{"error":true,"message":"Never"}}"#)),
+    ] {
+        stage.receiver.script_path(path, answer.clone());
+        stage.receiver.script_path("/c/validateUser", answer);
+        let url = stage.receiver.url(path.trim_end_matches("/test"));
+        let made = stage.register(&url, "validateUser", json!({ "profile": profile }));
+        assert_eq!((&made["verified"], &made["mode"]), (&json!(true), &json!("enforce")));
+        let decision = stage.ask("validateUser", question());
+        assert_eq!(decision["decision"], "deny");
+        assert_eq!(decision["messages"][0]["code"], "Never", "{decision:#}");
+        stage.server.delete(&format!("/v1/tenants/acme/hooks/{}", text(&made, "id"))).expect(204);
+    }
+}
+
 #[test]
 fn b38_a_dry_run_asks_the_harmless_alone_and_decides_nothing() {
     let stage = Stage::new();
