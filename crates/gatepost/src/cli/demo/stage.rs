@@ -91,7 +91,7 @@ impl Stage {
         let verified = matches!(verdict, Some(Ok(())));
         let event = received.event_id().unwrap_or("-").to_owned();
         self.unverified += u32::from(!verified);
-        let is_event = received.header("gatepost-event-id").is_some();
+        let is_event = received.header("gatepost-event-id").is_some() && received.header("gatepost-test").is_none();
         if !received.answered.is_success() {
             self.retried += 1;
         } else if verified && is_event {
@@ -117,10 +117,14 @@ impl Stage {
             Some(Err(error)) => format!("✗ {error}"),
             None => "✗ nobody expects anything here".to_owned(),
         };
+        let what = match received.event_type() {
+            Some(event_type) if is_event => event_type,
+            Some(event_type) => format!("({event_type})"),
+            None => "(challenge)".to_owned(),
+        };
         let line = format!(
-            "  {:<13} {:<38} attempt {}  {mark}  → {}",
-            received.path,
-            received.event_type().unwrap_or_else(|| "-".to_owned()),
+            "  {:<13} {what:<38} attempt {}  {mark}  → {}",
+            webhook,
             received.header("gatepost-attempt").unwrap_or("-"),
             received.answered.as_u16(),
         );

@@ -200,7 +200,6 @@ fn a_refused_patch_changes_nothing() {
         (json!({"name": "changed", "profile": "cloudevents"}), vec!["/profile"]),
         (json!({"name": "changed", "profile": null}), vec!["/profile"]),
         (json!({"name": "changed", "secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"}), vec!["/secret"]),
-        (json!({"name": "changed", "secret": "***"}), vec!["/secret"]),
         (json!({"name": null, "url": null, "events": null}), vec!["/name", "/url", "/events"]),
         (json!({"name": "changed", "headers": {"X-New": "***"}}), vec!["/headers/X-New"]),
         (json!({"name": "changed", "verified": true, "id": id, "warnings": []}), vec!["/verified", "/id", "/warnings"]),
@@ -222,6 +221,7 @@ fn an_echoed_mask_keeps_the_value() {
     let path = format!("/v1/tenants/acme/webhooks/{id}");
     let shown = hook(&server, &id)["headers"].clone();
     assert_eq!(shown, json!({"X-Api-Key": "***", "X-Other": "***"}));
+    server.patch(&path, json!({"secret": "***"})).expect(200);
     let sent = |n: usize| {
         let event = server.publish("acme", "user.created", json!({}));
         server.wait_event("acme", &event, "delivered");
