@@ -49,14 +49,8 @@ pub(crate) enum Content {
 }
 
 impl Content {
-    const ALL: [Content; 6] = [
-        Content::Json,
-        Content::MergePatch,
-        Content::Ndjson,
-        Content::CloudEvent,
-        Content::CloudEvents,
-        Content::Form,
-    ];
+    const ALL: [Content; 6] =
+        [Content::Json, Content::MergePatch, Content::Ndjson, Content::CloudEvent, Content::CloudEvents, Content::Form];
 
     /// The media type.
     pub(crate) fn name(self) -> &'static str {

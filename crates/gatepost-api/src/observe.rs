@@ -182,7 +182,10 @@ fn shown(request_id: &HeaderValue) -> &str {
 fn log(method: &Method, route: &str, status: StatusCode, elapsed: Duration, request_id: &str) {
     let method = method.as_str();
     let duration_us = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
-    let routine = matches!(method, "GET" | "HEAD") || route.ends_with("/events") || route.ends_with("/events/batch") || route.ends_with("/invoke");
+    let routine = matches!(method, "GET" | "HEAD")
+        || route.ends_with("/events")
+        || route.ends_with("/events/batch")
+        || route.ends_with("/invoke");
     let status_code = status.as_u16();
     if routine && !status.is_server_error() {
         tracing::debug!(method, route, status = status_code, duration_us, request_id, "request");

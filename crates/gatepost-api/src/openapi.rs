@@ -12,7 +12,10 @@ use utoipa_axum::routes;
 use crate::health;
 use crate::problem::{ErrorCode, PROBLEM_JSON};
 use crate::state::Api;
-use crate::v1::{deliveries, event_types, events, hooks, invocations, jobs, keys, points, setup, stream, subjects, tenants, verify, webhooks};
+use crate::v1::{
+    deliveries, event_types, events, hooks, invocations, jobs, keys, points, setup, stream, subjects, tenants, verify,
+    webhooks,
+};
 use crate::wire::schema;
 
 /// The scheme of `Authorization`.

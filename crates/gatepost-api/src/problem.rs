@@ -114,11 +114,11 @@ error_codes! {
     PointInUse = "point_in_use", CONFLICT, "Hooks are registered at the point",
         "The point cannot be removed while hooks are registered at it. Delete them, or disable the point.";
     OutcomeConflict = "outcome_conflict", CONFLICT, "The outcome cannot be taken",
-        "Another outcome was told of this invocation before, it was a dry run, or it is more than a day old.";
+        "Another outcome was told of this invocation before, it was a dry run, it is more than a day old, or nothing is kept of its object and `object` is missing; `detail` says which.";
     CursorExpired = "cursor_expired", GONE, "The feed has moved on",
         "Events after this cursor were removed by the tenant's retention before they were read. Begin without a cursor at the oldest kept event, and reconcile by other means what is missing.";
     IdempotencyKeyConflict = "idempotency_key_conflict", CONFLICT, "The Idempotency-Key is taken",
-        "Another request to the same path was made under this `Idempotency-Key` in the last 24 hours. Nothing was done.";
+        "Another request to the same path was made under this `Idempotency-Key` in the last 24 hours (for invocations of hooks: in the last minute). Nothing was done.";
     IdempotencyInProgress = "idempotency_in_progress", CONFLICT, "The first request is under way",
         "The first request under this `Idempotency-Key` is still being worked on after half a minute. Ask again after `Retry-After` for its answer.";
     PayloadTooLarge = "payload_too_large", PAYLOAD_TOO_LARGE, "The body is too large",
@@ -364,10 +364,7 @@ pub(crate) fn quota_headers(state: &QuotaState) -> [(HeaderName, HeaderValue); 2
     let left = format!("\"{name}\";r={}{reset}", state.left);
     // Names and numbers are visible ASCII.
     let value = |text: String| HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static(""));
-    [
-        (HeaderName::from_static("ratelimit-policy"), value(policy)),
-        (HeaderName::from_static("ratelimit"), value(left)),
-    ]
+    [(HeaderName::from_static("ratelimit-policy"), value(policy)), (HeaderName::from_static("ratelimit"), value(left))]
 }
 
 /// The empty pointer is the whole body; a text for people must name it.

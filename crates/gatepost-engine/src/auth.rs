@@ -37,11 +37,7 @@ pub(crate) struct KeyRing {
 
 impl KeyRing {
     /// Reads all keys.
-    pub(crate) async fn load(
-        store: &dyn Store,
-        admin: &Secret,
-        callbacks: CallbackKey,
-    ) -> Result<Self, StoreError> {
+    pub(crate) async fn load(store: &dyn Store, admin: &Secret, callbacks: CallbackKey) -> Result<Self, StoreError> {
         let mut keys = HashMap::new();
         let mut after = None;
         loop {
@@ -52,7 +48,12 @@ impl KeyRing {
                 break;
             }
         }
-        Ok(KeyRing { admin: hash_key(admin.expose()), callbacks, keys: ArcSwap::from_pointee(keys), forgotten: AtomicU64::new(0) })
+        Ok(KeyRing {
+            admin: hash_key(admin.expose()),
+            callbacks,
+            keys: ArcSwap::from_pointee(keys),
+            forgotten: AtomicU64::new(0),
+        })
     }
 
     /// Adds a key just stored.

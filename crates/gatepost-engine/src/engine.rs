@@ -18,12 +18,12 @@ use crate::endpoint_auth::EndpointAuth;
 use crate::error::{Error, Kind, Result};
 use crate::health::HealthTracker;
 use crate::hooks::{HookLane, Hooks, Recording};
-use crate::own_events::OwnEvents;
+use crate::idempotency::Flights;
 use crate::metrics::Metrics;
 use crate::net::EgressPolicy;
-use crate::idempotency::Flights;
 use crate::ops::filter_turns::FilterTurns;
 use crate::origin::OriginEntropy;
+use crate::own_events::OwnEvents;
 use crate::published_types::PublishedLog;
 use crate::quotas::QuotaBook;
 use crate::registry::{TenantState, Tenants};
@@ -180,10 +180,7 @@ impl Engine {
             inbox: Arc::clone(&engine.inner.inbox),
             effects,
             metrics: Arc::clone(&engine.inner.metrics),
-            watch: Watch {
-                health: Arc::clone(&engine.inner.health),
-                own_events: Arc::clone(&engine.inner.own_events),
-            },
+            watch: Watch { health: Arc::clone(&engine.inner.health), own_events: Arc::clone(&engine.inner.own_events) },
             streams: Arc::clone(&engine.inner.streams),
             limits: engine.inner.limits.lane,
         });

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use gatepost_core::hooks::hook::HookSecrets;
 use gatepost_core::callback::CallbackKey;
+use gatepost_core::hooks::hook::HookSecrets;
 use gatepost_core::seal::Key;
 use gatepost_core::secret::Secret;
 use gatepost_core::webhook::{SigningKey, WebhookSecrets};

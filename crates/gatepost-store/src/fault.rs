@@ -12,13 +12,15 @@ use gatepost_core::delivery::AttemptRecord;
 use gatepost_core::event::Event;
 use gatepost_core::tenant::Tenant;
 use gatepost_core::webhook::{Webhook, WebhookConfig};
-use gatepost_core::{DeliverySeq, EventId, EventSeq, JobId, KeyId, TenantId, TenantKey, Timestamp, WebhookId, WebhookKey};
+use gatepost_core::{
+    DeliverySeq, EventId, EventSeq, JobId, KeyId, TenantId, TenantKey, Timestamp, WebhookId, WebhookKey,
+};
 
 use crate::{
     CancelOutcome, Created, DeliveryDetail, DeliveryQuery, DeliveryRow, DuePage, DueQuery, EventPage, EventQuery,
     EventTypeRow, HistoricRegistry, KeyRow, NewWebhook, Owed, Page, PageRequest, Publish, PublishOutcome, PutTenant,
-    Registry, RegistryChange, Result, RetryOutcome, SettleAnswer, Settlement, Store, StoreError, StoreStats, SweepProgress,
-    UpdateOutcome, WebhookUpdate,
+    Registry, RegistryChange, Result, RetryOutcome, SettleAnswer, Settlement, Store, StoreError, StoreStats,
+    SweepProgress, UpdateOutcome, WebhookUpdate,
 };
 
 /// What happens to one call.

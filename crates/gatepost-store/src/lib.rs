@@ -47,13 +47,13 @@ pub use idempotency::{
     IdempotencyRecord, IdempotencyScope, IdempotencyStore, IdempotentRequest, MakeAnswer, PublishedOnce, RecordedAnswer,
 };
 pub use installation::{InstallationStore, MetaSwap};
-pub use owed::{DeliveryEvents, Wake};
 pub use jobs::{
-    CANCELLED, CancelJobOutcome, Candidates, Cleared, Erased, Erasure, Job, JobKey, JobState, JobStore, NewJob, Replay, ReplayOf,
-    ReplayScope, Replayed, Retained, RetentionCursor, Selection, Stage, Task, Told, ToldPage, ToldQuery,
+    CANCELLED, CancelJobOutcome, Candidates, Cleared, Erased, Erasure, Job, JobKey, JobState, JobStore, NewJob, Replay,
+    ReplayOf, ReplayScope, Replayed, Retained, RetentionCursor, Selection, Stage, Task, Told, ToldPage, ToldQuery,
 };
-pub use quotas::QuotaStore;
+pub use owed::{DeliveryEvents, Wake};
 pub use own_events::{About, NewOwnEvent, Noted, OwnEventStore};
+pub use quotas::QuotaStore;
 pub use sqlite::SqliteStore;
 pub use stream::{DeliveryRows, StreamStore};
 pub use tenant_types::{PublishedType, PublishedTypes, TenantTypeRow, TenantTypeStore};
@@ -83,7 +83,20 @@ pub type Result<T> = std::result::Result<T, StoreError>;
 
 /// Everything Gatepost keeps.
 #[async_trait]
-pub trait Store: HookStore + OwnEventStore + HealthStore + IdempotencyStore + StreamStore + TenantTypeStore + InstallationStore + JobStore + QuotaStore + Send + Sync + 'static {
+pub trait Store:
+    HookStore
+    + OwnEventStore
+    + HealthStore
+    + IdempotencyStore
+    + StreamStore
+    + TenantTypeStore
+    + InstallationStore
+    + JobStore
+    + QuotaStore
+    + Send
+    + Sync
+    + 'static
+{
     // ---- the installation ------------------------------------------------------------------
 
     /// A small named value of the whole installation (the wrapped data key, fingerprints).

@@ -177,8 +177,7 @@ impl Server {
             limits,
         };
         let running = Running::start(parts).await?;
-        let bypass =
-            Bypass { setting: config.hooks == HookSwitch::Bypass, file: config.data_dir.join(BYPASS_FILE) };
+        let bypass = Bypass { setting: config.hooks == HookSwitch::Bypass, file: config.data_dir.join(BYPASS_FILE) };
         bypass.apply(&running.engine());
         Ok(Server { listener, running, addr, local_url, url, admin_key, new_admin_key, bypass })
     }

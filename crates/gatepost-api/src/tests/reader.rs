@@ -203,13 +203,23 @@ fn webhooks_have_all_their_pointers() {
         (r#"{"verification":{},"batch":null,"ordering":"any"}"#, &["/verification/mode", "/ordering"]),
         (
             r#"{"signing":[{"scheme":1},{"header":"X"},7],"payload":{"mode":"x","include":[1],"y":0}}"#,
-            &["/signing/0/scheme", "/signing/1/scheme", "/signing/2", "/payload/y", "/payload/mode", "/payload/include/0"],
+            &[
+                "/signing/0/scheme",
+                "/signing/1/scheme",
+                "/signing/2",
+                "/payload/y",
+                "/payload/mode",
+                "/payload/include/0",
+            ],
         ),
         (
             r#"{"auth":{"type":"basic","token":"t","password":1},"options":[],"paths":{"a":1}}"#,
             &["/options", "/auth/token", "/auth/username", "/auth/password", "/paths/a"],
         ),
-        (r#"{"batch":{"max_events":"5","max_bytes":-1},"format":1}"#, &["/format", "/batch/max_events", "/batch/max_bytes"]),
+        (
+            r#"{"batch":{"max_events":"5","max_bytes":-1},"format":1}"#,
+            &["/format", "/batch/max_events", "/batch/max_bytes"],
+        ),
         (r#"{"rate_limit_per_s":0.5}"#, &["/rate_limit_per_s"]),
         (r#"{"retry":{"waits":[1e999]}}"#, &["/retry/waits/0"]),
     ];
@@ -227,7 +237,10 @@ fn patches_are_judged_at_every_level() {
     let cases: [(&str, &[&str]); 9] = [
         (r#"{"profile":"standard","secret":null}"#, &["/profile", "/secret"]),
         (r#"{"payload":{"nope":null},"batch":{"nope":null}}"#, &["/payload/nope", "/batch/nope"]),
-        (r#"{"auth":{"nope":null},"verification":{"nope":null},"paths":[]}"#, &["/verification/nope", "/auth/nope", "/paths"]),
+        (
+            r#"{"auth":{"nope":null},"verification":{"nope":null},"paths":[]}"#,
+            &["/verification/nope", "/auth/nope", "/paths"],
+        ),
         (r#"{"name":null,"url":null,"events":null}"#, &["/name", "/url", "/events"]),
         (r#"{"id":null,"created_at":"x"}"#, &["/id", "/created_at"]),
         (r#"{"retry":{"nope":null}}"#, &["/retry/nope"]),

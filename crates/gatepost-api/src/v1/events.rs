@@ -1,8 +1,8 @@
 //! Publishing, and what was published.
 
 use axum::response::Response;
-use gatepost_core::trace::TraceContext;
 use gatepost_core::TenantId;
+use gatepost_core::trace::TraceContext;
 use gatepost_engine::ops::{PublishInput, Published};
 use gatepost_engine::store::{EventQuery, Order, Scope};
 use gatepost_engine::{Kind, PublishOnce};
@@ -101,7 +101,12 @@ fn trace_of(headers: &HeaderMap) -> Option<TraceContext> {
 }
 
 /// Publishes what was read without error.
-async fn answer(received: &Received, name: &str, mut inputs: Vec<PublishInput>, batch: bool) -> Result<Response, Problem> {
+async fn answer(
+    received: &Received,
+    name: &str,
+    mut inputs: Vec<PublishInput>,
+    batch: bool,
+) -> Result<Response, Problem> {
     let tenant = id(Kind::Tenant, name)?;
     if let Some(trace) = trace_of(&received.parts.headers) {
         inputs.iter_mut().for_each(|input| input.trace = Some(trace));

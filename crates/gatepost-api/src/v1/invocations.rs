@@ -23,6 +23,8 @@ use crate::wire::query::Params;
 use crate::wire::show::{ListPage, ShowInvocation, show_outcome_taken};
 use crate::wire::{Errors, hook_schema, schema};
 
+/// What a 503 tells of a decision: nothing of the object, which may hold secrets.
+const TOLD_WHEN_UNABLE: [&str; 5] = ["point", "decision", "value", "values", "messages"];
 /// A media type platforms written for Cymmetri's document may say their bodies have.
 const CYMMETRI: &str = "application/vnd.cymmetri+json";
 
@@ -136,7 +138,8 @@ fn refusal(error: AskError, tenant: &str, item: &str) -> Problem {
     }
 }
 
-/// 503, with what the point's own policy says: the platform must always be able to act.
+/// 503, with the decision that could not be written down, else what the point's own policy and the
+/// question's default say: the platform must always be able to act.
 fn unable(decision: Option<&Decision>, reason: StoreError) -> Problem {
     let mut members = Map::new();
     if let Some(decision) = decision
@@ -144,7 +147,7 @@ fn unable(decision: Option<&Decision>, reason: StoreError) -> Problem {
     {
         members.extend(said);
     }
-    members.retain(|name, _| ["point", "decision", "value"].contains(&name.as_str()));
+    members.retain(|name, _| TOLD_WHEN_UNABLE.contains(&name.as_str()));
     members.insert("cause".into(), Cause::Gatepost.as_str().into());
     Problem::from(reason).with_members(members)
 }

@@ -66,8 +66,7 @@ impl<'a> Reader<'a, '_> {
         let require_verification = fields
             .optional("require_verification")
             .and_then(|raw| self.boolean(raw, at.member("require_verification")));
-        let strict_types =
-            fields.optional("strict_types").and_then(|raw| self.boolean(raw, at.member("strict_types")));
+        let strict_types = fields.optional("strict_types").and_then(|raw| self.boolean(raw, at.member("strict_types")));
         let retention = match fields.optional("retention") {
             Some(raw) => self.retention(raw, at.member("retention"))?,
             None => RetentionInput::default(),

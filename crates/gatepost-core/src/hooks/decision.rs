@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::change::PatchOp;
 use super::failure::FailureClass;
-use super::invocation::Form;
+use super::invocation::{Form, Invocation, value_or_field};
 use super::json::Pointer;
 use super::points::{PointDef, PointKind};
 use super::secrets::{Lifted, to_wire, wipe};
@@ -262,26 +262,51 @@ impl Reply {
 }
 
 impl Decision {
-    /// What is answered when Gatepost itself cannot ask: the point's static policy. `allow` only
-    /// where a failure would not refuse.
-    pub fn without_asking(id: &str, point: &PointDef, default: Option<&Value>) -> Self {
+    /// What is answered when Gatepost itself cannot ask: the point's static policy, and what the
+    /// question, if it is known, says stands when nobody decides. `allow` only where a failure would
+    /// not refuse.
+    pub fn without_asking(id: &str, point: &PointDef, question: Option<&Invocation>) -> Self {
         use super::failure::Policy;
         let policy = point.policy();
+        let refuses = match &policy {
+            Policy::Deny => true,
+            Policy::AskDefault => {
+                !matches!(point.kind, PointKind::Gate | PointKind::Value)
+                    && question.is_some_and(Invocation::default_denies)
+            }
+            Policy::Continue | Policy::Value(_) => false,
+        };
         let value = match (point.kind, &policy) {
             (PointKind::Gate | PointKind::Value, Policy::Value(value)) => value.clone(),
-            (PointKind::Value, _) => default.cloned().unwrap_or_default(),
+            (PointKind::Value, Policy::Deny) => Value::Null,
+            (PointKind::Value, _) => question.map_or(Value::Null, |question| {
+                let context = question.context.as_object().cloned().unwrap_or_default();
+                value_or_field(question.default_value(), &context, &question.object)
+            }),
+            (PointKind::Gate, Policy::AskDefault) => {
+                Value::Bool(question.and_then(Invocation::default_gate).unwrap_or(false))
+            }
             (PointKind::Gate, _) => Value::Bool(false),
             _ => Value::Null,
         };
+        let values = question.filter(|question| !question.attributes.is_empty()).map(|question| {
+            let whole = question.context.as_object().cloned().unwrap_or_default();
+            let of_attribute = |attribute: &super::invocation::Attribute| {
+                let mut context = whole.clone();
+                context.extend(attribute.context.clone());
+                value_or_field(attribute.default.clone(), &context, &question.object)
+            };
+            question.attributes.iter().map(of_attribute).collect()
+        });
         Decision {
             id: id.to_owned(),
             point: point.name.clone(),
-            decision: if policy == Policy::Deny { Verdict::Deny } else { Verdict::Allow },
+            decision: if refuses { Verdict::Deny } else { Verdict::Allow },
             cause: Cause::Gatepost,
             object: Value::Null,
             patch: Vec::new(),
             value,
-            values: None,
+            values,
             messages: Vec::new(),
             warnings: Vec::new(),
             degraded: Vec::new(),

@@ -19,9 +19,7 @@ use gatepost_core::retry::{self, AttemptFacts, Verdict};
 use gatepost_core::tenant::Tenant;
 use gatepost_core::webhook::Webhook;
 use gatepost_core::{TenantId, Timestamp, WebhookKey};
-use gatepost_store::{
-    Due, DuePage, DueQuery, Next, Owed, SettleAnswer, Settled, Settlement, Store, StoreError, Wake,
-};
+use gatepost_store::{Due, DuePage, DueQuery, Next, Owed, SettleAnswer, Settled, Settlement, Store, StoreError, Wake};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::batch::{answer_bytes, batch_len, settlement_bytes};
@@ -29,8 +27,8 @@ use super::inbox::{Command, Inbox};
 use super::queue::SLOW;
 use super::route::Route;
 use super::scheduler::{Feedback, Limits, READ_AGAIN_AFTER, Scheduler, Terms};
-use super::watch::Watch;
 use super::sender::{Made, Order, Sender, attempt};
+use super::watch::Watch;
 use crate::metrics::Metrics;
 use crate::stream::Streams;
 use crate::vault::Vault;
@@ -449,8 +447,7 @@ impl Lane {
             disable: disable.then_some(GONE),
             tell: !due.events.are_own(),
         };
-        let effect =
-            disable.then(|| Effect::Gone { tenant: route.tenant.id.clone(), webhook: route.webhook.key });
+        let effect = disable.then(|| Effect::Gone { tenant: route.tenant.id.clone(), webhook: route.webhook.key });
         self.to_settle.push(Unsettled { settlement, due, auto_disable: route.auto_disable, effect });
     }
 

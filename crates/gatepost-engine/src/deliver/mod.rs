@@ -14,11 +14,11 @@ mod queue;
 mod route;
 pub(crate) mod scheduler;
 mod sender;
-mod watch;
 pub(crate) mod trace;
+mod watch;
 
 pub(crate) use inbox::{Command, Doubt, Inbox};
 pub(crate) use lane::{Effect, Lane, LaneParts};
 pub(crate) use route::Route;
-pub(crate) use watch::Watch;
 pub(crate) use sender::{Order, Sender, attempt, our_headers};
+pub(crate) use watch::Watch;

@@ -28,9 +28,9 @@ use gatepost_store::{Due, DuePage, DueQuery, Owed, Wake};
 
 use super::queue::{Class, Queue, Refill};
 pub(crate) use super::queue::{Feedback, Terms};
+pub(super) use limits::ASSURED_HEADS;
 pub use limits::Limits;
 pub(crate) use limits::READ_AGAIN_AFTER;
-pub(super) use limits::ASSURED_HEADS;
 use limits::{ASSURED_HEAD_BYTES, MAX_READS};
 pub(super) use rate::Bucket;
 use rate::Resting;

@@ -106,8 +106,7 @@ async fn attempt_as(sender: &Sender, route: &Route, form: Form, order: &Order<'_
     });
     let values = signed.iter().map(|header| kept(header, due, batch_id.as_deref(), started_at)).collect();
     let signed = signed.into_iter().map(|header| (header.name, header.value));
-    let mut headers =
-        our_headers(wire, signed, &due.events, due.id(), (number, order.trigger));
+    let mut headers = our_headers(wire, signed, &due.events, due.id(), (number, order.trigger));
     headers.extend(calling.headers.iter().cloned());
     let request = request(route, &target, headers, body.clone());
     let exchange = sender.endpoint_auth.send(calling.auth.as_ref(), request).await;

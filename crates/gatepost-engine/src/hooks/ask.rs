@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use gatepost_core::hooks::budget::{BadHeader, Budget, read_hop, read_timeout};
 use gatepost_core::hooks::chain::{Chain, Setup, Stage};
-use gatepost_core::hooks::decision::Decision;
+use gatepost_core::hooks::decision::{Cause, Decision};
 use gatepost_core::hooks::invocation::{self, BadInvocation, Form, Invocation, Target};
 use gatepost_core::hooks::points::{self, Audit, Operation, PointDef, PointKind};
 use gatepost_core::hooks::secrets::Lifted;
@@ -96,9 +96,10 @@ pub enum AskError {
     Saturated,
     /// The idempotency key was used with another body.
     KeyReused,
-    /// Gatepost itself cannot ask. What the point says of itself is decided instead.
+    /// Gatepost itself cannot ask, or cannot write down what was decided where it must (`strict`).
     Unable {
-        /// By the point's static policy; `None`: nothing is known about the point.
+        /// The decision, if one was made; else what the point's static policy and the question's
+        /// default say. `None`: nothing is known about the point. Its cause is `gatepost`.
         decision: Option<Box<Decision>>,
         /// Why.
         reason: StoreError,
@@ -111,8 +112,15 @@ pub(super) struct Answered {
     pub(super) secrets: Lifted,
 }
 
+/// Why an invocation has no answer, and the decision that was made all the same, if one was.
+#[derive(Clone)]
+pub(super) struct Unanswered {
+    reason: StoreError,
+    decided: Option<Arc<Decision>>,
+}
+
 /// What an invocation comes to, for everybody who waits for it.
-pub(super) type Answer = Result<Arc<Answered>, StoreError>;
+pub(super) type Answer = Result<Arc<Answered>, Unanswered>;
 
 /// The points to be asked, of a snapshot.
 enum Resolved<'s> {
@@ -239,12 +247,24 @@ impl Engine {
         };
         match self.wait(flight, began + budget.total() + STUCK_AFTER).await {
             Ok(answered) => Ok(Told { body: answered.decision.render(form, &answered.secrets), form }),
-            Err(reason) => Err(AskError::Unable { decision: static_decision(resolved.fallback()), reason }),
+            Err(Unanswered { reason, decided: Some(decision) }) => {
+                // A decision that was made is not turned into another.
+                let mut told = Box::new(Decision::clone(&decision));
+                told.cause = Cause::Gatepost;
+                Err(AskError::Unable { decision: Some(told), reason })
+            }
+            Err(Unanswered { reason, decided: None }) => {
+                let decision = static_decision(resolved.fallback(), resolved.target(), resolved.name(), &ask.body);
+                Err(AskError::Unable { decision, reason })
+            }
         }
     }
 
     async fn wait(&self, flight: Arc<Flight>, until: Instant) -> Answer {
-        let stuck = || Err(StoreError::Unavailable("the lane for hooks does not answer".to_owned()));
+        let stuck = || {
+            let reason = StoreError::Unavailable("the lane for hooks does not answer".to_owned());
+            Err(Unanswered { reason, decided: None })
+        };
         let mut answer = flight.answer();
         match tokio::time::timeout_at(until, answer.wait_for(Option::is_some)).await {
             Ok(Ok(found)) => found.clone().unwrap_or_else(stuck),
@@ -322,7 +342,11 @@ impl Engine {
         }
         let answered = Answered { decision: Arc::clone(&decision), secrets: drive.chain.secrets().clone() };
         // Nobody listens when the caller has gone.
-        let _ = sender.send(Some(kept.as_ref().map(|()| Arc::new(answered)).map_err(Clone::clone)));
+        let answer = match kept {
+            Ok(()) => Ok(Arc::new(answered)),
+            Err(reason) => Err(Unanswered { reason, decided: Some(Arc::clone(&decision)) }),
+        };
+        let _ = sender.send(Some(answer));
         drop(admission);
         if !decided.abandoned {
             self.count_decision(&decision);
@@ -362,20 +386,27 @@ fn repeats(drive: &Drive, decision: &Decision) -> bool {
     !secrets.is_empty() && serde_json::to_vec(decision).is_ok_and(|bytes| secrets.occur_in(&bytes))
 }
 
-fn static_decision(point: Option<&PointDef>) -> Option<Box<Decision>> {
-    let point = point?;
-    Some(Box::new(Decision::without_asking("", point, None)))
+/// The question is read again, as it went with the chain: this is the rare way out.
+fn static_decision(point: Option<&PointDef>, target: Target<'_>, name: &str, body: &[u8]) -> Option<Box<Decision>> {
+    let question = invocation::read(body, target).ok();
+    let mut decision = Box::new(Decision::without_asking("", point?, question.as_ref()));
+    name.clone_into(&mut decision.point);
+    Some(decision)
 }
 
 /// Nothing of the tenant is in memory, and the store does not answer.
 fn unable(ask: &Ask, reason: StoreError) -> AskError {
-    let point = match &ask.target {
-        AskTarget::Point(name) => points::builtin(name),
+    let (name, known) = match &ask.target {
+        AskTarget::Point(name) => (name, points::builtin(name).map(|point| (Some(&**point), Target::Point(point)))),
         AskTarget::Operation(name) => {
-            points::operation(name).and_then(|operation| operation.phases.last()).and_then(|name| points::builtin(name))
+            let last = |operation: &Operation| operation.phases.last().and_then(|name| points::builtin(name));
+            let known = points::operation(name)
+                .map(|operation| (last(operation).map(|point| &**point), Target::Operation(operation)));
+            (name, known)
         }
     };
-    AskError::Unable { decision: static_decision(point.map(|point| &**point)), reason }
+    let decision = known.and_then(|(point, target)| static_decision(point, target, name, &ask.body));
+    AskError::Unable { decision, reason }
 }
 
 fn bad_invocation(bad: BadInvocation) -> AskError {

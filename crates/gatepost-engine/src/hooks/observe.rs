@@ -8,6 +8,7 @@ use gatepost_core::{InvocationId, TenantKey};
 use gatepost_store::hooks::{HookCounters, NewTrial, Trial};
 
 use super::TRIALS;
+use super::record::was_sent;
 use super::snapshot::Asked;
 use crate::engine::Engine;
 
@@ -40,11 +41,12 @@ impl Engine {
 
     pub(super) fn keep_trial(&self, tenant: TenantKey, id: InvocationId, asked: &Arc<Asked>, observed: Observed) {
         let failed = matches!(observed.would, Would::FailClosed | Would::FailOpen);
+        let sent = was_sent(&observed.row);
         let counts = HookCounters {
-            observed: 1,
+            observed: u64::from(sent),
             would_deny: u64::from(observed.would_deny()),
             would_change: u64::from(observed.would == Would::Change),
-            would_fail: u64::from(failed),
+            would_fail: u64::from(failed && sent),
             ..HookCounters::default()
         };
         self.inner.metrics.hooks.trial(word(observed.would));

@@ -70,9 +70,15 @@ impl Engine {
         let secret = self.secret_pointers(&tenant.id, &found.record.decision.point).await;
         let outcome = outcome::read(body, &secret)
             .map_err(|errors| Error::Invalid(errors.into_iter().map(FieldError::from).collect()))?;
-        let recorded = self.inner.store.record_outcome(tenant.key, id, outcome, self.now()).await?;
         let conflict =
             |message: &str| Err(Error::Conflict { code: ConflictCode::OutcomeConflict, message: message.to_owned() });
+        if lacks_object(&found, &outcome) {
+            return conflict(
+                "nothing is kept of what this operation came to (a receiver repeated a secret, or there were too many \
+                 records to write): say as `object` what was committed",
+            );
+        }
+        let recorded = self.inner.store.record_outcome(tenant.key, id, outcome, self.now()).await?;
         let (invocation, repeated) = match recorded {
             OutcomeRecorded::NotFound => return Err(Error::NotFound(Kind::Invocation)),
             OutcomeRecorded::Contradicts => return conflict("another outcome of this invocation was told before"),
@@ -168,6 +174,17 @@ fn event_id(invocation: InvocationId, what: &str) -> Option<EventId> {
 fn subject_of(subject: &Value) -> Option<Subject> {
     let id = subject.get("id")?.as_str()?.to_owned();
     Some(Subject { kind: subject.get("type").and_then(Value::as_str).map(str::to_owned), id })
+}
+
+/// Whether the event of an operation would have nothing to carry.
+fn lacks_object(invocation: &StoredInvocation, outcome: &Outcome) -> bool {
+    let decision = &invocation.record.decision;
+    let told = outcome.object.is_some() || invocation.outcome.is_some();
+    outcome.committed
+        && !told
+        && !decision.dry_run
+        && invocation.body.is_none()
+        && points::operation(&decision.point).is_some()
 }
 
 fn own_data(invocation: &StoredInvocation, outcome: &Outcome) -> Value {

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use gatepost_core::hooks::decision::{Decision, HookResult, Verdict};
+use gatepost_core::hooks::decision::{Decision, HookResult, HookRow, Verdict};
+use gatepost_core::hooks::failure::FailureClass;
 use gatepost_core::hooks::hook::Mode;
 use gatepost_core::hooks::invocation::Invocation;
 use gatepost_core::hooks::outcome::ACCEPTED_FOR;
@@ -224,7 +225,7 @@ impl Engine {
         }
         let subject_id = drive.chain.invocation().subject.get("id").and_then(Value::as_str).map(str::to_owned);
         let allowed = decision.decision == Verdict::Allow;
-        let body = (!repeats_secret).then(|| self.body_until(decision, noting, allowed)).flatten();
+        let body = (!repeats_secret).then(|| self.body_until(decision, noting)).flatten();
         NewInvocation {
             tenant: drive.snapshot.tenant.key,
             id: noting.id,
@@ -249,7 +250,7 @@ impl Engine {
     }
 
     /// Until when question and object are kept, if they are.
-    fn body_until(&self, decision: &Decision, noting: &Noting, allowed: bool) -> Option<Timestamp> {
+    fn body_until(&self, decision: &Decision, noting: &Noting) -> Option<Timestamp> {
         let failed = decision.hooks.iter().any(|row| row.failure.is_some());
         let captured = match noting.capture {
             Capture::Off => false,
@@ -258,8 +259,9 @@ impl Engine {
             Capture::All => true,
         };
         let captured = captured.then(|| noting.at.saturating_add(CAPTURED_FOR));
-        // What a committed operation's event carries, unless its outcome says otherwise.
-        let owed = (noting.operation && allowed && !decision.dry_run).then(|| noting.at.saturating_add(ACCEPTED_FOR));
+        // What a committed operation's event carries, unless its outcome says otherwise. A platform may
+        // go on against a no, too.
+        let owed = (noting.operation && !decision.dry_run).then(|| noting.at.saturating_add(ACCEPTED_FOR));
         captured.max(owed)
     }
 
@@ -375,8 +377,9 @@ fn counts_of(new: &NewInvocation) -> Vec<(TenantKey, HookId, HookCounters)> {
     let counted = decision.hooks.iter().filter(|row| {
         row.mode == Mode::Enforce
             && !matches!(row.result, SkippedCondition | SkippedSideEffects | Cancelled | Observing)
+            && was_sent(row)
     });
-    let count = |row: &gatepost_core::hooks::decision::HookRow| HookCounters {
+    let count = |row: &HookRow| HookCounters {
         asked: 1,
         denied: u64::from(row.result == Deny),
         changed: u64::from(row.result == Changed),
@@ -384,6 +387,17 @@ fn counts_of(new: &NewInvocation) -> Vec<(TenantKey, HookId, HookCounters)> {
         ..HookCounters::default()
     };
     counted.map(|row| (new.tenant, row.id, count(row))).collect()
+}
+
+/// Whether a question really went out: what was not asked has neither answered nor failed.
+pub(super) fn was_sent(row: &HookRow) -> bool {
+    match row.failure {
+        Some(FailureClass::CircuitOpen | FailureClass::Budget | FailureClass::ConditionError) => false,
+        // Where there is no way to call the receiver at all. (A call cut off at the deadline has no
+        // attempts either, and a timeout.)
+        Some(FailureClass::Connect) => row.attempts > 0,
+        _ => true,
+    }
 }
 
 fn together(counts: Vec<(TenantKey, HookId, HookCounters)>) -> Vec<(TenantKey, HookId, HookCounters)> {

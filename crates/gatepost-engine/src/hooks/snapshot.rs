@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use arc_swap::ArcSwapOption;
 use gatepost_core::hooks::breaker::{Breaker, BreakerState};
-use gatepost_core::hooks::hook::limits;
+use gatepost_core::hooks::hook::{HookConfig, HookSecrets, limits};
 use gatepost_core::hooks::plan::{self, PlannedHook};
 use gatepost_core::hooks::points::{self, PointDef, PointSettings};
 use gatepost_core::tenant::Tenant;
@@ -62,7 +62,7 @@ pub(crate) struct Route {
 /// What was learned about one receiver.
 pub(crate) struct EndpointState {
     /// What it was learned about: another one starts anew.
-    identity: [u8; 32],
+    identity: [u8; 16],
     breaker: Mutex<Breaker>,
     in_flight: AtomicU32,
     /// Seconds of the lane's clock.
@@ -79,7 +79,7 @@ impl Drop for InFlight {
 }
 
 impl EndpointState {
-    fn new(identity: [u8; 32], now_s: u64) -> Self {
+    fn new(identity: [u8; 16], now_s: u64) -> Self {
         EndpointState {
             identity,
             breaker: Mutex::default(),
@@ -115,13 +115,17 @@ impl EndpointState {
     }
 }
 
-/// What makes an endpoint the same one to a breaker: where it is and how we prove ourselves.
-fn identity(hook: &StoredHook) -> [u8; 32] {
-    let config = &hook.config;
-    let parts = format!("{}\n{}\n{:?}\n{:?}\n", config.url, config.profile, config.path, config.auth);
-    let mut bytes = parts.into_bytes();
-    bytes.extend_from_slice(&hook.sealed_secrets);
-    gatepost_core::hashing::sha256(&bytes)
+/// What makes an endpoint the same one to a breaker: where it is and how we prove ourselves. Of the
+/// secrets as they are, not as they are sealed: sealed again they look different.
+fn identity(key: &[u8; 32], config: &HookConfig, secrets: &HookSecrets) -> [u8; 16] {
+    let place = format!("{:?}\n{:?}\n{:?}\n{:?}", config.url, config.profile, config.path, config.auth);
+    let mut parts = vec![Some(place.as_bytes())];
+    parts.push(secrets.signing.first().map(|present| present.text.expose().as_bytes()));
+    parts.push(secrets.auth.as_ref().map(|secret| secret.expose().as_bytes()));
+    for (name, value) in &secrets.headers {
+        parts.extend([Some(name.as_bytes()), Some(value.expose().as_bytes())]);
+    }
+    gatepost_core::hashing::keyed_hash(key, &parts)
 }
 
 #[derive(Default)]
@@ -225,9 +229,9 @@ impl Engine {
                 tracing::error!(hook = %hook.id, point = hook.config.point, "a hook's point is unknown: it is not asked");
                 continue;
             };
-            match self.plan_hook(&hook, &entry.def) {
-                Ok(planned) => {
-                    let state = self.endpoint_state(&hook, before);
+            match self.plan_identified(&hook, &entry.def) {
+                Ok((planned, identity)) => {
+                    let state = self.endpoint_state(hook.id, identity, before);
                     let route = self.route_of(&tenant, &planned, &nets);
                     entry.hooks.push(Arc::clone(&planned));
                     asked.insert(hook.id, Arc::new(Asked { planned, route, state }));
@@ -242,9 +246,19 @@ impl Engine {
 
     /// A stored hook, ready to be asked.
     pub(super) fn plan_hook(&self, hook: &StoredHook, point: &Arc<PointDef>) -> Result<Arc<PlannedHook>, String> {
+        self.plan_identified(hook, point).map(|(planned, _)| planned)
+    }
+
+    /// The same, with what makes its endpoint the same one.
+    fn plan_identified(
+        &self,
+        hook: &StoredHook,
+        point: &Arc<PointDef>,
+    ) -> Result<(Arc<PlannedHook>, [u8; 16]), String> {
         let secrets = self.inner.vault.open_hook(hook.id, &hook.sealed_secrets).map_err(|e| e.to_string())?;
+        let identity = identity(&self.inner.fingerprint_key, &hook.config, &secrets);
         let planned = PlannedHook::new(hook.id, hook.created_at, hook.config.clone(), Arc::clone(point), secrets);
-        planned.map(Arc::new).map_err(|e| e.to_string())
+        planned.map(|planned| (Arc::new(planned), identity)).map_err(|e| e.to_string())
     }
 
     /// The way to a hook's receiver.
@@ -259,9 +273,8 @@ impl Engine {
         Ok(Route { target, probe, auth, nets: Arc::clone(nets) })
     }
 
-    fn endpoint_state(&self, hook: &StoredHook, before: Option<&TenantHooks>) -> Arc<EndpointState> {
-        let identity = identity(hook);
-        let known = before.and_then(|before| before.asked.get(&hook.id));
+    fn endpoint_state(&self, hook: HookId, identity: [u8; 16], before: Option<&TenantHooks>) -> Arc<EndpointState> {
+        let known = before.and_then(|before| before.asked.get(&hook));
         match known.filter(|asked| asked.state.identity == identity) {
             Some(asked) => Arc::clone(&asked.state),
             None => Arc::new(EndpointState::new(identity, self.inner.hooks.monotonic().as_secs())),

@@ -162,17 +162,90 @@ async fn p9_where_nothing_is_known_the_points_own_policy_is_told() {
         (AskTarget::Point("validateUser".into()), Some(Verdict::Deny), Value::Null),
         (AskTarget::Point("preCreateUser".into()), Some(Verdict::Allow), Value::Null),
         (AskTarget::Point("runDeprovision".into()), Some(Verdict::Allow), json!(false)),
+        (AskTarget::Point("policyMap".into()), Some(Verdict::Allow), json!("theirs")),
         (AskTarget::Operation("createUser".into()), Some(Verdict::Deny), Value::Null),
         (AskTarget::Point("theirOwn".into()), None, Value::Null),
     ] {
-        let ask = Ask { target: target.clone(), ..world.question("x", None) };
+        let body = Bytes::from_static(br#"{"object":{"user":{}},"default":{"mappedValue":"theirs"}}"#);
+        let ask = Ask { target: target.clone(), body, ..world.question("x", None) };
         let Err(AskError::Unable { decision, reason }) = world.engine.ask(ask).await else { panic!("{target:?}") };
         assert!(matches!(reason, StoreError::Unavailable(_)));
         assert_eq!(decision.as_ref().map(|decision| decision.decision), verdict, "{target:?}");
         if let Some(decision) = decision {
             assert_eq!((decision.cause, decision.value), (Cause::Gatepost, value));
+            let (AskTarget::Point(name) | AskTarget::Operation(name)) = target;
+            assert_eq!(decision.point, name);
         }
     }
+    let body = br#"{"object":{"user":{"email":"a@b"}},"attributes":[{"targetAttribute":"x","default":"one"},
+        {"targetAttribute":"y","cymmetrifield":"email"}]}"#;
+    let target = AskTarget::Operation("provision".into());
+    let ask = Ask { target, body: Bytes::from_static(body), ..world.question("x", None) };
+    let Err(AskError::Unable { decision: Some(decision), .. }) = world.engine.ask(ask).await else {
+        panic!("no store")
+    };
+    assert_eq!((decision.decision, decision.values), (Verdict::Allow, Some(vec![json!("one"), json!("a@b")])));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_that_does_not_concern_the_endpoint_leaves_its_circuit_open() {
+    let world = world().await;
+    let hook = world.hook("validateUser", json!({})).await;
+    world.receiver.answers(|_| (500, json!({})));
+    for _ in 0..5 {
+        assert_eq!(world.ask("validateUser", None).await.unwrap()["cause"], "policy_on_failure");
+    }
+    let circuit = async |patch: Value| {
+        let view = world.engine.update_hook(&world.tenant, hook, &members(patch)).await.unwrap();
+        format!("{:?}", view.circuit)
+    };
+    assert_eq!(circuit(json!({"name": "another", "timeout_ms": 900})).await, "Open");
+    let asked = world.receiver.asked();
+    for _ in 0..3 {
+        assert_eq!(world.ask("validateUser", None).await.unwrap()["cause"], "circuit_open");
+    }
+    assert_eq!(world.receiver.asked(), asked, "nobody was asked");
+    world.engine.inner.hooks.recorder.flush().await;
+    let counters = world.engine.hook(&world.tenant, hook).await.unwrap().hook.counters;
+    assert_eq!((counters.asked, counters.failed), (5, 5), "what was not sent was not asked");
+    // The probing goes on, and finds the receiver well.
+    world.receiver.answers(|question| (200, json!({"id": question["id"], "decision": "allow"})));
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert_eq!(world.ask("validateUser", None).await.unwrap()["cause"], "receiver");
+    // Another secret, another address: another endpoint, of which nothing is known.
+    for patch in [
+        json!({"mode": "observe", "headers": {"x-tenant": "a"}}),
+        json!({"mode": "observe", "url": "https://other.example/"}),
+    ] {
+        world.engine.update_hook(&world.tenant, hook, &members(json!({"mode": "enforce"}))).await.unwrap();
+        world.receiver.answers(|_| (500, json!({})));
+        for _ in 0..5 {
+            world.ask("validateUser", None).await.unwrap();
+        }
+        assert_eq!(circuit(json!({"name": "third"})).await, "Open");
+        assert_eq!(circuit(patch).await, "Closed");
+        world.receiver.answers(|question| (200, json!({"id": question["id"], "decision": "allow"})));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn p7_a_committed_operation_of_which_nothing_is_kept_must_say_its_object() {
+    let world = world().await;
+    world.hook("validateUser", json!({"receives_secrets": true})).await;
+    world.receiver.answers(|question| {
+        (200, json!({"id": question["id"], "decision": "deny", "messages": [{"code": "X", "text": "not Welcome@123"}]}))
+    });
+    let body = br#"{"object":{"user":{"login":"ada"}},"secrets":{"passwordText":"Welcome@123"}}"#;
+    let target = AskTarget::Operation("createUser".into());
+    let ask = Ask { target, body: Bytes::from_static(body), ..world.question("x", None) };
+    let told = world.engine.ask(ask).await.unwrap();
+    let decision: Value = serde_json::from_slice(&told.body).unwrap();
+    let id = decision["id"].as_str().unwrap().parse().unwrap();
+    let refused = world.engine.tell_outcome(&world.tenant, id, json!({"committed": true})).await.unwrap_err();
+    assert!(matches!(&refused, crate::Error::Conflict { message, .. } if message.contains("`object`")), "{refused:?}");
+    let whole = json!({"committed": true, "object": {"user": {"login": "ada"}}});
+    assert!(!world.engine.tell_outcome(&world.tenant, id, whole.clone()).await.unwrap().repeated);
+    assert!(world.engine.tell_outcome(&world.tenant, id, whole).await.unwrap().repeated);
 }
 
 #[tokio::test(start_paused = true)]
@@ -221,7 +294,24 @@ async fn a_strict_point_answers_nothing_it_could_not_write_down() {
     assert!(world.engine.inner.store.invocation(world.tenant.key, id).await.unwrap().is_some());
     world.fail(Fault::Before);
     let refused = world.ask("validateUser", None).await;
-    assert!(matches!(refused, Err(AskError::Unable { decision: Some(_), .. })));
+    let Err(AskError::Unable { decision: Some(decision), .. }) = refused else { panic!("it was not written down") };
+    assert_eq!(
+        (decision.decision, decision.cause),
+        (Verdict::Allow, Cause::Gatepost),
+        "the receiver's, not the policy's"
+    );
+    // A no at a point whose own policy lets pass stays a no.
+    world.fail(Fault::None);
+    world.engine.put_point(&world.tenant, "preCreateUser", members(json!({"audit": "strict"}))).await.unwrap();
+    world.hook("preCreateUser", json!({})).await;
+    world
+        .receiver
+        .answers(|question| (200, json!({"id": question["id"], "decision": "deny", "messages": [{"code": "TAKEN"}]})));
+    world.fail(Fault::Before);
+    let refused = world.ask("preCreateUser", None).await;
+    let Err(AskError::Unable { decision: Some(decision), .. }) = refused else { panic!("it was not written down") };
+    assert_eq!((decision.decision, decision.cause), (Verdict::Deny, Cause::Gatepost));
+    assert_eq!(decision.messages[0].code, "TAKEN");
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,8 +2,8 @@
 
 use gatepost_core::DeliveryId;
 use gatepost_core::delivery::{AttemptRecord, Request};
-use gatepost_core::profiles::Wire;
 use gatepost_core::own_events::OwnEvent;
+use gatepost_core::profiles::Wire;
 use gatepost_core::tenant::Tenant;
 use gatepost_store::{CancelOutcome, DeliveryQuery, DeliveryRow, Page, RetryOutcome, Wake};
 
@@ -80,9 +80,10 @@ impl Engine {
             RetryOutcome::WebhookDeleted => {
                 Err(conflict(ConflictCode::WebhookDeleted, "the delivery's webhook was deleted"))
             }
-            RetryOutcome::Erased => {
-                Err(conflict(ConflictCode::EventErased, "what the delivery would send was erased: it cannot be sent again"))
-            }
+            RetryOutcome::Erased => Err(conflict(
+                ConflictCode::EventErased,
+                "what the delivery would send was erased: it cannot be sent again",
+            )),
             RetryOutcome::NotFound => Err(Error::NotFound(Kind::Delivery)),
         }
     }

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use gatepost_core::catalogue;
 use gatepost_core::event::{Event, EventType};
 use gatepost_core::filter::{Facts, FilterBudget, FilterCost, TooCostly};
+use gatepost_core::grouping::Match;
 use gatepost_core::matching::{self, MatchFacts, TenantRegistry};
 use gatepost_core::tenant::Tenant;
-use gatepost_core::grouping::Match;
 use gatepost_core::{EventId, TenantId, Timestamp};
-use gatepost_store::{EventPage, EventQuery, Order, HistoricWebhook, NewEvent, Publish, PublishOutcome};
+use gatepost_store::{EventPage, EventQuery, HistoricWebhook, NewEvent, Order, Publish, PublishOutcome};
 
 use super::{EventDetail, Matching, PublishInput, Published};
 use crate::deliver::Command;

@@ -34,18 +34,18 @@ use gatepost_core::tenant::{Environment, HookSwitch, TenantSettings};
 use gatepost_core::trace::TraceContext;
 use gatepost_core::webhook::{Batch, Ordering, Payload, SigningEntry, Verification, Webhook};
 use gatepost_core::{EventId, KeyId, TenantId, Timestamp, WebhookId};
-use serde_json::{Map, Value};
 use gatepost_store::{DeliveryDetail, DeliveryRow, ReplayOf, Scope};
+use serde_json::{Map, Value};
 
+pub use erasure::ToldInput;
 pub use event_types::check_schema;
 pub(crate) use events::facts_of;
-pub use erasure::ToldInput;
 pub use events::unpublishable;
 pub use preview::WebhookPreview;
-pub use tenant_types::TenantTypeView;
 pub use replay::ReplayInput;
-pub use verify::{VerifyResult, VerifyStep};
+pub use tenant_types::TenantTypeView;
 pub use tenants::{QuotasInput, RetentionInput, check_net};
+pub use verify::{VerifyResult, VerifyStep};
 
 use crate::views::HealthView;
 

@@ -1,7 +1,7 @@
 //! Tenants.
 
 use gatepost_core::TenantId;
-use gatepost_core::tenant::{Quotas, Retention, Tenant};
+use gatepost_core::tenant::{HookSwitch, Quotas, Retention, Tenant};
 use gatepost_store::{Created, Page, PageRequest, PutTenant};
 
 use super::TenantInput;
@@ -61,6 +61,7 @@ impl Engine {
     pub async fn put_tenant(&self, id: TenantId, input: TenantInput) -> Result<(Tenant, Created)> {
         let present = self.inner.store.tenant(&id).await?;
         let required = present.as_ref().is_some_and(|tenant| tenant.settings.require_verification);
+        let hooks_before = present.as_ref().map(|tenant| tenant.settings.hooks).unwrap_or_default();
         let settings = match input.settings {
             Some(change) => {
                 let settings = change.over(&present.map(|t| t.settings).unwrap_or_default());
@@ -78,6 +79,10 @@ impl Engine {
         changing.put(&*self.inner.store, tenant.key).await;
         hooks.known().await?;
         doubt.resolved();
+        if tenant.settings.hooks != hooks_before {
+            let switch = if tenant.settings.hooks == HookSwitch::Bypass { "bypass" } else { "on" };
+            tracing::warn!(tenant = %tenant.id, switch, "blocking hooks of a tenant are switched");
+        }
         if created == Created::Yes {
             // A key made while its tenant was being deleted must not open the next one.
             self.inner.keys.forget_older(&id, tenant.created_at);

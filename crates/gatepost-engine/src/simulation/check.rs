@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use gatepost_core::delivery::{AttemptRecord, DeliveryState, Outcome, Reason};
 use gatepost_core::Timestamp;
+use gatepost_core::delivery::{AttemptRecord, DeliveryState, Outcome, Reason};
 use gatepost_core::event::Event;
 use gatepost_core::webhook::Ordering;
 use gatepost_store::{DeliveryDetail, DeliveryQuery, DeliveryRow, EventQuery, Order, PageRequest, Store as _};

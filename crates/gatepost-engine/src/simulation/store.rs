@@ -342,7 +342,10 @@ impl gatepost_store::IdempotencyStore for SimStore {
         self.through(self.inner.idempotency(scope, now)).await
     }
 
-    async fn begin_idempotent(&self, request: gatepost_store::IdempotentRequest) -> Result<gatepost_store::IdempotencyRecord> {
+    async fn begin_idempotent(
+        &self,
+        request: gatepost_store::IdempotentRequest,
+    ) -> Result<gatepost_store::IdempotencyRecord> {
         self.through(self.inner.begin_idempotent(request)).await
     }
 

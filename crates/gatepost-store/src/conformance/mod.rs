@@ -13,15 +13,15 @@
 pub mod attempts;
 pub mod batches;
 pub mod deliveries;
-pub mod idempotency;
-pub mod hooks;
-pub mod installation;
-pub mod health;
 pub mod erasure;
+pub mod health;
+pub mod hooks;
+pub mod idempotency;
+pub mod installation;
 pub mod jobs;
 pub mod lists;
-pub mod own_events;
 pub mod ordering;
+pub mod own_events;
 pub mod publishing;
 pub mod quotas;
 pub mod rest;
@@ -32,9 +32,9 @@ pub mod webhooks;
 
 use bytes::Bytes;
 use gatepost_core::delivery::{AttemptRecord, Outcome, Response, Sent, SentValue, Timings, Trigger};
-use gatepost_core::own_events::OwnEvent;
 use gatepost_core::event::{Subject, Urgency};
 use gatepost_core::grouping::Match;
+use gatepost_core::own_events::OwnEvent;
 use gatepost_core::tenant::Tenant;
 use gatepost_core::webhook::{Webhook, WebhookConfig};
 use gatepost_core::{EventId, TenantKey, Timestamp, WebhookId, WebhookKey};
@@ -282,7 +282,14 @@ pub async fn tenant(store: &dyn Store, id: &str) -> Tenant {
 /// Makes a webhook; `number` makes its id and name.
 pub async fn webhook(store: &dyn Store, tenant: TenantKey, number: u128) -> Webhook {
     let config = config(&format!("hook{number}"));
-    let new = NewWebhook { tenant, id: webhook_id(number), config, sealed_secrets: vec![1, 2, 3], must_verify: false, now: at(0) };
+    let new = NewWebhook {
+        tenant,
+        id: webhook_id(number),
+        config,
+        sealed_secrets: vec![1, 2, 3],
+        must_verify: false,
+        now: at(0),
+    };
     store.create_webhook(new).await.expect("create_webhook").expect("the tenant is there").webhook
 }
 

@@ -71,8 +71,14 @@ pub async fn a_deleted_tenant_does_not_exist_for_any_method(store: Arc<dyn Store
         assert_eq!(store.tenant_by_key(key).await.unwrap(), None);
         assert_eq!(store.delete_tenant(&id, at(21)).await.unwrap(), None);
         assert!(store.tenants(page(10, None)).await.unwrap().rows.is_empty());
-        let new =
-            NewWebhook { tenant: key, id: webhook_id(9), config: config("x"), sealed_secrets: vec![], must_verify: false, now: at(21) };
+        let new = NewWebhook {
+            tenant: key,
+            id: webhook_id(9),
+            config: config("x"),
+            sealed_secrets: vec![],
+            must_verify: false,
+            now: at(21),
+        };
         assert_eq!(store.create_webhook(new).await.unwrap(), None);
         assert_eq!(store.delete_webhook(key, hook.id, at(21)).await.unwrap(), None);
         assert_eq!(store.webhook(key, hook.id).await.unwrap(), None);
@@ -182,7 +188,14 @@ pub async fn deleted_tenants_are_removed_in_small_steps_and_numbers_are_not_reus
 /// See the name.
 pub async fn every_change_of_webhooks_grows_the_registry_version(store: Arc<dyn Store>) {
     let acme = tenant(&*store, "acme").await.key;
-    let new = NewWebhook { tenant: acme, id: webhook_id(1), config: config("x"), sealed_secrets: vec![9], must_verify: false, now: at(1) };
+    let new = NewWebhook {
+        tenant: acme,
+        id: webhook_id(1),
+        config: config("x"),
+        sealed_secrets: vec![9],
+        must_verify: false,
+        now: at(1),
+    };
     let made = store.create_webhook(new.clone()).await.unwrap().unwrap();
     assert_eq!((made.version, made.webhook.revision, made.webhook.tenant), (1, 1, acme));
     assert_eq!((&made.webhook.config, &made.webhook.sealed_secrets), (&new.config, &vec![9]));
@@ -241,7 +254,14 @@ pub async fn an_update_of_an_older_revision_is_stale(store: Arc<dyn Store>) {
 /// See the name.
 pub async fn creating_again_with_the_same_id_changes_nothing(store: Arc<dyn Store>) {
     let acme = tenant(&*store, "acme").await.key;
-    let new = NewWebhook { tenant: acme, id: webhook_id(1), config: config("x"), sealed_secrets: vec![9], must_verify: false, now: at(1) };
+    let new = NewWebhook {
+        tenant: acme,
+        id: webhook_id(1),
+        config: config("x"),
+        sealed_secrets: vec![9],
+        must_verify: false,
+        now: at(1),
+    };
     let first = store.create_webhook(new.clone()).await.unwrap().unwrap();
     let again = store.create_webhook(NewWebhook { now: at(2), ..new }).await.unwrap().unwrap();
     assert_eq!(first, again);

@@ -14,26 +14,24 @@ use super::error::{DbError, DbResult};
 use super::owe::grouping;
 use super::queues::NOT_YET;
 use super::row::{
-    KeptAttempt, attempt, count, deleted_for, unverified, event, event_by_seq, event_columns, event_id, is_live, rank, reason,
-    state, subject, text, time, urgency, webhook_id,
+    KeptAttempt, attempt, count, deleted_for, event, event_by_seq, event_columns, event_id, is_live, rank, reason,
+    state, subject, text, time, unverified, urgency, webhook_id,
 };
 use crate::{DeliveryDetail, DeliveryEvents, DeliveryRow, Due, DuePage, DueQuery, Owed};
 
 /// A delivery as shown: what its webhook's state means for a pending one is derived here, so that
 /// disabling or deleting a webhook with a large backlog writes one row.
 pub(super) fn row_by_seq(conn: &Connection, tenant: TenantKey, seq: DeliverySeq) -> DbResult<Option<DeliveryRow>> {
-    let mut found = conn.prepare_cached(
-        concat!(
-            "SELECT d.state, d.reason, d.attempts, ",
-            unverified!(),
-            ", d.created_at, d.updated_at, d.webhook, w.id, w.enabled, ",
-            deleted_for!(),
-            ", e.seq, e.accepted_at, e.ext_id, e.type, e.subject_type, e.subject_id,
+    let mut found = conn.prepare_cached(concat!(
+        "SELECT d.state, d.reason, d.attempts, ",
+        unverified!(),
+        ", d.created_at, d.updated_at, d.webhook, w.id, w.enabled, ",
+        deleted_for!(),
+        ", e.seq, e.accepted_at, e.ext_id, e.type, e.subject_type, e.subject_id,
                max(d.due, coalesce(w.paused_until, d.due)), d.grouping
              FROM deliveries d CROSS JOIN events e ON e.seq = d.event_seq CROSS JOIN webhooks w ON w.key = d.webhook
              WHERE d.seq = ?1 AND d.tenant = ?2"
-        ),
-    )?;
+    ))?;
     let mut rows = found.query((seq.0, tenant.0))?;
     let Some(row) = rows.next()? else { return Ok(None) };
     let mut row = shown(row, seq)?;

@@ -10,7 +10,9 @@ use gatepost_core::webhook::{Webhook, WebhookConfig};
 use gatepost_core::{DeliverySeq, EventId, EventSeq, KeyId, TenantId, TenantKey, Timestamp, WebhookId, WebhookKey};
 
 use super::queue::Lane;
-use super::{SqliteStore, batches, by_hand, catalogue, deliveries, keys, lists, meta, publish, registry, settle, sweep, tenants};
+use super::{
+    SqliteStore, batches, by_hand, catalogue, deliveries, keys, lists, meta, publish, registry, settle, sweep, tenants,
+};
 use crate::{
     CancelOutcome, Created, DeliveryDetail, DeliveryQuery, DeliveryRow, DuePage, DueQuery, EventPage, EventQuery,
     EventTypeRow, HistoricRegistry, KeyRow, NewWebhook, Owed, Page, PageRequest, Publish, PublishOutcome, PutTenant,

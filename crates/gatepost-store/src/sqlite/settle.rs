@@ -8,9 +8,9 @@ use rusqlite::{Connection, OptionalExtension};
 use super::deliveries::attempts;
 use super::erasure;
 use super::error::DbResult;
-use super::{health, own_events, queues};
 use super::row::{attempt_bytes, deleted_for, reason_number, state, state_number, time, urgency};
 use super::writer::Tx;
+use super::{health, own_events, queues};
 use crate::{Next, SettleAnswer, Settled, Settlement, Wake};
 
 /// Bytes up to which a first attempt is folded into its delivery's row. Longer ones would make the
@@ -139,11 +139,13 @@ struct Present {
 
 fn present(conn: &Connection, settlement: &Settlement) -> DbResult<Option<Present>> {
     let found: Option<(i64, u32, u32, Option<i64>)> = conn
-        .prepare_cached(
-            concat!("SELECT d.state, d.generation, d.attempts, ", deleted_for!(), "
+        .prepare_cached(concat!(
+            "SELECT d.state, d.generation, d.attempts, ",
+            deleted_for!(),
+            "
              FROM deliveries d JOIN webhooks w ON w.key = d.webhook JOIN tenants t ON t.key = d.tenant
-             WHERE d.seq = ?1 AND d.tenant = ?2 AND d.webhook = ?3 AND t.deleted_at IS NULL"),
-        )?
+             WHERE d.seq = ?1 AND d.tenant = ?2 AND d.webhook = ?3 AND t.deleted_at IS NULL"
+        ))?
         .query_row((settlement.seq.0, settlement.tenant.0, settlement.webhook.0), |row| {
             Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
         })

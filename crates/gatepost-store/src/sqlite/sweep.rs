@@ -1,7 +1,7 @@
 //! Work nobody waits for, in steps small enough not to hold up commits.
 
-use gatepost_core::delivery::{DeliveryState, Reason};
 use gatepost_core::Timestamp;
+use gatepost_core::delivery::{DeliveryState, Reason};
 use rusqlite::{Connection, OptionalExtension};
 
 use super::error::DbResult;
@@ -23,7 +23,10 @@ pub(super) fn sweep(tx: &Tx<'_>, now: Timestamp, max_rows: usize) -> DbResult<Sw
     let left = max_rows.saturating_sub(rows);
     let items = if left > 0 { jobs::remove_items(tx.conn, left)? } else { 0 };
     rows += items;
-    Ok(SweepProgress { rows, more: (items > 0 && items == left) || more(tx.conn)? || idempotency::to_sweep(tx.conn, now)? })
+    Ok(SweepProgress {
+        rows,
+        more: (items > 0 && items == left) || more(tx.conn)? || idempotency::to_sweep(tx.conn, now)?,
+    })
 }
 
 fn more(conn: &Connection) -> DbResult<bool> {

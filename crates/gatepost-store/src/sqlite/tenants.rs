@@ -108,9 +108,7 @@ pub(super) fn put(tx: &Tx<'_>, put: &PutTenant) -> DbResult<(Tenant, Created)> {
 fn require_verification(tx: &Tx<'_>, tenant: &Tenant) -> DbResult<u64> {
     let required = tenant.settings.require_verification;
     let version = registry::next_version(tx.conn, tenant.key)?.unwrap_or(tenant.registry_version);
-    tx.conn
-        .prepare_cached("UPDATE tenants SET must_verify = ?2 WHERE key = ?1")?
-        .execute((tenant.key.0, required))?;
+    tx.conn.prepare_cached("UPDATE tenants SET must_verify = ?2 WHERE key = ?1")?.execute((tenant.key.0, required))?;
     tx.conn
         .prepare_cached("INSERT INTO tenant_revisions(tenant, from_version, must_verify) VALUES (?1, ?2, ?3)")?
         .execute((tenant.key.0, version_number(version), required))?;

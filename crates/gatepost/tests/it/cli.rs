@@ -25,7 +25,20 @@ fn file(server: &Server, name: &str, content: &str) -> String {
 #[test]
 fn every_command_has_help_with_an_example() {
     let help = here(&["--help"]).expect(0).stdout;
-    for name in ["serve", "demo", "listen", "publish", "trigger", "keys", "event-types", "apply", "export", "backup", "restore", "config"] {
+    for name in [
+        "serve",
+        "demo",
+        "listen",
+        "publish",
+        "trigger",
+        "keys",
+        "event-types",
+        "apply",
+        "export",
+        "backup",
+        "restore",
+        "config",
+    ] {
         assert!(help.contains(&format!("\n  {name} ")), "{name} is not in the help:\n{help}");
         let own = here(&[name, "--help"]).expect(0).stdout;
         assert!(own.contains("Example") && own.contains(&format!("gatepost {name}")), "{name} has no example:\n{own}");

@@ -25,10 +25,10 @@ mod docs_page;
 mod harness;
 #[cfg(test)]
 mod hooks;
-#[cfg(all(test, feature = "otel"))]
-mod otel;
 #[cfg(test)]
 mod observed;
+#[cfg(all(test, feature = "otel"))]
+mod otel;
 #[cfg(test)]
 mod packaging;
 #[cfg(test)]

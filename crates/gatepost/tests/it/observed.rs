@@ -143,6 +143,21 @@ fn labels_of(reference: &str) -> BTreeMap<String, String> {
     rows.collect()
 }
 
+/// Counters as the sources register them, with what they say they count: those with labels are not served before
+/// something was counted.
+fn registered_counters() -> BTreeMap<String, String> {
+    let mut files = Vec::new();
+    sources(&root().join("crates/gatepost-engine/src"), &mut files);
+    let mut found = BTreeMap::new();
+    for call in files.iter().flat_map(|(_, code)| code.split(".register(").skip(1)) {
+        let quoted = |argument: &String| Some(argument.strip_prefix('"')?.strip_suffix('"')?.to_owned());
+        if let [Some(name), Some(help), ..] = &*arguments(call).iter().map(quoted).collect::<Vec<_>>() {
+            found.insert(format!("gatepost_{name}"), help.clone());
+        }
+    }
+    found
+}
+
 #[test]
 fn every_metric_is_in_the_reference() {
     let server = Server::start();
@@ -155,7 +170,19 @@ fn every_metric_is_in_the_reference() {
     server.publish("acme", "user.created", json!({}));
     server.wait_settled("acme");
     let text = server.get("/metrics").expect(200).text();
-    let metrics = described(&text);
+    let mut metrics = described(&text);
+    let registered = registered_counters();
+    assert!(registered.len() > 20, "{registered:?}");
+    let reference = std::fs::read_to_string(root().join("docs/metrics.md")).unwrap_or_default();
+    for (name, help) in registered {
+        if !metrics.contains_key(&name) {
+            let line = format!("| `{name}_total` | counter | `");
+            assert!(reference.contains(&line), "docs/metrics.md must say which labels {name}_total has");
+        }
+        // Whatever has no labels is served from the start: this one is a counter with some.
+        let counter = || Described { kind: "counter".to_owned(), help, labels: BTreeSet::new() };
+        metrics.entry(name).or_insert_with(counter);
+    }
     assert!(metrics.len() > 10 && metrics.values().all(|metric| !metric.kind.is_empty()), "{text}");
     for metric in metrics.values() {
         for label in &metric.labels {

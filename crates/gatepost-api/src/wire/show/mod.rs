@@ -1,11 +1,11 @@
 //! What is answered. Field order is the order on the wire.
 
 mod attempt;
+mod catalogue;
 mod hooks;
 mod jobs;
 mod verify;
 mod webhook;
-mod catalogue;
 
 use gatepost_core::event::{Event, EventType, Subject};
 use gatepost_core::matching::MatchReason;
@@ -19,12 +19,12 @@ use utoipa::ToSchema;
 
 use super::schema;
 use crate::problem::Problem;
-pub(crate) use verify::{ShowHealth, ShowVerified};
-pub(crate) use jobs::{ShowJob, ShowJobId, ShowTold, csv_header, csv_row};
-pub(crate) use hooks::{ShowHook, ShowInvocation, show_outcome_taken, show_point, show_try};
 pub(crate) use attempt::{ShowAttempt, ShowLastTest, ShowRequest, ShowTest};
-pub(crate) use webhook::ShowWebhook;
 pub(crate) use catalogue::{ShowAttemptMade, ShowEventType};
+pub(crate) use hooks::{ShowHook, ShowInvocation, show_outcome_taken, show_point, show_try};
+pub(crate) use jobs::{ShowJob, ShowJobId, ShowTold, csv_header, csv_row};
+pub(crate) use verify::{ShowHealth, ShowVerified};
+pub(crate) use webhook::ShowWebhook;
 
 /// Bytes of one delivery's request bodies shown in all: every attempt sent the same bytes (P3), so
 /// leaving out the later ones hides nothing.
@@ -72,10 +72,7 @@ impl<'a> From<&'a TenantSettings> for ShowSettings<'a> {
         ShowSettings {
             require_verification: *require_verification,
             strict_types: *strict_types,
-            retention: schema::Retention {
-                events_days: retention.events_days,
-                attempts_days: retention.attempts_days,
-            },
+            retention: schema::Retention { events_days: retention.events_days, attempts_days: retention.attempts_days },
             hooks: hooks.as_str(),
             quotas: schema::Quotas {
                 webhooks: quotas.webhooks,

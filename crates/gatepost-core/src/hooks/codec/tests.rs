@@ -87,7 +87,12 @@ fn every_cymmetri_answer() {
             ("policyMap", 200, r#"{"response":{"mappedValue":null}}"#, "allow"),
             // A number is its own text, to the last digit.
             ("policyMap", 200, r#"{"response":{"mappedValue": 7.50 }}"#, r#"allow value="7.50""#),
-            ("policyMap", 200, r#"{"mappedValue":12345678901234567890123}"#, r#"allow value="12345678901234567890123""#),
+            (
+                "policyMap",
+                200,
+                r#"{"mappedValue":12345678901234567890123}"#,
+                r#"allow value="12345678901234567890123""#,
+            ),
             ("runDeprovision", 200, "{}", "bad_shape"),
             ("runDeprovision", 204, "", "bad_shape"),
             ("runDeprovision", 200, r#"{"response":{}}"#, "bad_shape"),

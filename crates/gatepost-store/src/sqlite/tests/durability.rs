@@ -441,7 +441,8 @@ async fn p7_nothing_of_the_folder_can_be_read_by_others() {
     let store = open(&path);
     let acme = tenant(&*store, "acme").await.key;
     let config = crate::conformance::config("x");
-    let new = NewWebhook { tenant: acme, id: webhook_id(1), config, sealed_secrets: vec![1], must_verify: false, now: at(0) };
+    let new =
+        NewWebhook { tenant: acme, id: webhook_id(1), config, sealed_secrets: vec![1], must_verify: false, now: at(0) };
     store.create_webhook(new).await.unwrap().unwrap();
     for entry in std::fs::read_dir(&path).unwrap() {
         let entry = entry.unwrap();

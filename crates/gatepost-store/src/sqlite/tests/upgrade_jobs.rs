@@ -29,9 +29,8 @@ fn what_v1_held_is_no_replay_after_v5() {
     ] {
         conn.execute_batch(sql).unwrap();
     }
-    let link: (Option<i64>, Option<i64>) = conn
-        .query_row("SELECT replay_of, job FROM delivery_links", [], |row| Ok((row.get(0)?, row.get(1)?)))
-        .unwrap();
+    let link: (Option<i64>, Option<i64>) =
+        conn.query_row("SELECT replay_of, job FROM delivery_links", [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
     assert_eq!(link, (None, None));
     assert_eq!(replay::replay_of(&conn, gatepost_core::DeliverySeq(7)).unwrap(), None);
     for table in ["jobs", "job_items", "retention_marks"] {
@@ -46,10 +45,8 @@ async fn retention_goes_on_while_events_are_published() {
     let folder = tempfile::tempdir().unwrap();
     let store = Arc::new(SqliteStore::open(folder.path(), Options::default()).unwrap());
     let acme = tenant(&*store, "acme").await.key;
-    let settings = TenantSettings {
-        retention: Retention { events_days: 1, ..Retention::default() },
-        ..TenantSettings::default()
-    };
+    let settings =
+        TenantSettings { retention: Retention { events_days: 1, ..Retention::default() }, ..TenantSettings::default() };
     let id = "acme".parse().unwrap();
     let put = PutTenant { id, name: None, environment: None, settings: Some(settings), now: at(0) };
     store.put_tenant(put).await.unwrap();

@@ -131,6 +131,21 @@ fn b41_the_told_object_is_what_the_event_carries_without_what_is_secret() {
 }
 
 #[test]
+fn b41_an_operation_committed_against_a_no_tells_what_it_would_have_come_to() {
+    let stage = Stage::new();
+    let events = receiver();
+    stage.server.webhook(TENANT, &events.url("/"), json!({"events": ["cymmetri.postCreateUser"]}));
+    stage.hook("v", "validateUser", json!({}), deny("No"));
+    let mut asked = question();
+    asked["object"]["user"]["securityQuestion"] = json!({"pet": "Rex the unforgettable"});
+    let decision = stage.operate("createUser", asked);
+    assert_eq!(verdict(&decision), ("deny", "receiver"));
+    outcome(&stage, &decision, json!({"committed": true})).expect(200);
+    events.wait_for_blocking(1);
+    assert_eq!(told(&events)[0].1, json!({"user": super::user()}), "and nothing secret");
+}
+
+#[test]
 fn b43_a_kill_tears_no_record_and_strict_ones_are_there() {
     let mut stage = Stage::new();
     stage.server.put("/v1/tenants/acme/points/validateUser", json!({"audit": "strict"})).expect(200);

@@ -62,6 +62,11 @@ fn p9_a_store_that_is_gone_stops_no_invocation() {
     stage.hook("v", "validateUser", json!({}), deny("No"));
     let before = stage.ask("validateUser", question());
     assert_eq!(verdict(&before), ("deny", "receiver"));
+    // A point whose own policy lets pass, and one without hooks: both must have their records written.
+    stage.hook("m", "preCreateUser", json!({}), deny("Taken"));
+    for point in ["preCreateUser", "policyMap"] {
+        stage.server.put(&format!("/v1/tenants/acme/points/{point}"), json!({"audit": "strict"})).expect(200);
+    }
     // From here on no file may grow: nothing can be written any more.
     let pid = stage.server.pid().to_string();
     let limit = std::process::Command::new("prlimit").args(["--fsize=0", "--pid", &pid]).status();
@@ -72,6 +77,18 @@ fn p9_a_store_that_is_gone_stops_no_invocation() {
         assert_eq!(verdict(&stage.ask("validateUser", question())), ("deny", "receiver"));
     }
     assert!(began.elapsed() < Duration::from_secs(10));
+    // What could not be written down is told all the same: a no stays a no, a default stands.
+    let told = |point: &str, more: Value| {
+        let mut asked = question();
+        asked["default"] = more;
+        let reply = stage.ask_with(&format!("points/{point}"), &[], asked);
+        reply.expect_problem(503, "store_unavailable").json()
+    };
+    let refused = told("preCreateUser", json!({}));
+    assert_eq!((verdict(&refused), &refused["messages"][0]["code"]), (("deny", "gatepost"), &json!("Taken")));
+    assert!(refused.get("object").is_none(), "{refused:#}");
+    let value = told("policyMap", json!({"mappedValue": "theirs"}));
+    assert_eq!((verdict(&value), &value["value"]), (("allow", "gatepost"), &json!("theirs")));
     // Changes say so, and change nothing.
     let refused = stage.server.put("/v1/tenants/acme/points/validateUser", json!({"enabled": false}));
     refused.expect_problem(503, "store_unavailable");

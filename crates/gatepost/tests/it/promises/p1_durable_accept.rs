@@ -369,15 +369,19 @@ fn p1_an_idempotency_key_survives_a_crash_with_its_events() {
     }
     server.wait_settled("acme");
     let published = |event: &Value| !text(event, "type").starts_with("gatepost.");
-    let feed: Vec<Value> =
-        server.all("/v1/tenants/acme/events?order=asc").into_iter().filter(published).collect();
+    let feed: Vec<Value> = server.all("/v1/tenants/acme/events?order=asc").into_iter().filter(published).collect();
     assert_eq!(feed.len(), 3, "{feed:?}");
     assert_eq!(feed[0]["id"], again[0].json()["id"]);
     assert_eq!(server.all("/v1/tenants/acme/deliveries").len(), 3);
 }
 
 /// Sends under a key of its own each until the server dies, and answers how often it was answered.
-fn keyed_load_until_killed(server: &mut Server, path: &str, body: impl Fn(usize) -> Value + Sync, from: usize) -> usize {
+fn keyed_load_until_killed(
+    server: &mut Server,
+    path: &str,
+    body: impl Fn(usize) -> Value + Sync,
+    from: usize,
+) -> usize {
     let (done, gone) = (AtomicUsize::new(0), AtomicBool::new(false));
     let numbers = AtomicUsize::new(from);
     let clients: Vec<_> = (0..4).map(|_| server.client()).collect();

@@ -13,8 +13,7 @@ const OTHER_MASTER: &str = "Zm9yIHRlc3RzIG9ubHk6IG1hc3RlciBrZXkgIzIhISE=";
 const AUTH_TOKEN: &str = "an-endpoint-token-nobody-may-see-771";
 const AUTH_PASSWORD: &str = "an endpoint password nobody may see 9";
 const TEXT_SECRET: &str = "a signing text of more than twenty-four bytes";
-const KEY_PAIR: &str =
-    "whsk_6Xb/dCcHpPea21PS1N9VY/NZW723CEc77N4rJCubMbfVKIDij2HKpMKkioLlX0dRqSKJp4AJ6p9lMicMFs6Kvg==";
+const KEY_PAIR: &str = "whsk_6Xb/dCcHpPea21PS1N9VY/NZW723CEc77N4rJCubMbfVKIDij2HKpMKkioLlX0dRqSKJp4AJ6p9lMicMFs6Kvg==";
 const IMPORTED: &str = "whsec_aW1wb3J0ZWQgc2VjcmV0IG9mIHRoaXJ0eSBieXRlcyE=";
 const HEADER_VALUE: &str = "header-value-that-nobody-may-see-5512";
 const SECOND_HEADER_VALUE: &str = "Bearer another-header-value-8841";

@@ -85,8 +85,26 @@ fn static_answers_when_nobody_can_be_asked() {
         ("policyMap", Verdict::Allow, json!("d")),
         ("runDeprovision", Verdict::Allow, json!(false)),
     ] {
-        let decision = Decision::without_asking("inv_1", builtin(name).unwrap(), Some(&json!("d")));
+        let question = json!({"object": {"user": {}}, "default": {"mappedValue": "d"}});
+        let decision = Decision::without_asking("inv_1", builtin(name).unwrap(), Some(&invocation(name, question)));
         assert_eq!((decision.decision, decision.value, decision.cause), (verdict, value, Cause::Gatepost), "{name}");
+        let unknown = Decision::without_asking("inv_1", builtin(name).unwrap(), None);
+        assert_eq!(unknown.decision, verdict, "{name}");
+    }
+    // What stands when nobody decides, as a chain without hooks has it.
+    let question = json!({"object": {"user": {"mobile": "123"}}, "context": {"cymmetrifield": "mobile"}});
+    let asked = invocation("policyMap", question);
+    assert_eq!(Decision::without_asking("i", builtin("policyMap").unwrap(), Some(&asked)).value, json!("123"));
+    let question = json!({"object": {"user": {"mobile": "123"}}, "attributes": [
+        {"targetAttribute": "a", "default": "one"}, {"targetAttribute": "b", "cymmetrifield": "mobile"}]});
+    let asked = invocation("provision", question);
+    let decision = Decision::without_asking("i", builtin("preProvision").unwrap(), Some(&asked));
+    assert_eq!(decision.values, Some(vec![json!("one"), json!("123")]));
+    let mut soft = PointDef::clone(builtin("validateUser").unwrap());
+    soft.on_failure = Some(Policy::AskDefault);
+    for (default, verdict) in [("deny", Verdict::Deny), ("allow", Verdict::Allow)] {
+        let asked = invocation("validateUser", json!({"object": {"user": {}}, "default": {"decision": default}}));
+        assert_eq!(Decision::without_asking("i", &soft, Some(&asked)).decision, verdict);
     }
 }
 
