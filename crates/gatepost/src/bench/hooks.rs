@@ -23,7 +23,7 @@ const HOOKS: [usize; 2] = [1, 3];
 /// Connections of the platform.
 const CONNECTIONS: usize = 32;
 /// The least number of calls for the outermost percentile to mean something.
-const CALLS: u32 = 400;
+const CALLS: u32 = 200;
 /// Bulk deliveries a second beside, so many a request.
 const BULK_PER_SECOND: u32 = 2_000;
 const BULK_SIZE: usize = 20;

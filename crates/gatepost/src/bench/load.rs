@@ -161,7 +161,12 @@ impl Load {
             }
             Pace::Open(per_second, length) => (per_second, length),
         };
-        let count = ((f64::from(per_second) * length.as_secs_f64()) as usize).min(self.ledger.capacity());
+        let size = match self.form {
+            Form::Batch { size, .. } => size.max(1),
+            _ => 1,
+        };
+        let requests = (f64::from(per_second) * length.as_secs_f64()) as usize;
+        let count = requests.min(self.ledger.capacity() / size);
         let (due, queue) = mpsc::unbounded_channel();
         // The runtime's timers tick in milliseconds; a sleeping thread is a few tens of
         // microseconds late. It ends with its list, or when nobody listens.
@@ -208,7 +213,11 @@ impl Work {
                 let go = number + size <= self.load.ledger.capacity() && Instant::now() < *until;
                 go.then(|| (number, self.watch.nanos()))
             }
-            Numbers::Open(queue) => queue.lock().await.recv().await,
+            // A request carries as many numbers as it has events.
+            Numbers::Open(queue) => {
+                let due = queue.lock().await.recv().await;
+                due.map(|(index, at)| (index * self.maker.size, at))
+            }
         }
     }
 
