@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::body::Body;
 use bytes::Bytes;
-use gatepost_store::fault::Fault;
-use gatepost_store::{FaultStore, SqliteStore};
+use gatepost_engine::store::fault::Fault;
+use gatepost_engine::store::{FaultStore, SqliteStore};
 use http::{Request, StatusCode};
 use serde_json::{Value, json};
 

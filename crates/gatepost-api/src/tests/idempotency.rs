@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::body::Body;
-use gatepost_store::fault::Fault;
-use gatepost_store::{FaultStore, SqliteStore};
+use gatepost_engine::store::fault::Fault;
+use gatepost_engine::store::{FaultStore, SqliteStore};
 use http::Request;
 
 use super::requests::{ADMIN, Got, Server};
