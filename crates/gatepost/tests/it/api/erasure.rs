@@ -73,7 +73,10 @@ fn what_is_kept_about_a_person_goes_and_the_bare_record_stays() {
 
     assert_eq!(erase(&server, "anna@example.com", "")["total"], 30);
     assert_eq!(in_files(&server.data_dir(), &SECRETS), Vec::<String>::new());
-    assert_eq!(in_files(&server.data_dir(), &["OTHER-DATA", "OTHER-ANSWER"]).len(), 2);
+    // The other person's are there; in how many files is up to the log's last checkpoint.
+    for word in ["OTHER-DATA", "OTHER-ANSWER"] {
+        assert!(!in_files(&server.data_dir(), &[word]).is_empty(), "{word} went too");
+    }
     for event in &events {
         let view = server.event("acme", event);
         assert_eq!((&view["data"], &view["attributes"]), (&Value::Null, &Value::Null));
