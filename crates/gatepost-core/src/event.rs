@@ -35,6 +35,17 @@ impl EventType {
         &self.0
     }
 
+    /// The text, to be shared.
+    pub(crate) fn shared(&self) -> &Arc<str> {
+        &self.0
+    }
+
+    /// As [`EventType::shared`], to be replaced by the same text.
+    pub(crate) fn share(&mut self, same: &Arc<str>) {
+        debug_assert_eq!(self.0, *same);
+        self.0 = Arc::clone(same);
+    }
+
     /// The dot-separated parts, first to last; never empty.
     pub fn segments(&self) -> impl Iterator<Item = &str> {
         self.0.split('.')
@@ -47,20 +58,24 @@ impl EventType {
 
     /// Whether this is one of Gatepost's own (`gatepost.…`), which callers may not publish.
     pub fn is_own(&self) -> bool {
-        self.family() == Self::OWN_FAMILY
+        self.0.strip_prefix(Self::OWN_FAMILY).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
     }
 }
 
 /// Whether `segment` may stand between two dots of an event type.
 pub(crate) fn is_segment(segment: &str) -> bool {
-    !segment.is_empty() && segment.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+    is_plain(segment.as_bytes())
+}
+
+fn is_plain(segment: &[u8]) -> bool {
+    !segment.is_empty() && segment.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))
 }
 
 impl FromStr for EventType {
     type Err = BadEventType;
 
     fn from_str(s: &str) -> Result<Self, BadEventType> {
-        if s.len() > 128 || !s.split('.').all(is_segment) {
+        if s.len() > 128 || !s.as_bytes().split(|b| *b == b'.').all(is_plain) {
             return Err(BadEventType::Grammar);
         }
         if s == "all" || s.ends_with(".all") {

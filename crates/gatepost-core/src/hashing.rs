@@ -59,21 +59,68 @@ pub fn base64url(bytes: &[u8]) -> String {
 /// The first 16 bytes of HMAC-SHA256 over `parts`. An absent part differs from an empty one, and no
 /// two lists of parts run together to the same input.
 pub fn keyed_hash(key: &[u8; 32], parts: &[Option<&[u8]>]) -> [u8; 16] {
-    let key = hmac::Key::new(hmac::HMAC_SHA256, key);
-    let mut context = hmac::Context::with_key(&key);
-    for part in parts {
-        match part {
-            None => context.update(&[0]),
-            Some(bytes) => {
-                context.update(&[1]);
-                context.update(&(bytes.len() as u64).to_be_bytes());
-                context.update(bytes);
+    HashKey::new(key).hash(parts)
+}
+
+/// A key of [`keyed_hash`], made ready once: that alone is two blocks of SHA-256.
+#[derive(Clone)]
+pub struct HashKey(hmac::Key);
+
+impl HashKey {
+    /// `key`, ready.
+    pub fn new(key: &[u8; 32]) -> Self {
+        HashKey(hmac::Key::new(hmac::HMAC_SHA256, key))
+    }
+
+    /// See [`keyed_hash`].
+    pub fn hash(&self, parts: &[Option<&[u8]>]) -> [u8; 16] {
+        let mut input = Gathered { context: hmac::Context::with_key(&self.0), small: [0; 128], len: 0 };
+        for part in parts {
+            match part {
+                None => input.push(&[0]),
+                Some(bytes) => {
+                    input.push(&[1]);
+                    input.push(&(bytes.len() as u64).to_be_bytes());
+                    input.push(bytes);
+                }
             }
         }
+        let mut out = [0; 16];
+        out.copy_from_slice(&input.finish().as_ref()[..16]);
+        out
     }
-    let mut out = [0; 16];
-    out.copy_from_slice(&context.sign().as_ref()[..16]);
-    out
+}
+
+/// What is hashed, small pieces put together first: each call of the hash has its price.
+struct Gathered {
+    context: hmac::Context,
+    small: [u8; 128],
+    len: usize,
+}
+
+impl Gathered {
+    fn push(&mut self, bytes: &[u8]) {
+        if bytes.len() > self.small.len() - self.len {
+            self.flush();
+        }
+        match self.small.get_mut(self.len..self.len + bytes.len()) {
+            Some(room) => {
+                room.copy_from_slice(bytes);
+                self.len += bytes.len();
+            }
+            None => self.context.update(bytes),
+        }
+    }
+
+    fn flush(&mut self) {
+        self.context.update(&self.small[..self.len]);
+        self.len = 0;
+    }
+
+    fn finish(mut self) -> hmac::Tag {
+        self.flush();
+        self.context.sign()
+    }
 }
 
 #[cfg(test)]
@@ -88,6 +135,23 @@ mod tests {
         assert_ne!(hash(&[Some(b"ab"), Some(b"c")]), hash(&[Some(b"a"), Some(b"bc")]));
         assert_ne!(hash(&[None]), hash(&[Some(b"")]));
         assert_ne!(hash(&[Some(b"a")]), keyed_hash(&[8; 32], &[Some(b"a")]));
+    }
+
+    #[test]
+    fn pieces_of_any_size_are_hashed_as_one_text() {
+        let key = [7; 32];
+        let long = [5; 300];
+        for sizes in [[0, 1, 127], [118, 1, 0], [119, 9, 300], [120, 300, 2], [300, 119, 1]] {
+            let parts = sizes.map(|size| Some(&long[..size]));
+            let mut plain = Vec::new();
+            for size in sizes {
+                plain.push(1);
+                plain.extend_from_slice(&(size as u64).to_be_bytes());
+                plain.extend_from_slice(&long[..size]);
+            }
+            let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &key), &plain);
+            assert_eq!(keyed_hash(&key, &parts), tag.as_ref()[..16], "{sizes:?}");
+        }
     }
 
     #[test]

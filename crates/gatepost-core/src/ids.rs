@@ -9,6 +9,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -182,7 +183,7 @@ pub struct WebhookKey(pub i64);
 ///
 /// Grammar: `[A-Za-z0-9_:@~+=/-]{1,128}`. No dot, because Standard Webhooks signs `id.timestamp.body`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct EventId(Box<str>);
+pub struct EventId(Arc<str>);
 
 /// Why a text is not an event id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -199,7 +200,7 @@ impl EventId {
         let mut text = String::with_capacity(Self::PREFIX.len() + SUFFIX_LEN);
         text.push_str(Self::PREFIX);
         text.push_str(std::str::from_utf8(&encode(value)).unwrap_or_default());
-        EventId(text.into_boxed_str())
+        EventId(text.into())
     }
 
     /// The number inside, when the text has the form of an id we make. The caller may have chosen

@@ -1,21 +1,28 @@
 //! Which webhooks an event matches, and why.
 //!
 //! A tenant's webhooks are indexed by pattern: an event costs as much as the webhooks it finds, not
-//! as much as there are. Registries never change; a change makes a new one that shares everything it
-//! did not touch, so that a publisher keeps the one it looked at (P4).
+//! as much as there are. Registries never change; a change makes a new one that shares what it
+//! did not touch, so that a publisher keeps the one it looked at (P4). What is kept of a webhook is what
+//! matching asks for, and texts that several of them have are kept once.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use self::bucket::Bucket;
+use self::trie::Trie;
+use crate::WebhookKey;
 use crate::event::{EventType, Subject};
 use crate::filter::{self, Facts, Filter, FilterBudget, FilterCost, FilterError, FilterResult, TooCostly};
 use crate::grouping::{Grouping, Match};
+use crate::hashing::sha256;
 use crate::own_events::OwnEvent;
 use crate::pattern::{BadPattern, EventPattern, PatternSet};
-use crate::profiles::{self, Address};
+use crate::profiles::{self, Address, Profile};
 use crate::standing;
 use crate::webhook::{Webhook, WebhookConfig};
-use crate::{WebhookId, WebhookKey};
+
+mod bucket;
+mod trie;
 
 /// What matching looks at.
 #[derive(Clone, Copy, Debug)]
@@ -46,20 +53,38 @@ pub enum BadSubscription {
 pub struct Subscription {
     /// The store's number.
     pub key: WebhookKey,
-    /// Its id.
-    pub id: WebhookId,
     /// The revision this was compiled from.
     pub revision: u32,
-    /// What it asks for.
+    /// What it asks for, in as few patterns as that takes.
     pub patterns: PatternSet,
     /// What it asks for beyond the type.
     pub filter: Option<Filter>,
     /// What its deliveries wait for.
     pub grouping: Grouping,
-    /// Its registration, where its profile addresses by path: types without one do not match.
-    paths: Option<Arc<WebhookConfig>>,
+    /// Where its profile addresses by path: types without one do not match.
+    paths: Option<Box<Paths>>,
     /// Whether it takes anything: enabled, and verified where that is required.
     pub enabled: bool,
+}
+
+/// See [`Subscription::paths`].
+#[derive(Clone)]
+struct Paths {
+    profile: &'static dyn Profile,
+    own: BTreeMap<String, String>,
+}
+
+impl Paths {
+    fn of(config: &WebhookConfig) -> Option<Box<Self>> {
+        let profile = profiles::profile_or_default(&config.profile);
+        profile.by_path().then(|| Box::new(Paths { profile, own: config.paths.clone() }))
+    }
+}
+
+impl std::fmt::Debug for Paths {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_map().entries(&self.own).finish()
+    }
 }
 
 impl Subscription {
@@ -69,16 +94,27 @@ impl Subscription {
     /// # Errors
     /// When what is kept was written under other rules and cannot be read any more.
     pub fn compile(webhook: &Webhook, require_all: bool) -> Result<Self, BadSubscription> {
-        let (patterns, filter) = compile(&webhook.config)?;
+        let Webhook { key, revision, config, .. } = webhook;
+        let filter = config.filter.as_deref().map(Filter::compile).transpose()?;
+        let mut compiled = Self::of((*key, *revision), config, require_all, filter)?;
+        compiled.enabled &= webhook.deleted_at.is_none();
+        Ok(compiled)
+    }
+
+    fn of(
+        (key, revision): (WebhookKey, u32),
+        config: &WebhookConfig,
+        require_all: bool,
+        filter: Option<Filter>,
+    ) -> Result<Self, BadSubscription> {
         Ok(Subscription {
-            key: webhook.key,
-            id: webhook.id,
-            revision: webhook.revision,
-            patterns,
+            key,
+            revision,
+            patterns: asked_for(config).map_err(BadSubscription::Patterns)?.reduced(),
             filter,
-            grouping: Grouping::of(&webhook.config),
-            paths: by_path(&webhook.config).then(|| Arc::new(webhook.config.clone())),
-            enabled: standing::takes(&webhook.config, require_all) && webhook.deleted_at.is_none(),
+            grouping: Grouping::of(config),
+            paths: Paths::of(config),
+            enabled: standing::takes(config, require_all),
         })
     }
 
@@ -104,12 +140,12 @@ impl Subscription {
     }
 
     fn has_address(&self, event_type: &EventType) -> bool {
-        self.paths.as_deref().is_none_or(|config| profiles::address(config, event_type) != Address::Nowhere)
+        self.paths.as_deref().is_none_or(|paths| profiles::path(paths.profile, &paths.own, event_type).is_some())
     }
-}
 
-fn by_path(config: &WebhookConfig) -> bool {
-    profiles::profile_or_default(&config.profile).by_path()
+    fn to_match(&self) -> Match {
+        Match { webhook: self.key, revision: self.revision, grouping: self.grouping }
+    }
 }
 
 /// What a webhook's `events` ask for, own events that its profile has other names for included: who asks
@@ -126,35 +162,31 @@ fn asked_for(config: &WebhookConfig) -> Result<PatternSet, Vec<(usize, BadPatter
     Ok(patterns)
 }
 
-fn compile(config: &WebhookConfig) -> Result<(PatternSet, Option<Filter>), BadSubscription> {
-    let patterns = asked_for(config).map_err(BadSubscription::Patterns)?;
-    let filter = config.filter.as_deref().map(Filter::compile).transpose()?;
-    Ok((patterns, filter))
-}
-
-/// The webhooks under one pattern.
-type Bucket = Arc<Vec<Arc<Subscription>>>;
+/// What a webhook with a pattern or two takes in memory, about, and a filter of some twenty characters besides.
+const WEBHOOK_BYTES: usize = 300;
+const FILTER_BYTES: usize = 650;
 
 /// The enabled webhooks of one tenant, indexed; immutable.
 #[derive(Clone, Debug, Default)]
 pub struct TenantRegistry {
     version: u64,
-    by_key: Arc<BTreeMap<WebhookKey, Arc<Subscription>>>,
-    exact: Arc<HashMap<EventType, Bucket>>,
-    below: Arc<HashMap<Box<str>, Bucket>>,
+    len: usize,
+    /// How many of them have a filter.
+    filtered: usize,
+    by_key: Trie<WebhookKey, Arc<Subscription>>,
+    /// By patterns of one type each.
+    exact: Trie<Arc<str>, Bucket>,
+    /// By prefixes.
+    below: Trie<Arc<str>, Bucket>,
     all: Bucket,
 }
 
 impl TenantRegistry {
-    /// A registry of these webhooks. Disabled ones are known but in no index; of two with the same
+    /// A registry of these webhooks. Disabled ones, to which nothing goes, are left out; of two with the same
     /// key the later counts.
     pub fn new(version: u64, subscriptions: impl IntoIterator<Item = Arc<Subscription>>) -> Self {
-        let by_key: BTreeMap<_, _> = subscriptions.into_iter().map(|s| (s.key, s)).collect();
         let mut registry = TenantRegistry { version, ..TenantRegistry::default() };
-        for subscription in by_key.values().filter(|s| s.enabled) {
-            registry.index(subscription);
-        }
-        registry.by_key = Arc::new(by_key);
+        subscriptions.into_iter().for_each(|subscription| registry.put(subscription));
         registry
     }
 
@@ -163,48 +195,44 @@ impl TenantRegistry {
         self.version
     }
 
-    /// How many webhooks there are, disabled ones included.
+    /// How many webhooks there are.
     pub fn len(&self) -> usize {
-        self.by_key.len()
+        self.len
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.by_key.is_empty()
+        self.len == 0
     }
 
-    /// The webhook with this key.
+    /// Bytes it takes, about.
+    pub fn size(&self) -> usize {
+        self.len * WEBHOOK_BYTES + self.filtered * FILTER_BYTES
+    }
+
+    /// The webhook with this key, if it is enabled.
     pub fn get(&self, key: WebhookKey) -> Option<&Arc<Subscription>> {
-        self.by_key.get(&key)
+        self.by_key.get(&key).map(|(_, subscription)| subscription)
     }
 
     /// Every webhook, by ascending key.
     pub fn subscriptions(&self) -> impl Iterator<Item = &Arc<Subscription>> {
-        self.by_key.values()
+        self.by_key.iter().map(|(_, subscription)| subscription)
     }
 
     /// A registry in which `subscription` is new, or takes the place of the one with its key.
     #[must_use]
     pub fn with(&self, version: u64, subscription: Arc<Subscription>) -> Self {
-        let mut next = self.without(version, subscription.key);
-        if subscription.enabled {
-            next.index(&subscription);
-        }
-        Arc::make_mut(&mut next.by_key).insert(subscription.key, subscription);
+        let mut next = TenantRegistry { version, ..self.clone() };
+        next.put(subscription);
         next
     }
 
     /// A registry in which there is no webhook with this key.
     #[must_use]
     pub fn without(&self, version: u64, key: WebhookKey) -> Self {
-        let mut next = self.clone();
-        next.version = version;
-        if let Some(old) = self.by_key.get(&key) {
-            Arc::make_mut(&mut next.by_key).remove(&key);
-            if old.enabled {
-                next.unindex(old);
-            }
-        }
+        let mut next = TenantRegistry { version, ..self.clone() };
+        next.take_out(key);
         next
     }
 
@@ -214,38 +242,51 @@ impl TenantRegistry {
     /// # Errors
     /// When the filters together cost more than is left of `budget`.
     pub fn matching(&self, facts: &MatchFacts<'_>, budget: &mut FilterBudget) -> Result<Vec<Match>, TooCostly> {
-        let shared = Facts::new(facts);
-        let hits = self.hits(facts.event_type);
-        if hits.iter().any(|subscription| subscription.filter.is_some()) {
-            budget.spend(filter::of_conversion(shared.size()))?;
-        }
-        let mut matches = Vec::with_capacity(hits.len());
-        for subscription in hits {
-            let wanted = match &subscription.filter {
-                Some(filter) => filter.evaluate_within(&shared, budget)? == FilterResult::True,
-                None => true,
-            };
-            if wanted {
-                let Subscription { key: webhook, revision, grouping, .. } = *subscription;
-                matches.push(Match { webhook, revision, grouping });
+        let mut shared = None;
+        let mut matches = Vec::new();
+        for bucket in self.buckets(facts.event_type) {
+            let hits = bucket.iter();
+            matches.reserve(hits.size_hint().0);
+            for subscription in hits {
+                if !subscription.has_address(facts.event_type) {
+                    continue;
+                }
+                if let Some(filter) = &subscription.filter {
+                    let shared = match &mut shared {
+                        Some(shared) => shared,
+                        none => {
+                            let facts = none.insert(Facts::new(facts));
+                            budget.spend(filter::of_conversion(facts.size()))?;
+                            facts
+                        }
+                    };
+                    if filter.evaluate_within(shared, budget)? != FilterResult::True {
+                        continue;
+                    }
+                }
+                matches.push(subscription.to_match());
             }
         }
-        Ok(matches)
+        Ok(by_key(matches))
     }
 
     /// The webhooks without a filter that an event of a type goes to.
     pub fn unfiltered(&self, event_type: &EventType) -> Vec<Match> {
-        let hits = self.hits(event_type).into_iter().filter(|subscription| subscription.filter.is_none());
-        hits.map(|s| Match { webhook: s.key, revision: s.revision, grouping: s.grouping }).collect()
+        let hits = self.buckets(event_type).flat_map(Bucket::iter);
+        let hits = hits.filter(|subscription| subscription.filter.is_none() && subscription.has_address(event_type));
+        by_key(hits.map(|subscription| subscription.to_match()).collect())
     }
 
     /// A bound on what the filters cost that such an event meets, from its size alone: what can be
     /// told without evaluating anything. Zero where no filter is met.
     pub fn filter_cost(&self, facts: &MatchFacts<'_>) -> FilterCost {
-        let bytes = Facts::new(facts).size();
         let mut total = FilterCost::default();
-        // Finding a webhook under several of its patterns makes a bound larger, not wrong.
-        for filter in self.pattern_hits(facts.event_type).into_iter().filter_map(|hit| hit.filter.as_ref()) {
+        if self.filtered == 0 {
+            return total;
+        }
+        let bytes = Facts::new(facts).size();
+        let hits = self.buckets(facts.event_type).flat_map(Bucket::iter);
+        for filter in hits.filter_map(|subscription| subscription.filter.as_ref()) {
             if total == FilterCost::default() {
                 total += FilterCost(filter::of_conversion(bytes));
             }
@@ -254,69 +295,136 @@ impl TenantRegistry {
         total
     }
 
-    /// The webhooks that ask for a type, each once, by ascending key.
-    fn hits(&self, event_type: &EventType) -> Vec<&Subscription> {
-        let mut hits = self.pattern_hits(event_type);
-        // A webhook may be found under several of its patterns.
-        hits.sort_unstable_by_key(|subscription| subscription.key);
-        hits.dedup_by_key(|subscription| subscription.key);
-        hits.retain(|subscription| subscription.has_address(event_type));
-        hits
+    /// Those who ask for a type, by the patterns that find them: no webhook is in two of these, because the
+    /// patterns of one never ask for the same type ([`PatternSet::reduced`]).
+    fn buckets<'r>(&'r self, event_type: &'r EventType) -> impl Iterator<Item = &'r Bucket> {
+        let text = event_type.as_str();
+        let all = (!event_type.is_own()).then_some(&self.all);
+        let exact = self.exact.get(text).map(|(_, bucket)| bucket);
+        // Most tenants ask for no prefix: then nothing of the text is looked at.
+        let dotted = if self.below.is_empty() { "" } else { text };
+        let below = dotted.match_indices('.').filter_map(|(dot, _)| self.below.get(&text[..dot]));
+        all.into_iter().chain(exact).chain(below.map(|(_, bucket)| bucket))
     }
 
-    fn pattern_hits(&self, event_type: &EventType) -> Vec<&Subscription> {
-        fn extend<'r>(hits: &mut Vec<&'r Subscription>, bucket: Option<&'r Bucket>) {
-            hits.extend(bucket.into_iter().flat_map(|bucket| bucket.iter()).map(|s| &**s));
+    fn put(&mut self, mut subscription: Arc<Subscription>) {
+        self.take_out(subscription.key);
+        if !subscription.enabled {
+            return;
         }
-        let mut hits = Vec::new();
-        if !event_type.is_own() {
-            extend(&mut hits, Some(&self.all));
-        }
-        extend(&mut hits, self.exact.get(event_type));
-        if !self.below.is_empty() {
-            let text = event_type.as_str();
-            for (dot, _) in text.match_indices('.') {
-                extend(&mut hits, self.below.get(&text[..dot]));
-            }
-        }
-        hits
-    }
-
-    fn index(&mut self, subscription: &Arc<Subscription>) {
-        for pattern in subscription.patterns.iter() {
-            let bucket = match pattern {
-                EventPattern::All => &mut self.all,
-                EventPattern::Below(prefix) => Arc::make_mut(&mut self.below).entry(prefix.clone()).or_default(),
-                EventPattern::Exact(exact) => Arc::make_mut(&mut self.exact).entry(exact.clone()).or_default(),
-            };
-            Arc::make_mut(bucket).push(Arc::clone(subscription));
-        }
-    }
-
-    fn unindex(&mut self, subscription: &Subscription) {
-        fn drop_from(bucket: &mut Bucket, key: WebhookKey) -> bool {
-            Arc::make_mut(bucket).retain(|s| s.key != key);
-            bucket.is_empty()
-        }
+        self.share_texts(Arc::make_mut(&mut subscription));
+        self.len += 1;
+        self.filtered += usize::from(subscription.filter.is_some());
+        self.by_key.insert(subscription.key, Arc::clone(&subscription));
         for pattern in subscription.patterns.iter() {
             match pattern {
-                EventPattern::All => {
-                    drop_from(&mut self.all, subscription.key);
-                }
+                EventPattern::All => self.all.insert(Arc::clone(&subscription)),
+                EventPattern::Below(prefix) => put_under(&mut self.below, prefix, &subscription),
+                EventPattern::Exact(exact) => put_under(&mut self.exact, exact.shared(), &subscription),
+            }
+        }
+    }
+
+    /// Of each text one copy, whoever has it.
+    fn share_texts(&self, subscription: &mut Subscription) {
+        for pattern in subscription.patterns.iter_mut() {
+            match pattern {
+                EventPattern::All => {}
                 EventPattern::Below(prefix) => {
-                    let below = Arc::make_mut(&mut self.below);
-                    if below.get_mut(prefix).is_some_and(|bucket| drop_from(bucket, subscription.key)) {
-                        below.remove(prefix);
+                    if let Some((same, _)) = self.below.get(prefix) {
+                        *prefix = Arc::clone(same);
                     }
                 }
                 EventPattern::Exact(exact) => {
-                    let map = Arc::make_mut(&mut self.exact);
-                    if map.get_mut(exact).is_some_and(|bucket| drop_from(bucket, subscription.key)) {
-                        map.remove(exact);
+                    if let Some((same, _)) = self.exact.get(exact.as_str()) {
+                        exact.share(same);
                     }
                 }
             }
         }
+    }
+
+    fn take_out(&mut self, key: WebhookKey) {
+        let Some(old) = self.by_key.remove(&key) else { return };
+        self.len -= 1;
+        self.filtered -= usize::from(old.filter.is_some());
+        for pattern in old.patterns.iter() {
+            match pattern {
+                EventPattern::All => self.all.remove(key),
+                EventPattern::Below(prefix) => take_from_under(&mut self.below, prefix, key),
+                EventPattern::Exact(exact) => take_from_under(&mut self.exact, exact.as_str(), key),
+            }
+        }
+    }
+}
+
+fn put_under(index: &mut Trie<Arc<str>, Bucket>, pattern: &Arc<str>, subscription: &Arc<Subscription>) {
+    match index.get_mut(pattern) {
+        Some(bucket) => bucket.insert(Arc::clone(subscription)),
+        None => index.insert(Arc::clone(pattern), Bucket::One(Arc::clone(subscription))),
+    }
+}
+
+fn take_from_under(index: &mut Trie<Arc<str>, Bucket>, pattern: &str, key: WebhookKey) {
+    let Some(bucket) = index.get_mut(pattern) else { return };
+    bucket.remove(key);
+    if bucket.is_empty() {
+        index.remove(pattern);
+    }
+}
+
+/// By ascending key: so they are, unless several patterns found some; then it is a merge of those runs.
+fn by_key(mut matches: Vec<Match>) -> Vec<Match> {
+    if !matches.is_sorted_by_key(|found| found.webhook) {
+        matches.sort_by_key(|found| found.webhook);
+    }
+    matches
+}
+
+/// Makes a [`TenantRegistry`] of webhooks as they are read, one at a time. The same filter is compiled
+/// once, and kept once, for all who have it.
+#[derive(Debug)]
+pub struct RegistryBuilder {
+    registry: TenantRegistry,
+    require_all: bool,
+    /// By the hash of their source, which may be long.
+    filters: HashMap<[u8; 32], Filter>,
+}
+
+impl RegistryBuilder {
+    /// `require_all`: the tenant's setting `require_verification`.
+    pub fn new(version: u64, require_all: bool) -> Self {
+        let registry = TenantRegistry { version, ..TenantRegistry::default() };
+        RegistryBuilder { registry, require_all, filters: HashMap::new() }
+    }
+
+    /// Adds a webhook, by its key and revision and as it is registered.
+    ///
+    /// # Errors
+    /// As [`Subscription::compile`]; then it is left out.
+    pub fn add(&mut self, key: WebhookKey, revision: u32, config: &WebhookConfig) -> Result<(), BadSubscription> {
+        if !standing::takes(config, self.require_all) {
+            return Ok(());
+        }
+        let filter = config.filter.as_deref().map(|source| self.filter(source)).transpose()?;
+        let subscription = Subscription::of((key, revision), config, self.require_all, filter)?;
+        self.registry.put(Arc::new(subscription));
+        Ok(())
+    }
+
+    fn filter(&mut self, source: &str) -> Result<Filter, FilterError> {
+        let name = sha256(source.as_bytes());
+        if let Some(known) = self.filters.get(&name) {
+            return Ok(known.clone());
+        }
+        let filter = Filter::compile(source)?;
+        self.filters.insert(name, filter.clone());
+        Ok(filter)
+    }
+
+    /// What was added.
+    pub fn build(self) -> TenantRegistry {
+        self.registry
     }
 }
 

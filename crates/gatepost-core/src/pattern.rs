@@ -3,8 +3,10 @@
 //! `all` or `*` (every type but Gatepost's own), `family.*` or `family.all` (every type below a
 //! prefix, on segment boundaries of any depth), or one exact type (DESIGN 3.2, SETTLED).
 
+use std::collections::HashSet;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use crate::event::{BadEventType, EventType, is_segment};
 
@@ -14,7 +16,7 @@ pub enum EventPattern {
     /// `all` or `*`: every type but those of the family `gatepost`.
     All,
     /// `p.*` or `p.all`: every type that begins with `p` and a dot. Holds `p`.
-    Below(Box<str>),
+    Below(Arc<str>),
     /// One type.
     Exact(EventType),
 }
@@ -33,6 +35,15 @@ impl EventPattern {
                 event_type.as_str().strip_prefix(&**prefix).is_some_and(|rest| rest.starts_with('.'))
             }
             EventPattern::Exact(exact) => exact == event_type,
+        }
+    }
+}
+
+impl EventPattern {
+    fn prefix(&self) -> Option<&Arc<str>> {
+        match self {
+            EventPattern::Below(prefix) => Some(prefix),
+            EventPattern::All | EventPattern::Exact(_) => None,
         }
     }
 }
@@ -117,6 +128,37 @@ impl PatternSet {
     pub fn iter(&self) -> impl Iterator<Item = &EventPattern> {
         self.0.iter()
     }
+
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut EventPattern> {
+        self.0.iter_mut()
+    }
+
+    /// A set that asks for the same types by as few patterns as that takes: no type is asked for by two
+    /// of them. Those left stay in their order.
+    #[must_use]
+    pub fn reduced(self) -> Self {
+        if self.0.len() < 2 {
+            return self;
+        }
+        let all = self.0.contains(&EventPattern::All);
+        let below: HashSet<Arc<str>> = self.0.iter().filter_map(EventPattern::prefix).cloned().collect();
+        let mut seen = HashSet::new();
+        let needed = |pattern: &EventPattern| {
+            let text = match pattern {
+                EventPattern::All => "*",
+                EventPattern::Below(prefix) => prefix,
+                EventPattern::Exact(exact) => exact.as_str(),
+            };
+            if *pattern == EventPattern::All {
+                return true;
+            }
+            let own = text.split('.').next() == Some(EventType::OWN_FAMILY);
+            let wider = text.match_indices('.').any(|(dot, _)| below.contains(&text[..dot]));
+            !wider && (own || !all)
+        };
+        let kept = self.0.iter().filter(|pattern| needed(pattern) && seen.insert(*pattern)).cloned().collect();
+        PatternSet(kept)
+    }
 }
 
 #[cfg(test)]
@@ -188,6 +230,18 @@ mod tests {
             if let Ok(pattern) = text.parse::<EventPattern>() {
                 prop_assert_eq!(pattern.to_string().parse::<EventPattern>().unwrap(), pattern);
             }
+        }
+
+        #[test]
+        fn a_reduced_set_asks_for_the_same_and_for_nothing_twice(
+            texts in proptest::collection::vec("(\\*|all|[ab](\\.[ab]){0,2}(\\.\\*)?|gatepost(\\.a)?(\\.\\*)?)", 0..6),
+            name in "([ab](\\.[ab]){0,3}|gatepost(\\.[ab]){0,2})",
+        ) {
+            let given = PatternSet::parse(&texts).unwrap();
+            let reduced = given.clone().reduced();
+            let event_type: EventType = name.parse().unwrap();
+            let asking = reduced.iter().filter(|pattern| pattern.matches(&event_type)).count();
+            prop_assert_eq!(asking, usize::from(given.matches(&event_type)), "{:?} of {:?}", reduced, given);
         }
 
         #[test]

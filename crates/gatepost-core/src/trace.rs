@@ -58,8 +58,19 @@ impl TraceContext {
 impl fmt::Display for TraceContext {
     /// The header's value, version 00.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (trace, span) = (u128::from_be_bytes(self.trace_id), u64::from_be_bytes(self.span_id));
-        write!(f, "00-{trace:032x}-{span:016x}-{:02x}", u8::from(self.sampled))
+        // Written by hand: every delivery carries one, and the formatter of wide numbers is slow.
+        let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
+        put_hex(&self.trace_id, &mut text[3..35]);
+        put_hex(&self.span_id, &mut text[36..52]);
+        text[54] += u8::from(self.sampled);
+        f.write_str(str::from_utf8(&text).map_err(|_| fmt::Error)?)
+    }
+}
+
+fn put_hex(bytes: &[u8], out: &mut [u8]) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    for (byte, pair) in bytes.iter().zip(out.chunks_exact_mut(2)) {
+        pair.copy_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
     }
 }
 

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::FieldError;
-use super::json::{Malformed, Pointer, parse_strict};
+use super::json::{Malformed, Pointer, held_by, parse_strict};
 use super::points::{Operation, PointDef, PointKind, builtin};
 use super::reader::Reader;
 use super::secrets::{Lifted, SecretJson, Secrets};
@@ -87,6 +87,18 @@ pub struct Invocation {
     pub explain: bool,
     /// Which form it came in.
     pub form: Form,
+}
+
+impl Invocation {
+    /// Bytes it holds in memory, about.
+    pub fn held(&self) -> usize {
+        let values = [&self.subject, &self.actor, &self.object, &self.old_object, &self.context, &self.default];
+        let attributes = self.attributes.iter().map(|attribute| {
+            let context = attribute.context.iter().map(|(name, value)| name.len() + held_by(value));
+            held_by(&attribute.default) + context.sum::<usize>()
+        });
+        values.into_iter().map(held_by).sum::<usize>() + attributes.sum::<usize>()
+    }
 }
 
 /// What is invoked.

@@ -93,6 +93,19 @@ impl<'de> Deserialize<'de> for Strict {
     }
 }
 
+/// Bytes a value holds in memory, about: many times its text, when that is made of little things.
+pub fn held_by(value: &Value) -> usize {
+    /// What a member holds beside its name and value.
+    const MEMBER: usize = 32;
+    let inside = match value {
+        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+        Value::String(text) => text.len(),
+        Value::Array(items) => items.iter().map(held_by).sum(),
+        Value::Object(members) => members.iter().map(|(name, value)| MEMBER + name.len() + held_by(value)).sum(),
+    };
+    size_of::<Value>() + inside
+}
+
 /// Whether two values mean the same: the order of members and the spelling of numbers (`1`, `1.0`)
 /// do not count, the order of items does.
 pub fn same(a: &Value, b: &Value) -> bool {

@@ -30,6 +30,7 @@ mod verification;
 mod wire;
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
@@ -276,8 +277,16 @@ pub fn address<'a>(config: &'a WebhookConfig, event_type: &'a EventType) -> Addr
     if !profile.by_path() {
         return Address::Url;
     }
-    let own = config.paths.get(event_type.as_str()).map(String::as_str);
-    own.or_else(|| profile.default_path(event_type)).map_or(Address::Nowhere, Address::Path)
+    path(profile, &config.paths, event_type).map_or(Address::Nowhere, Address::Path)
+}
+
+/// The path an event of this type goes to, of a profile that addresses by path and a webhook's own paths.
+pub(crate) fn path<'a>(
+    profile: &dyn Profile,
+    own: &'a BTreeMap<String, String>,
+    event_type: &'a EventType,
+) -> Option<&'a str> {
+    own.get(event_type.as_str()).map(String::as_str).or_else(|| profile.default_path(event_type))
 }
 
 /// The URL an event goes to; `None`: nowhere.
