@@ -162,7 +162,7 @@ pub trait Store:
     /// What was registered at each of these revisions of a webhook, as far as they are known.
     async fn webhook_configs(&self, key: WebhookKey, revisions: &[u32]) -> Result<BTreeMap<u32, WebhookConfig>>;
 
-    /// All webhooks of a tenant that are not deleted, with the version they are true for.
+    /// The webhooks of a tenant that take anything, as matching needs them, with the version they are true for.
     async fn registry(&self, tenant: TenantKey) -> Result<Option<Registry>>;
 
     /// The tenant's webhooks as they stood at registry version `version`, at most `limit`, oldest

@@ -7,6 +7,7 @@ use gatepost_core::catalogue::EventTypeDefinition;
 use gatepost_core::delivery::{AttemptRecord, DeliveryState, Reason};
 use gatepost_core::event::{Event, EventType, Subject, Urgency};
 use gatepost_core::grouping::Match;
+use gatepost_core::matching::TenantRegistry;
 use gatepost_core::own_events::OwnEvent;
 use gatepost_core::tenant::{Environment, TenantSettings};
 use gatepost_core::trace::TraceContext;
@@ -131,14 +132,15 @@ pub enum UpdateOutcome {
 }
 
 /// A tenant's webhooks at one version.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, Debug)]
 pub struct Registry {
     /// The version.
     pub version: u64,
     /// Whether all of them must be verified, whatever they ask for.
     pub must_verify: bool,
-    /// Webhooks not deleted, oldest first.
-    pub webhooks: Vec<Webhook>,
+    /// Those that take anything, compiled and indexed as they were read: there may be very many, and one
+    /// after the other they are not in memory as they are kept.
+    pub webhooks: TenantRegistry,
 }
 
 /// A tenant's webhooks as they were.
@@ -307,6 +309,10 @@ pub struct EventQuery {
     pub page: PageRequest,
 }
 
+/// Rows looked at for one page of a filtered list, at most: past them the page ends, full or not, with a
+/// cursor to go on from.
+pub const LOOKED_AT: usize = 1_000;
+
 /// A page of events.
 #[derive(Clone, PartialEq, Debug)]
 pub struct EventPage {
@@ -459,8 +465,8 @@ pub struct Settlement {
     pub generation: u32,
     /// As handed out.
     pub ordered: bool,
-    /// The attempt.
-    pub attempt: AttemptRecord,
+    /// The attempt; shared, since whoever records outcomes keeps them until they are on disk.
+    pub attempt: Arc<AttemptRecord>,
     /// What follows.
     pub next: Next,
     /// The body to keep (first failure).

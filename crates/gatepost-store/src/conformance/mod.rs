@@ -406,7 +406,7 @@ pub fn settlement(due: &Due, started_at: Timestamp, status: u16, next: Next) -> 
         seq: due.seq,
         generation: due.generation,
         ordered: due.ordered,
-        attempt: attempt(due.attempts + 1, started_at, status),
+        attempt: attempt(due.attempts + 1, started_at, status).into(),
         next,
         freeze: None,
         pause_until: None,

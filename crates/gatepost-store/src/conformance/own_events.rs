@@ -135,7 +135,7 @@ pub async fn an_answer_that_disables_does_so_with_its_outcome(store: Arc<dyn Sto
     let one = one_delivery(&*store, &hook).await;
     let end = Next::End(DeliveryState::Failed, Reason::Gone);
     let gone = Settlement { disable: Some("gone"), ..settlement(&one, at(11), 410, end) };
-    let gone = Settlement { attempt: with_revision(gone.attempt.clone(), hook.revision), ..gone };
+    let gone = Settlement { attempt: with_revision((*gone.attempt).clone(), hook.revision).into(), ..gone };
     let version = store.registry(acme).await.unwrap().unwrap().version;
     store.settle(vec![gone.clone()]).await.unwrap();
     store.settle(vec![gone]).await.unwrap();
@@ -164,7 +164,7 @@ pub async fn a_webhook_that_moved_is_not_disabled_for_its_old_place(store: Arc<d
     change(&*store, &hook, at(11), |config| config.url = "https://elsewhere.example/".into()).await;
     let end = Next::End(DeliveryState::Failed, Reason::Gone);
     let gone = Settlement { disable: Some("gone"), ..settlement(&one, at(12), 410, end) };
-    let gone = Settlement { attempt: with_revision(attempt(1, at(12), 410), hook.revision), ..gone };
+    let gone = Settlement { attempt: with_revision(attempt(1, at(12), 410), hook.revision).into(), ..gone };
     store.settle(vec![gone]).await.unwrap();
     assert!(store.webhook(acme, hook.id).await.unwrap().unwrap().config.enabled);
 }

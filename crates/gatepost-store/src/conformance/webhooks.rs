@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use gatepost_core::grouping::Grouping;
 use gatepost_core::own_events::OwnEvent;
 use gatepost_core::tenant::{Environment, TenantSettings};
 use gatepost_core::{TenantId, TenantKey};
@@ -84,7 +85,7 @@ pub async fn a_deleted_tenant_does_not_exist_for_any_method(store: Arc<dyn Store
         assert_eq!(store.webhook(key, hook.id).await.unwrap(), None);
         assert_eq!(store.webhook_by_key(hook.key).await.unwrap(), None);
         assert!(store.webhooks(key, page(10, None)).await.unwrap().rows.is_empty());
-        assert_eq!(store.registry(key).await.unwrap(), None);
+        assert!(store.registry(key).await.unwrap().is_none());
         assert!(store.registry_at(key, 1, 10).await.unwrap().webhooks.is_empty());
         let outcome = try_publish(&*store, key, at(21), vec![event("a.b", &[])]).await;
         assert!(matches!(outcome, PublishOutcome::NoTenant), "{outcome:?}");
@@ -217,15 +218,20 @@ pub async fn every_change_of_webhooks_grows_the_registry_version(store: Arc<dyn 
     assert_eq!((changed.webhook.config.name.as_str(), &changed.webhook.sealed_secrets), ("y", &vec![8]));
     assert_eq!((changed.webhook.disabled_reason.as_deref(), changed.webhook.updated_at), (Some("gone"), at(2)));
     let registry = store.registry(acme).await.unwrap().unwrap();
-    assert_eq!((registry.version, registry.webhooks), (2, vec![changed.webhook.clone()]));
-    let gone = store.delete_webhook(acme, new.id, at(3)).await.unwrap().unwrap();
-    assert_eq!((gone.version, gone.webhook.deleted_at), (3, Some(at(3))));
+    assert_eq!((registry.version, registry.webhooks.version(), registry.webhooks.len()), (2, 2, 1));
+    let known = registry.webhooks.get(changed.webhook.key).expect("what is there is matched");
+    assert_eq!((known.revision, known.grouping), (2, Grouping::of(&changed.webhook.config)));
+    change(&*store, &changed.webhook, at(2), |config| config.enabled = false).await;
     let registry = store.registry(acme).await.unwrap().unwrap();
-    assert_eq!((registry.version, registry.webhooks), (3, vec![]));
+    assert_eq!((registry.version, registry.webhooks.len()), (3, 0), "nothing goes to a disabled one");
+    let gone = store.delete_webhook(acme, new.id, at(3)).await.unwrap().unwrap();
+    assert_eq!((gone.version, gone.webhook.deleted_at), (4, Some(at(3))));
+    let registry = store.registry(acme).await.unwrap().unwrap();
+    assert_eq!((registry.version, registry.webhooks.len()), (4, 0));
     assert_eq!(store.webhook(acme, new.id).await.unwrap(), None);
     assert_eq!(store.delete_webhook(acme, new.id, at(4)).await.unwrap(), None);
     assert_eq!(store.webhook_by_key(made.webhook.key).await.unwrap().unwrap().deleted_at, Some(at(3)));
-    assert_eq!(store.tenant_by_key(acme).await.unwrap().unwrap().registry_version, 3);
+    assert_eq!(store.tenant_by_key(acme).await.unwrap().unwrap().registry_version, 4);
 }
 
 /// See the name.

@@ -13,7 +13,7 @@ use gatepost_core::{DeliverySeq, EventId, EventSeq, TenantKey, Timestamp, Webhoo
 use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::error::{DbError, DbResult};
-use super::owe::{Inserted, Inserter, Owing, grouping, link};
+use super::owe::{self, Inserted, Owing, grouping, link};
 use super::queues::{self, NOT_YET};
 use super::row::{count, event, event_columns, event_id, rank, time, urgency};
 use super::writer::Tx;
@@ -61,13 +61,7 @@ impl Open {
 }
 
 /// Lets an event join the webhook's open batch, or begins a new one with it.
-pub(super) fn join(
-    inserter: &mut Inserter<'_>,
-    tx: &mut Tx<'_>,
-    owing: &Owing<'_>,
-    batch: Batch,
-    wakes: &mut Vec<Wake>,
-) -> DbResult<Inserted> {
+pub(super) fn join(tx: &mut Tx<'_>, owing: &Owing<'_>, batch: Batch, wakes: &mut Vec<Wake>) -> DbResult<Inserted> {
     let bytes = count(owing.event.data.len());
     let mut open = Open::of(tx.conn, owing.to.webhook)?;
     if let Some(there) = &open {
@@ -82,7 +76,7 @@ pub(super) fn join(
     let made = open.is_none();
     let mut open = match open {
         Some(open) => open,
-        None => begin(inserter, tx, owing, batch, wakes)?,
+        None => begin(tx, owing, batch, wakes)?,
     };
     tx.conn
         .prepare_cached("INSERT INTO batch_events(delivery_seq, position, event_seq) VALUES (?1, ?2, ?3)")?
@@ -108,13 +102,7 @@ pub(super) fn join(
 }
 
 /// Begins a batch: a delivery that is due when the batch's age has come.
-fn begin(
-    inserter: &mut Inserter<'_>,
-    tx: &mut Tx<'_>,
-    owing: &Owing<'_>,
-    batch: Batch,
-    wakes: &mut Vec<Wake>,
-) -> DbResult<Open> {
+fn begin(tx: &mut Tx<'_>, owing: &Owing<'_>, batch: Batch, wakes: &mut Vec<Wake>) -> DbResult<Open> {
     let wait = std::time::Duration::from_millis(u64::from(batch.max_wait_ms));
     let closes_at = owing.now.saturating_add(wait);
     let queue = owing.to.grouping.queue(None);
@@ -122,7 +110,7 @@ fn begin(
         Some(_) => (NOT_YET, grouping::BATCH | grouping::ORDERED),
         None => (closes_at.as_micros(), grouping::BATCH),
     };
-    let seq = inserter.row(tx, owing, due, bits)?;
+    let seq = owe::add(tx, owing, due, bits)?;
     tx.conn
         .prepare_cached(
             "INSERT INTO open_batches(webhook, delivery_seq, revision, closes_at, events, bytes)

@@ -50,7 +50,7 @@ pub(super) fn bare(record: AttemptRecord) -> AttemptRecord {
 
 /// An outcome without what was sent and answered.
 pub(super) fn bare_settlement(settlement: &Settlement) -> Settlement {
-    Settlement { attempt: bare(settlement.attempt.clone()), freeze: None, ..settlement.clone() }
+    Settlement { attempt: bare((*settlement.attempt).clone()).into(), freeze: None, ..settlement.clone() }
 }
 
 pub(super) fn step(tx: &mut Tx<'_>, key: JobKey, now: Timestamp, limit: usize) -> DbResult<Erased> {

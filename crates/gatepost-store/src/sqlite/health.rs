@@ -172,7 +172,7 @@ fn counts(conn: &Connection) -> DbResult<HealthCounts> {
 impl HealthStore for SqliteStore {
     async fn note_health(&self, notes: HealthNotes) -> Result<HealthTaken> {
         let bytes = NOTE * notes.notes.len();
-        self.write(Lane::Other, bytes, move |tx| note_health(tx, &notes)).await
+        self.write_again(Lane::Other, bytes, move |tx| note_health(tx, &notes)).await
     }
 
     async fn health_of(&self, webhooks: &[WebhookKey]) -> Result<BTreeMap<WebhookKey, Health>> {

@@ -25,7 +25,7 @@ impl IdempotencyStore for SqliteStore {
     }
 
     async fn begin_idempotent(&self, request: IdempotentRequest) -> Result<IdempotencyRecord> {
-        self.write(Lane::Other, SMALL, move |tx| begin(tx, &request)).await
+        self.write_again(Lane::Other, SMALL, move |tx| begin(tx, &request)).await
     }
 
     async fn record_answer(
@@ -34,11 +34,12 @@ impl IdempotencyStore for SqliteStore {
         started_at: Timestamp,
         answer: RecordedAnswer,
     ) -> Result<()> {
-        self.write(Lane::Other, SMALL + answer.body.len(), move |tx| record(tx, scope, started_at, &answer)).await
+        let bytes = SMALL + answer.body.len();
+        self.write_again(Lane::Other, bytes, move |tx| record(tx, scope, started_at, &answer)).await
     }
 
     async fn forget_idempotent(&self, scope: IdempotencyScope, started_at: Timestamp) -> Result<()> {
-        self.write(Lane::Other, SMALL, move |tx| forget(tx, scope, started_at)).await
+        self.write_again(Lane::Other, SMALL, move |tx| forget(tx, scope, started_at)).await
     }
 
     async fn publish_once(
@@ -48,7 +49,7 @@ impl IdempotencyStore for SqliteStore {
         answer: MakeAnswer,
     ) -> Result<PublishedOnce> {
         let bytes = publish_bytes(&publish);
-        self.write(Lane::Accept, bytes, move |tx| once(tx, publish, &request, &answer)).await
+        self.write_again(Lane::Accept, bytes, move |tx| once(tx, &publish, &request, &answer)).await
     }
 }
 
@@ -121,7 +122,7 @@ fn forget(tx: &Tx<'_>, scope: IdempotencyScope, started_at: Timestamp) -> DbResu
 
 fn once(
     tx: &mut Tx<'_>,
-    publish: Publish,
+    publish: &Publish,
     request: &IdempotentRequest,
     answer: &MakeAnswer,
 ) -> DbResult<PublishedOnce> {

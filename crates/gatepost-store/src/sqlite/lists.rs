@@ -7,14 +7,13 @@ use rusqlite::{Connection, OptionalExtension, params_from_iter};
 use super::deliveries::row_by_seq;
 use super::error::DbResult;
 use super::owe::subject_key;
-use super::row::{count, event, event_columns, is_live};
+use super::row::{count, deleted_for, event, event_columns, is_live, state_number, unverified};
 use super::{batches, publish, registry};
 use crate::{DeliveryQuery, DeliveryRow, EventPage, EventQuery, Order, Page};
 
-/// Rows looked at for one page, at most.
-const SCAN: i64 = 2_000;
-/// Payload bytes on one page, about.
-const PAGE_BYTES: usize = 8 << 20;
+/// Rows looked at for one page, at most: what a filter that matches nothing costs, however many rows
+/// there are. A small store reads as many, so its lists are hardly faster.
+const SCAN: i64 = crate::LOOKED_AT as i64;
 /// Ids of events on one page of deliveries, about: batches have many.
 const PAGE_IDS: usize = 10_000;
 /// Numbers grow with time, but not strictly: requests reach the writer in another order than they
@@ -94,7 +93,8 @@ pub(super) fn window(
     Ok(window)
 }
 
-pub(super) fn events(conn: &Connection, query: &EventQuery) -> DbResult<EventPage> {
+/// A page of events, with about `page_bytes` of payload on it at most.
+pub(super) fn events(conn: &Connection, query: &EventQuery, page_bytes: usize) -> DbResult<EventPage> {
     let ascending = query.order == Order::Ascending;
     // An event's own time says nothing about its number: publishers send events late, and import old ones.
     let mut window = Window { from: 1, to: i64::MAX };
@@ -108,9 +108,10 @@ pub(super) fn events(conn: &Connection, query: &EventQuery) -> DbResult<EventPag
         page.next = ascending.then(|| query.page.after.unwrap_or(0));
         return Ok(page);
     }
-    let scan = EventScan::new(query, window);
-    // Where this page's reading stops, if there are rows beyond it.
-    let stop = scan.stop(conn)?;
+    let scan = EventScan::new(query, window, page_bytes);
+    // Where this page's reading stops, if there are rows beyond it. Without a filter on the rows
+    // themselves it stops where the page is full.
+    let stop = if scan.filtered { scan.stop(conn)? } else { None };
     let full = scan.read(conn, query, stop, &mut page)?;
     page.next = match (full, stop) {
         (true, _) => page.rows.last().map(|(event, _)| event.seq.0),
@@ -127,10 +128,13 @@ struct EventScan {
     source: &'static str,
     key: Vec<Value>,
     window: Window,
+    page_bytes: usize,
+    /// Not every row that is read is shown.
+    filtered: bool,
 }
 
 impl EventScan {
-    fn new(query: &EventQuery, window: Window) -> Self {
+    fn new(query: &EventQuery, window: Window, page_bytes: usize) -> Self {
         let tenant = Value::Integer(query.tenant.0);
         let (source, key) = match &query.subject {
             Some(subject) => (
@@ -141,7 +145,11 @@ impl EventScan {
                 ("events e INDEXED BY events_by_tenant WHERE e.tenant = ?1 AND ?2 IS NULL", vec![tenant, Value::Null])
             }
         };
-        EventScan { ascending: query.order == Order::Ascending, source, key, window }
+        let filtered = query.event_type.is_some()
+            || query.subject_type.is_some()
+            || query.after.is_some()
+            || query.before.is_some();
+        EventScan { ascending: query.order == Order::Ascending, source, key, window, page_bytes, filtered }
     }
 
     fn order(&self) -> &'static str {
@@ -196,7 +204,7 @@ impl EventScan {
         let mut rows = found.query(params_from_iter(values))?;
         let mut bytes = 0;
         while let Some(row) = rows.next()? {
-            if page.rows.len() == query.page.limit || bytes > PAGE_BYTES {
+            if page.rows.len() == query.page.limit || bytes > self.page_bytes {
                 return Ok(true);
             }
             let event = event(row, 0)?;
@@ -214,41 +222,61 @@ impl EventScan {
 }
 
 pub(super) fn deliveries(conn: &Connection, query: &DeliveryQuery) -> DbResult<Page<DeliveryRow>> {
-    let mut page = Page { rows: Vec::new(), next: None };
+    let empty = Page { rows: Vec::new(), next: None };
     if !is_live(conn, query.tenant)? {
-        return Ok(page);
+        return Ok(empty);
     }
     let webhook = match query.webhook {
         Some(id) => match registry::any_by_id(conn, query.tenant, id)? {
-            Some(webhook) => Some(webhook.key),
-            None => return Ok(page),
+            Some(webhook) => Some(webhook.key.0),
+            None => return Ok(empty),
         },
         None => None,
     };
     let event = match &query.event {
         Some(id) => match publish::event_seq(conn, query.tenant, id)? {
             Some(seq) => Some(seq),
-            None => return Ok(page),
+            None => return Ok(empty),
         },
         None => None,
     };
     let mut window = window(conn, Growing::DeliveryCreated, query.since, query.until)?;
     window.to = window.to.min(query.page.after.unwrap_or(i64::MAX));
-    let candidates = candidates(conn, query, event, window)?;
-    let matches = |row: &DeliveryRow| {
-        webhook.is_none_or(|key| row.webhook == key)
-            && query.state.is_none_or(|state| row.state == state)
-            && query.since.is_none_or(|since| row.created_at >= since)
-            && query.until.is_none_or(|until| row.created_at < until)
+    let wanted = Wanted::new(query, webhook);
+    // Most pages are full after a few rows; only where they are not, it is worth reading more.
+    let few = count(query.page.limit).saturating_add(1).min(SCAN);
+    let page = match (event, &query.subject) {
+        (Some(event), _) => fill(conn, query, &wanted, of_event(conn, event, window)?)?,
+        (None, None) => fill(conn, query, &Wanted::default(), of_tenant(conn, query.tenant, &wanted, window, few)?)?,
+        (None, Some(subject)) => {
+            let page = fill(conn, query, &wanted, of_subject(conn, query.tenant, subject, window, few)?)?;
+            if page.next.is_none() || page.rows.len() == query.page.limit || few == SCAN {
+                return Ok(page);
+            }
+            fill(conn, query, &wanted, of_subject(conn, query.tenant, subject, window, SCAN)?)?
+        }
     };
+    Ok(page)
+}
+
+/// Reads rows until the page is full.
+fn fill(
+    conn: &Connection,
+    query: &DeliveryQuery,
+    wanted: &Wanted,
+    candidates: Candidates,
+) -> DbResult<Page<DeliveryRow>> {
+    let mut page = Page { rows: Vec::new(), next: None };
     let mut ids = 0;
     for seq in &candidates.seqs {
         if page.rows.len() == query.page.limit || ids > PAGE_IDS {
             page.next = page.rows.last().map(|row: &DeliveryRow| row.seq.0);
             return Ok(page);
         }
-        let row = row_by_seq(conn, query.tenant, DeliverySeq(*seq))?.filter(matches);
-        if let Some(row) = row
+        if !wanted.takes(conn, query.tenant, *seq)? {
+            continue;
+        }
+        if let Some(row) = row_by_seq(conn, query.tenant, DeliverySeq(*seq))?
             && is_about(conn, &row, query)?
         {
             ids += row.event_ids.len();
@@ -257,6 +285,70 @@ pub(super) fn deliveries(conn: &Connection, query: &DeliveryQuery) -> DbResult<P
     }
     page.next = candidates.next;
     Ok(page)
+}
+
+/// What a list of deliveries is filtered by, as far as one row tells: asked by SQL, so that a row that
+/// is not wanted costs a fraction of one that is shown.
+#[derive(Default)]
+struct Wanted {
+    /// Parameters 5 to 9 of [`wanted`]; none: every row is wanted.
+    values: Option<[Value; 5]>,
+}
+
+/// The state of the delivery `d` as shown: what its webhook's state means for a pending one is derived
+/// ([`row_by_seq`] does the same for the rows of a page).
+macro_rules! shown_state {
+    () => {
+        concat!(
+            "CASE d.state WHEN 0 THEN (SELECT CASE WHEN (",
+            deleted_for!(),
+            ") IS NOT NULL THEN 4 WHEN w.enabled = 0 OR ",
+            unverified!(),
+            " THEN 1 ELSE 0 END FROM webhooks w WHERE w.key = d.webhook) ELSE d.state END"
+        )
+    };
+}
+
+/// The condition on the delivery `d`. Of a batch, the subject's type is looked at later.
+macro_rules! wanted {
+    () => {
+        concat!(
+            "(?5 IS NULL OR d.webhook = ?5) AND d.created_at >= ?7 AND d.created_at < ?8
+             AND (?6 IS NULL OR ?6 = ",
+            shown_state!(),
+            ") AND (?9 IS NULL OR d.grouping & 2
+                    OR EXISTS (SELECT 1 FROM events e WHERE e.seq = d.event_seq AND e.subject_type = ?9))"
+        )
+    };
+}
+
+impl Wanted {
+    fn new(query: &DeliveryQuery, webhook: Option<i64>) -> Self {
+        let DeliveryQuery { state, since, until, subject_type, .. } = query;
+        if webhook.is_none() && state.is_none() && since.is_none() && until.is_none() && subject_type.is_none() {
+            return Wanted::default();
+        }
+        let number = |number: Option<i64>| number.map_or(Value::Null, Value::Integer);
+        let values = [
+            number(webhook),
+            number(state.map(state_number)),
+            Value::Integer(since.map_or(i64::MIN, Timestamp::as_micros)),
+            Value::Integer(until.map_or(i64::MAX, Timestamp::as_micros)),
+            subject_type.clone().map_or(Value::Null, Value::Text),
+        ];
+        Wanted { values: Some(values) }
+    }
+
+    fn bind(values: &[Value; 5], first: [i64; 4]) -> impl Iterator<Item = Value> {
+        first.map(Value::Integer).into_iter().chain(values.iter().cloned())
+    }
+
+    /// Whether a delivery is wanted.
+    fn takes(&self, conn: &Connection, tenant: TenantKey, seq: i64) -> DbResult<bool> {
+        let Some(values) = &self.values else { return Ok(true) };
+        let sql = concat!("SELECT 1 FROM deliveries d WHERE d.tenant = ?1 AND d.seq = ?2 AND ?3 = ?4 AND ", wanted!());
+        Ok(conn.prepare_cached(sql)?.exists(params_from_iter(Self::bind(values, [tenant.0, seq, 0, 0])))?)
+    }
 }
 
 /// Whether a delivery is about the subject asked for: of a batch, one of its events.
@@ -281,62 +373,76 @@ struct Candidates {
 }
 
 impl Candidates {
-    fn of(seqs: Vec<i64>) -> Self {
-        let next = if count(seqs.len()) == SCAN { seqs.last().copied() } else { None };
+    /// What was found when at most `limit` were asked for.
+    fn of(seqs: Vec<i64>, limit: i64) -> Self {
+        let next = if count(seqs.len()) == limit { seqs.last().copied() } else { None };
         Candidates { seqs, next }
     }
 }
 
-fn candidates(
+fn of_event(conn: &Connection, event: EventSeq, window: Window) -> DbResult<Candidates> {
+    let found = numbers(
+        conn,
+        "SELECT d.seq FROM events e CROSS JOIN deliveries d
+             ON d.seq >= max(e.first_delivery, ?2) AND d.seq < min(e.first_delivery + e.delivery_count, ?3)
+                AND d.event_seq = e.seq
+         WHERE e.seq = ?1
+         UNION SELECT delivery_seq FROM delivery_links
+             WHERE event_seq = ?1 AND delivery_seq >= ?2 AND delivery_seq < ?3
+         ORDER BY 1 DESC LIMIT ?4",
+        (event.0, window.from, window.to, SCAN),
+    )?;
+    Ok(Candidates::of(found, SCAN))
+}
+
+/// A tenant's deliveries, as far as they are wanted.
+fn of_tenant(
     conn: &Connection,
-    query: &DeliveryQuery,
-    event: Option<EventSeq>,
+    tenant: TenantKey,
+    wanted: &Wanted,
     window: Window,
+    limit: i64,
 ) -> DbResult<Candidates> {
-    let tenant = query.tenant;
-    if let Some(event) = event {
-        return numbers(
+    let Some(values) = &wanted.values else {
+        let found = numbers(
             conn,
-            "SELECT d.seq FROM events e CROSS JOIN deliveries d
-                 ON d.seq >= max(e.first_delivery, ?2) AND d.seq < min(e.first_delivery + e.delivery_count, ?3)
-                    AND d.event_seq = e.seq
-             WHERE e.seq = ?1
-             UNION SELECT delivery_seq FROM delivery_links
-                 WHERE event_seq = ?1 AND delivery_seq >= ?2 AND delivery_seq < ?3
-             ORDER BY 1 DESC LIMIT ?4",
-            (event.0, window.from, window.to, SCAN),
-        )
-        .map(Candidates::of);
-    }
-    if let Some(subject) = &query.subject {
-        return of_subject(conn, tenant, subject, window);
-    }
-    // Without a filter on the rows themselves, a page needs no more than it shows.
-    let filtered = query.webhook.is_some()
-        || query.subject_type.is_some()
-        || query.state.is_some()
-        || query.since.is_some()
-        || query.until.is_some();
-    let limit = if filtered { SCAN } else { count(query.page.limit).saturating_add(1).min(SCAN) };
-    numbers(
+            "SELECT seq FROM deliveries INDEXED BY deliveries_by_tenant
+             WHERE tenant = ?1 AND seq >= ?2 AND seq < ?3 ORDER BY seq DESC LIMIT ?4",
+            (tenant.0, window.from, window.to, limit),
+        )?;
+        return Ok(Candidates::of(found, limit));
+    };
+    // The index alone tells where this page's reading stops, if there are rows beyond.
+    let bounds = numbers(
         conn,
         "SELECT seq FROM deliveries INDEXED BY deliveries_by_tenant
-         WHERE tenant = ?1 AND seq >= ?2 AND seq < ?3 ORDER BY seq DESC LIMIT ?4",
-        (tenant.0, window.from, window.to, limit),
-    )
-    .map(Candidates::of)
+         WHERE tenant = ?1 AND seq >= ?2 AND seq < ?3 ORDER BY seq DESC LIMIT 2 OFFSET ?4",
+        (tenant.0, window.from, window.to, SCAN - 1),
+    )?;
+    let stop = if let [stop, _] = bounds[..] { Some(stop) } else { None };
+    let sql = concat!(
+        "SELECT d.seq FROM deliveries d INDEXED BY deliveries_by_tenant
+         WHERE d.tenant = ?1 AND d.seq >= ?2 AND d.seq < ?3 AND ",
+        wanted!(),
+        " ORDER BY d.seq DESC LIMIT ?4"
+    );
+    let first = [tenant.0, stop.unwrap_or(window.from), window.to, limit];
+    let seqs = numbers(conn, sql, params_from_iter(Wanted::bind(values, first)))?;
+    let next = if count(seqs.len()) == limit { seqs.last().copied() } else { stop };
+    Ok(Candidates { seqs, next })
 }
 
 /// By the index of subjects: their events' own deliveries; and by that of links: batches and what was
-/// made later.
-fn of_subject(conn: &Connection, tenant: TenantKey, subject: &str, window: Window) -> DbResult<Candidates> {
-    let linked = Candidates::of(numbers(
+/// made later. Of each, at most `limit` rows are read.
+fn of_subject(conn: &Connection, tenant: TenantKey, subject: &str, window: Window, limit: i64) -> DbResult<Candidates> {
+    let linked = numbers(
         conn,
         "SELECT delivery_seq FROM subject_links
          WHERE tenant = ?1 AND subject = ?2 AND delivery_seq >= ?3 AND delivery_seq < ?4
          ORDER BY delivery_seq DESC LIMIT ?5",
-        (tenant.0, subject_key(subject), window.from, window.to, SCAN),
-    )?);
+        (tenant.0, subject_key(subject), window.from, window.to, limit),
+    )?;
+    let linked = Candidates::of(linked, limit);
     // Events whose deliveries all have numbers past the window are skipped without reading them.
     let events_to = if window.to == i64::MAX { i64::MAX } else { seek(conn, Growing::EventFirstDelivery, window.to)? };
     let mut found = conn.prepare_cached(
@@ -346,7 +452,7 @@ fn of_subject(conn: &Connection, tenant: TenantKey, subject: &str, window: Windo
          WHERE e.tenant = ?1 AND e.subject_id = ?2 AND e.seq < ?5
          ORDER BY e.seq DESC, d.seq DESC LIMIT ?6",
     )?;
-    let mut rows = found.query((tenant.0, subject, window.from, window.to, events_to, SCAN))?;
+    let mut rows = found.query((tenant.0, subject, window.from, window.to, events_to, limit))?;
     // Events without a delivery of their own count as well: a page reads so many rows, whatever it finds.
     let (mut own, mut read, mut last) = (Vec::new(), 0, 0);
     while let Some(row) = rows.next()? {
@@ -355,7 +461,7 @@ fn of_subject(conn: &Connection, tenant: TenantKey, subject: &str, window: Windo
         last = seq.unwrap_or(row.get(1)?);
         own.extend(seq);
     }
-    let full = read == SCAN && last > window.from;
+    let full = read == limit && last > window.from;
     // Below this, one of the two was not read.
     let next = linked.next.max(full.then_some(last));
     let mut seqs = own;

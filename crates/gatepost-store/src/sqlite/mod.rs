@@ -37,6 +37,7 @@ mod queue;
 mod queues;
 mod quotas;
 mod registry;
+mod removal;
 mod replay;
 mod requests;
 mod retention;
@@ -67,7 +68,7 @@ use error::{DbResult, of_sqlite};
 use folder::Folder;
 use queue::{Lane, Limits, Queue};
 use schema::Place;
-use writer::{Job, Tally, Tx, Writer, job};
+use writer::{Job, Tally, Tx, Writer, job, repeatable};
 
 /// How much a [`SqliteStore`] may use.
 #[derive(Clone, Debug)]
@@ -84,6 +85,8 @@ pub struct Options {
     pub writer_cache_kib: u32,
     /// KiB of database kept in memory by each reader.
     pub reader_cache_kib: u32,
+    /// Payload bytes on one page of a list, about.
+    pub page_bytes: usize,
 }
 
 impl Default for Options {
@@ -93,11 +96,16 @@ impl Default for Options {
             queue_bytes: 64 << 20,
             readers: 3,
             read_queue: 4_096,
-            writer_cache_kib: 64 << 10,
+            // More costs more: after some page splits SQLite's next commit looks through all of it.
+            writer_cache_kib: 8 << 10,
             reader_cache_kib: 8 << 10,
+            page_bytes: PAGE_BYTES,
         }
     }
 }
+
+/// Payload bytes on one page of a list, about, if nobody says.
+const PAGE_BYTES: usize = 8 << 20;
 
 type Read = Box<dyn FnOnce(&Connection) + Send>;
 
@@ -108,6 +116,7 @@ type Read = Box<dyn FnOnce(&Connection) + Send>;
 pub struct SqliteStore {
     mode: Mode,
     tally: Arc<Tally>,
+    page_bytes: usize,
     #[cfg(any(test, feature = "testing"))]
     wal: Arc<Wal>,
 }
@@ -185,6 +194,7 @@ impl SqliteStore {
         Ok(SqliteStore {
             mode: Mode::Threads(threads),
             tally,
+            page_bytes: options.page_bytes,
             #[cfg(any(test, feature = "testing"))]
             wal,
         })
@@ -200,6 +210,7 @@ impl SqliteStore {
         Ok(SqliteStore {
             mode: Mode::Inline { writer: Mutex::new(writer), closed: AtomicBool::new(false) },
             tally,
+            page_bytes: PAGE_BYTES,
             #[cfg(any(test, feature = "testing"))]
             wal,
         })
@@ -230,14 +241,32 @@ impl SqliteStore {
         F: FnOnce(&mut Tx<'_>) -> DbResult<T> + Send + 'static,
     {
         let (job, answer) = job(work);
+        self.hand(lane, bytes, job)?;
+        answer.await.unwrap_or(Err(StoreError::Closed))
+    }
+
+    /// As [`Self::write`], for work that can be done again after it was taken back: it spares the group a
+    /// savepoint.
+    async fn write_again<T, F>(&self, lane: Lane, bytes: usize, work: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnMut(&mut Tx<'_>) -> DbResult<T> + Send + 'static,
+    {
+        let (job, answer) = repeatable(work);
+        self.hand(lane, bytes, job)?;
+        answer.await.unwrap_or(Err(StoreError::Closed))
+    }
+
+    /// Gives a job to the writer.
+    fn hand(&self, lane: Lane, bytes: usize, job: Box<dyn Job>) -> Result<()> {
         match &self.mode {
-            Mode::Threads(threads) => threads.writes.push(job, bytes, lane)?,
+            Mode::Threads(threads) => threads.writes.push(job, bytes, lane),
             Mode::Inline { writer, closed } => {
                 open(closed)?;
                 writer.lock().unwrap_or_else(PoisonError::into_inner).group(job, || None);
+                Ok(())
             }
         }
-        answer.await.unwrap_or(Err(StoreError::Closed))
     }
 
     /// Has a reader do `work` in a snapshot of its own.

@@ -6,7 +6,7 @@ use gatepost_core::event::{Event, Urgency};
 use gatepost_core::grouping::Match;
 use gatepost_core::hashing::sha256;
 use gatepost_core::{DeliverySeq, Timestamp};
-use rusqlite::{CachedStatement, Connection};
+use rusqlite::Connection;
 
 use super::error::DbResult;
 use super::row::rank;
@@ -56,65 +56,53 @@ pub(super) struct Inserted {
 /// for each of its events: they join a new batch. An event that is in the open batch already does not
 /// join it twice. `made` says whether there is one delivery more than before.
 pub(super) fn insert_delivery(tx: &mut Tx<'_>, owing: &Owing<'_>, wakes: &mut Vec<Wake>) -> DbResult<Inserted> {
-    Inserter::new(tx.conn)?.insert(tx, owing, wakes)
+    if let Some(batch) = owing.to.grouping.batch {
+        return batches::join(tx, owing, batch, wakes);
+    }
+    let queue = owing.to.grouping.queue(owing.event.subject.as_ref());
+    let bits = if queue.is_some() { grouping::ORDERED } else { 0 };
+    let due = if queue.is_some() { queues::NOT_YET } else { owing.now.as_micros() };
+    let seq = add(tx, owing, due, bits)?;
+    if owing.later {
+        link(tx.conn, owing.event, seq)?;
+    }
+    if let Some(queue) = queue {
+        queues::join(tx.conn, owing.to.webhook, queue, seq, owing.urgency)?;
+        queues::refresh(tx.conn, owing.to.webhook, queue, owing.now, wakes)?;
+        return Ok(Inserted { seq, made: true, due: None });
+    }
+    let due = Due {
+        seq,
+        created_at: owing.now,
+        tenant: owing.event.tenant,
+        webhook: owing.to.webhook,
+        revision: owing.to.revision,
+        events: DeliveryEvents::One(Arc::clone(owing.event)),
+        due: owing.now,
+        urgency: owing.urgency,
+        attempts: 0,
+        budget_start: 0,
+        manual: false,
+        generation: 0,
+        ordered: false,
+        body: None,
+    };
+    Ok(Inserted { seq, made: true, due: Some(due) })
 }
 
-/// [`insert_delivery`] for many, with its statement ready.
-pub(super) struct Inserter<'c> {
-    add: CachedStatement<'c>,
-}
-
-impl<'c> Inserter<'c> {
-    pub(super) fn new(conn: &'c Connection) -> DbResult<Self> {
-        let add = conn.prepare_cached(
+/// Adds a delivery's row.
+pub(super) fn add(tx: &mut Tx<'_>, owing: &Owing<'_>, due: i64, bits: i64) -> DbResult<DeliverySeq> {
+    let seq = tx.numbers.delivery;
+    tx.numbers.delivery += 1;
+    tx.ready
+        .add_delivery
+        .get(
+            tx.conn,
             "INSERT INTO deliveries(seq, tenant, webhook, event_seq, revision, state, urgency, due, attempts,
                  budget_start, manual, generation, created_at, grouping)
              VALUES (?1, ?2, ?3, ?4, ?5, 0, ?6, ?7, 0, 0, 0, 0, ?8, ?9)",
-        )?;
-        Ok(Inserter { add })
-    }
-
-    /// See [`insert_delivery`].
-    pub(super) fn insert(&mut self, tx: &mut Tx<'_>, owing: &Owing<'_>, wakes: &mut Vec<Wake>) -> DbResult<Inserted> {
-        if let Some(batch) = owing.to.grouping.batch {
-            return batches::join(self, tx, owing, batch, wakes);
-        }
-        let queue = owing.to.grouping.queue(owing.event.subject.as_ref());
-        let bits = if queue.is_some() { grouping::ORDERED } else { 0 };
-        let due = if queue.is_some() { queues::NOT_YET } else { owing.now.as_micros() };
-        let seq = self.row(tx, owing, due, bits)?;
-        if owing.later {
-            link(tx.conn, owing.event, seq)?;
-        }
-        if let Some(queue) = queue {
-            queues::join(tx.conn, owing.to.webhook, queue, seq, owing.urgency)?;
-            queues::refresh(tx.conn, owing.to.webhook, queue, owing.now, wakes)?;
-            return Ok(Inserted { seq, made: true, due: None });
-        }
-        let due = Due {
-            seq,
-            created_at: owing.now,
-            tenant: owing.event.tenant,
-            webhook: owing.to.webhook,
-            revision: owing.to.revision,
-            events: DeliveryEvents::One(Arc::clone(owing.event)),
-            due: owing.now,
-            urgency: owing.urgency,
-            attempts: 0,
-            budget_start: 0,
-            manual: false,
-            generation: 0,
-            ordered: false,
-            body: None,
-        };
-        Ok(Inserted { seq, made: true, due: Some(due) })
-    }
-
-    /// Adds a delivery's row.
-    pub(super) fn row(&mut self, tx: &mut Tx<'_>, owing: &Owing<'_>, due: i64, bits: i64) -> DbResult<DeliverySeq> {
-        let seq = tx.numbers.delivery;
-        tx.numbers.delivery += 1;
-        self.add.execute((
+        )?
+        .execute((
             seq,
             owing.event.tenant.0,
             owing.to.webhook.0,
@@ -125,8 +113,7 @@ impl<'c> Inserter<'c> {
             owing.now.as_micros(),
             bits,
         ))?;
-        Ok(DeliverySeq(seq))
-    }
+    Ok(DeliverySeq(seq))
 }
 
 /// Notes that `event` is delivered by a delivery that is not among its own.

@@ -126,7 +126,7 @@ fn publish_noted(
     if !there {
         return Ok(None);
     }
-    let outcome = publish::publish(tx, publish)?;
+    let outcome = publish::publish(tx, &publish)?;
     if matches!(outcome, PublishOutcome::StaleRegistry(_)) {
         return Ok(Some(outcome));
     }

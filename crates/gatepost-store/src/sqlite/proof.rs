@@ -29,7 +29,20 @@ pub(super) fn told(conn: &Connection, query: &ToldQuery) -> DbResult<ToldPage> {
     if !is_live(conn, query.tenant)? {
         return Ok(page);
     }
-    let events = events(conn, query)?;
+    // Most pages are full after a few events; only where they are not, it is worth reading more.
+    for most in [query.limit.saturating_add(1).min(SCAN), SCAN] {
+        page = of_events(conn, query, most)?;
+        if page.next.is_none() || page.rows.len() >= query.limit {
+            break;
+        }
+    }
+    Ok(page)
+}
+
+/// A page from at most so many events.
+fn of_events(conn: &Connection, query: &ToldQuery, most: usize) -> DbResult<ToldPage> {
+    let mut page = ToldPage { rows: Vec::new(), next: None };
+    let events = events(conn, query, most)?;
     for event in &events {
         let below = match query.after {
             Some((seq, delivery)) if seq == event.seq => delivery.0,
@@ -50,7 +63,7 @@ pub(super) fn told(conn: &Connection, query: &ToldQuery) -> DbResult<ToldPage> {
             return Ok(page);
         }
     }
-    if events.len() == SCAN {
+    if events.len() == most {
         // Deliveries have numbers from 1 on: below 0 there are none.
         page.next = events.last().map(|event| (event.seq, DeliverySeq(0)));
     }
@@ -58,7 +71,7 @@ pub(super) fn told(conn: &Connection, query: &ToldQuery) -> DbResult<ToldPage> {
 }
 
 /// The next events about the person, newest first: under their id, and under what stands for it.
-fn events(conn: &Connection, query: &ToldQuery) -> DbResult<Vec<About>> {
+fn events(conn: &Connection, query: &ToldQuery, most: usize) -> DbResult<Vec<About>> {
     // One statement each, both in the index's order; sorting a few rows here keeps each of them cheap.
     let mut list = Vec::new();
     for subject in [&query.subject, &query.alias] {
@@ -69,7 +82,7 @@ fn events(conn: &Connection, query: &ToldQuery) -> DbResult<Vec<About>> {
              ORDER BY e.seq DESC LIMIT ?5",
         )?;
         let from = query.after.map_or(i64::MAX, |(seq, _)| seq.0);
-        let mut rows = found.query((query.tenant.0, subject, from, &query.subject_type, count(SCAN)))?;
+        let mut rows = found.query((query.tenant.0, subject, from, &query.subject_type, count(most)))?;
         while let Some(row) = rows.next()? {
             let seq = EventSeq(row.get(0)?);
             let accepted_at = time(row.get(4)?);
@@ -86,15 +99,17 @@ fn events(conn: &Connection, query: &ToldQuery) -> DbResult<Vec<About>> {
     list.sort_unstable_by_key(|event| std::cmp::Reverse(event.seq));
     // Asked by what stands for it, a person is found twice.
     list.dedup_by_key(|event| event.seq);
-    list.truncate(SCAN);
+    list.truncate(most);
     Ok(list)
 }
 
 fn deliveries(conn: &Connection, event: EventSeq, below: i64, limit: usize) -> DbResult<Vec<i64>> {
+    // One bound at each end: of two SQLite takes either, and without the event's own it reads all that
+    // came after it.
     let mut found = conn.prepare_cached(
         "SELECT d.seq FROM events e CROSS JOIN deliveries d
-             ON d.seq >= e.first_delivery AND d.seq < e.first_delivery + e.delivery_count
-         WHERE e.seq = ?1 AND d.event_seq = ?1 AND d.seq < ?2
+             ON d.seq >= e.first_delivery AND d.seq < min(e.first_delivery + e.delivery_count, ?2)
+         WHERE e.seq = ?1 AND d.event_seq = ?1
          UNION SELECT delivery_seq FROM delivery_links WHERE event_seq = ?1 AND delivery_seq < ?2
          ORDER BY 1 DESC LIMIT ?3",
     )?;

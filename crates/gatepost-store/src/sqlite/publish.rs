@@ -9,10 +9,10 @@ use gatepost_core::{EventId, EventSeq, TenantKey, Timestamp};
 use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::error::{DbError, DbResult};
-use super::owe::{Inserter, Owing};
-use super::row::{AS_GIVEN, event_by_seq, is_live, rank, time, version_number};
-use super::tenants::registry_version;
-use super::writer::Tx;
+use super::owe::{Owing, insert_delivery};
+use super::row::{self, AS_GIVEN, event_by_seq, is_live, rank, time, version_number};
+use super::tenants::REGISTRY_VERSION;
+use super::writer::{Slot, Tx};
 use crate::{Accepted, NewEvent, Publish, PublishOutcome};
 
 /// What an event of the call turns out to be.
@@ -51,17 +51,17 @@ impl Likeness {
     }
 }
 
-pub(super) fn publish(tx: &mut Tx<'_>, publish: Publish) -> DbResult<PublishOutcome> {
-    let Some(version) = registry_version(tx.conn, publish.tenant)? else { return Ok(PublishOutcome::NoTenant) };
+pub(super) fn publish(tx: &mut Tx<'_>, publish: &Publish) -> DbResult<PublishOutcome> {
+    let Some(version) = version(tx, publish.tenant)? else { return Ok(PublishOutcome::NoTenant) };
     if version != publish.registry_version {
         return Ok(PublishOutcome::StaleRegistry(version));
     }
-    let fates = match fates(tx.conn, publish.tenant, publish.now, &publish.events)? {
+    let fates = match fates(tx, publish.tenant, publish.now, &publish.events)? {
         Ok(fates) => fates,
         Err(index) => return Ok(PublishOutcome::Conflict { index }),
     };
     let mut accepted: Vec<Accepted> = Vec::with_capacity(publish.events.len());
-    for (new, fate) in publish.events.into_iter().zip(fates) {
+    for (new, fate) in publish.events.iter().zip(fates) {
         let one = match fate {
             Fate::New => insert(tx, publish.tenant, version, publish.now, new)?,
             Fate::Known(found) => {
@@ -76,18 +76,26 @@ pub(super) fn publish(tx: &mut Tx<'_>, publish: Publish) -> DbResult<PublishOutc
     Ok(PublishOutcome::Accepted(accepted))
 }
 
+/// The registry version of a tenant that is not deleted.
+fn version(tx: &mut Tx<'_>, tenant: TenantKey) -> DbResult<Option<u64>> {
+    let found: Option<i64> =
+        tx.ready.registry_version.get(tx.conn, REGISTRY_VERSION)?.query_row([tenant.0], |row| row.get(0)).optional()?;
+    found.map(row::version).transpose()
+}
+
 fn duplicate(event: Arc<Event>, delivery_count: u32) -> Accepted {
     Accepted { event, delivery_count, duplicate: true, deliveries: Vec::new(), joined: 0, wakes: Vec::new() }
 }
 
 /// What each event is, before anything is written; the index of the first conflict otherwise.
 fn fates(
-    conn: &Connection,
+    tx: &mut Tx<'_>,
     tenant: TenantKey,
     now: Timestamp,
     events: &[NewEvent],
 ) -> DbResult<Result<Vec<Fate>, usize>> {
     let likeness = |new: &NewEvent| Likeness::of(new.fingerprint, new.timestamp, now);
+    let alone = events.len() == 1;
     let mut here: HashMap<&EventId, usize> = HashMap::new();
     let mut fates = Vec::with_capacity(events.len());
     for (index, new) in events.iter().enumerate() {
@@ -97,11 +105,13 @@ fn fates(
         };
         let (fate, earlier) = if let Some(&earlier) = here.get(id) {
             (Fate::Repeats(earlier), likeness(&events[earlier]))
-        } else if let Some(found) = find(conn, tenant, id)? {
+        } else if let Some(found) = find(tx.conn, &mut tx.ready.event_by_caller_id, tenant, id)? {
             let earlier = found.likeness;
             (Fate::Known(found), earlier)
         } else {
-            here.insert(id, index);
+            if !alone {
+                here.insert(id, index);
+            }
             (Fate::New, likeness(new))
         };
         if !earlier.same(likeness(new)) {
@@ -113,14 +123,15 @@ fn fates(
 }
 
 /// The event of `tenant` with this public id: a caller's, or one of our own making.
-fn find(conn: &Connection, tenant: TenantKey, id: &EventId) -> DbResult<Option<Found>> {
+fn find<'c>(conn: &'c Connection, ready: &mut Slot<'c>, tenant: TenantKey, id: &EventId) -> DbResult<Option<Found>> {
     let found = |row: &Row<'_>| {
         let accepted_at = time(row.get(3)?);
         let likeness = Likeness::of(row.get(1)?, time(row.get(2)?), accepted_at);
         Ok((accepted_at, Found { seq: EventSeq(row.get(0)?), likeness, delivery_count: row.get(4)? }))
     };
-    let by_caller = conn
-        .prepare_cached(
+    let by_caller = ready
+        .get(
+            conn,
             "SELECT seq, fingerprint, ts, accepted_at, delivery_count FROM events
              WHERE tenant = ?1 AND ext_id = ?2",
         )?
@@ -143,7 +154,7 @@ pub(super) fn event_seq(conn: &Connection, tenant: TenantKey, id: &EventId) -> D
     if !is_live(conn, tenant)? {
         return Ok(None);
     }
-    Ok(find(conn, tenant, id)?.map(|found| found.seq))
+    Ok(find(conn, &mut Slot::default(), tenant, id)?.map(|found| found.seq))
 }
 
 pub(super) fn event(conn: &Connection, tenant: TenantKey, id: &EventId) -> DbResult<Option<Event>> {
@@ -153,7 +164,7 @@ pub(super) fn event(conn: &Connection, tenant: TenantKey, id: &EventId) -> DbRes
     }
 }
 
-fn insert(tx: &mut Tx<'_>, tenant: TenantKey, version: u64, now: Timestamp, new: NewEvent) -> DbResult<Accepted> {
+fn insert(tx: &mut Tx<'_>, tenant: TenantKey, version: u64, now: Timestamp, new: &NewEvent) -> DbResult<Accepted> {
     if new.undeclared {
         note_type(tx, new.event_type.as_str(), now)?;
     }
@@ -161,8 +172,10 @@ fn insert(tx: &mut Tx<'_>, tenant: TenantKey, version: u64, now: Timestamp, new:
     tx.numbers.event += 1;
     let first_delivery = tx.numbers.delivery;
     let delivery_count = u32::try_from(new.matches.len()).map_err(|e| DbError::corrupt("matches", e))?;
-    tx.conn
-        .prepare_cached(
+    tx.ready
+        .add_event
+        .get(
+            tx.conn,
             "INSERT INTO events(seq, tenant, ext_id, fingerprint, type, subject_type, subject_id, ts, accepted_at,
                  urgency, registry_version, first_delivery, delivery_count, format, attributes, data, trace)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)",
@@ -189,22 +202,21 @@ fn insert(tx: &mut Tx<'_>, tenant: TenantKey, version: u64, now: Timestamp, new:
     let event = Arc::new(Event {
         seq,
         tenant,
-        id: new.caller_id.unwrap_or_else(|| EventId::numbered(now, seq)),
-        event_type: new.event_type,
+        id: new.caller_id.clone().unwrap_or_else(|| EventId::numbered(now, seq)),
+        event_type: new.event_type.clone(),
         timestamp: new.timestamp,
         accepted_at: now,
-        subject: new.subject,
+        subject: new.subject.clone(),
         urgency: new.urgency,
-        attributes: new.attributes,
-        data: new.data,
+        attributes: new.attributes.clone(),
+        data: new.data.clone(),
         registry_version: version,
         trace: new.trace,
     });
     let (mut deliveries, mut joined, mut wakes) = (Vec::with_capacity(new.matches.len()), 0, Vec::new());
-    let mut inserter = Inserter::new(tx.conn)?;
-    for to in new.matches {
-        let owing = Owing { event: &event, to, urgency: event.urgency, later: false, now };
-        let inserted = inserter.insert(tx, &owing, &mut wakes)?;
+    for to in &new.matches {
+        let owing = Owing { event: &event, to: *to, urgency: event.urgency, later: false, now };
+        let inserted = insert_delivery(tx, &owing, &mut wakes)?;
         joined += u32::from(!inserted.made);
         deliveries.extend(inserted.due);
     }

@@ -38,6 +38,9 @@ struct State<T> {
     in_a_row: u32,
     bytes: usize,
     closed: bool,
+    /// Threads that wait and were not told of anything since: telling is a call to the system, which
+    /// nobody pays while the thread is busy anyway.
+    idle: usize,
 }
 
 /// The queue.
@@ -50,7 +53,7 @@ pub(super) struct Queue<T> {
 impl<T> Queue<T> {
     pub(super) fn new(limits: Limits) -> Self {
         let (accept, other) = (VecDeque::new(), VecDeque::new());
-        let state = State { accept, other, in_a_row: 0, bytes: 0, closed: false };
+        let state = State { accept, other, in_a_row: 0, bytes: 0, closed: false, idle: 0 };
         Queue { state: Mutex::new(state), arrived: Condvar::new(), limits }
     }
 
@@ -78,8 +81,12 @@ impl<T> Queue<T> {
         state.bytes += weight;
         let entries = if lane == Lane::Accept { &mut state.accept } else { &mut state.other };
         entries.push_back(Entry { item, weight });
+        let tell = state.idle > 0;
+        state.idle -= usize::from(tell);
         drop(state);
-        self.arrived.notify_one();
+        if tell {
+            self.arrived.notify_one();
+        }
         Ok(())
     }
 
@@ -93,6 +100,7 @@ impl<T> Queue<T> {
             if state.closed {
                 return None;
             }
+            state.idle += 1;
             state = self.arrived.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
@@ -199,6 +207,32 @@ mod tests {
         small.push(0, 500, Lane::Accept).unwrap();
         assert!(small.push(1, 1, Lane::Other).is_err());
         assert_eq!(small.pop(), Some((0, 500)));
+    }
+
+    #[test]
+    fn whoever_waits_is_told() {
+        let queue = queue(100_000, 100_000);
+        std::thread::scope(|scope| {
+            let takers: Vec<_> = (0..3)
+                .map(|_| {
+                    scope.spawn(|| std::iter::from_fn(|| queue.pop()).map(|(item, _)| u64::from(item)).sum::<u64>())
+                })
+                .collect();
+            for item in 1..=10_000 {
+                queue.push(item, 1, Lane::Other).unwrap();
+                // Now and then all of them have gone to wait.
+                if item % 100 == 0 {
+                    while queue.len() > 0 {
+                        std::thread::yield_now();
+                    }
+                }
+            }
+            while queue.len() > 0 {
+                std::thread::yield_now();
+            }
+            queue.close();
+            assert_eq!(takers.into_iter().map(|taker| taker.join().unwrap()).sum::<u64>(), 50_005_000);
+        });
     }
 
     #[test]

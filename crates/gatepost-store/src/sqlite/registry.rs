@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use gatepost_core::delivery::AttemptRecord;
+use gatepost_core::matching::RegistryBuilder;
 use gatepost_core::own_events::OwnEvent;
 use gatepost_core::webhook::{Webhook, WebhookConfig};
 use gatepost_core::{TenantKey, Timestamp, WebhookId, WebhookKey};
@@ -10,7 +11,7 @@ use rusqlite::{Connection, OptionalExtension};
 
 use super::error::{DbError, DbResult};
 use super::row::{
-    attempt_bytes, config, config_text, count, is_live, version_number, webhook, webhook_columns, webhook_id,
+    attempt_bytes, config, config_text, count, is_live, text, version_number, webhook, webhook_columns, webhook_id,
 };
 use super::tenants::{cut, registry_version};
 use super::writer::Tx;
@@ -67,18 +68,22 @@ pub(super) fn page(conn: &Connection, tenant: TenantKey, page: PageRequest) -> D
 
 pub(super) fn registry(conn: &Connection, tenant: TenantKey) -> DbResult<Option<Registry>> {
     let Some(version) = registry_version(conn, tenant)? else { return Ok(None) };
-    let sql = concat!(
-        "SELECT ",
-        webhook_columns!(),
-        " FROM webhooks w INDEXED BY webhooks_by_tenant WHERE w.tenant = ?1 AND w.deleted_at IS NULL ORDER BY w.key"
-    );
-    let mut found = conn.prepare_cached(sql)?;
+    let must_verify = must_verify(conn, tenant)?;
+    let mut found = conn.prepare_cached(
+        "SELECT w.key, w.revision, w.config, w.id FROM webhooks w INDEXED BY webhooks_by_tenant
+         WHERE w.tenant = ?1 AND w.deleted_at IS NULL AND w.enabled = 1 ORDER BY w.key",
+    )?;
     let mut rows = found.query([tenant.0])?;
-    let mut webhooks = Vec::new();
+    let mut builder = RegistryBuilder::new(version, must_verify);
     while let Some(row) = rows.next()? {
-        webhooks.push(webhook(row)?);
+        let added = builder.add(WebhookKey(row.get(0)?), row.get(1)?, &config(text(row, 2)?)?);
+        // Patterns and filters were checked at write; should a later version no longer read one, the
+        // webhook matches nothing and says so in the log, rather than stopping the tenant's publishing.
+        if let Err(error) = added {
+            tracing::error!(webhook = %webhook_id(row, 3)?, %error, "a webhook cannot be matched");
+        }
     }
-    Ok(Some(Registry { version, must_verify: must_verify(conn, tenant)?, webhooks }))
+    Ok(Some(Registry { version, must_verify, webhooks: builder.build() }))
 }
 
 pub(super) fn registry_at(

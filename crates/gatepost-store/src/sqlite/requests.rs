@@ -134,7 +134,7 @@ impl Store for SqliteStore {
 
     async fn publish(&self, publish: Publish) -> Result<PublishOutcome> {
         let bytes = publish_bytes(&publish);
-        self.write(Lane::Accept, bytes, move |tx| publish::publish(tx, publish)).await
+        self.write_again(Lane::Accept, bytes, move |tx| publish::publish(tx, &publish)).await
     }
 
     async fn event(&self, tenant: TenantKey, id: &EventId) -> Result<Option<Event>> {
@@ -143,7 +143,8 @@ impl Store for SqliteStore {
     }
 
     async fn events(&self, query: EventQuery) -> Result<EventPage> {
-        self.read(move |conn| lists::events(conn, &query)).await
+        let page_bytes = self.page_bytes;
+        self.read(move |conn| lists::events(conn, &query, page_bytes)).await
     }
 
     async fn deliveries(&self, query: DeliveryQuery) -> Result<Page<DeliveryRow>> {
@@ -177,7 +178,7 @@ impl Store for SqliteStore {
 
     async fn settle(&self, settlements: Vec<Settlement>) -> Result<SettleAnswer> {
         let bytes = settlements.iter().map(settlement_bytes).sum();
-        self.write(Lane::Other, bytes, move |tx| settle::settle(tx, &settlements)).await
+        self.write_again(Lane::Other, bytes, move |tx| settle::settle(tx, &settlements)).await
     }
 
     async fn retry(&self, tenant: TenantKey, seq: DeliverySeq, now: Timestamp) -> Result<RetryOutcome> {

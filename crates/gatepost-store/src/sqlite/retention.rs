@@ -14,7 +14,7 @@ use super::lists::{Growing, seek};
 use super::owe::grouping;
 use super::row::{count, reason_number, state, state_number, time};
 use super::writer::{Tx, note_numbers};
-use super::{jobs, queues, sweep, tenants};
+use super::{jobs, queues, removal, sweep, tenants};
 use crate::{Retained, RetentionCursor};
 
 /// Tenants looked at in one step: each costs a few reads by number.
@@ -243,16 +243,12 @@ pub(super) fn apply(
 ) -> DbResult<Retained> {
     let mut done = Retained { next, ..Retained::default() };
     let conn = tx.conn;
-    let mut rows = 0;
-    if !plan.events.is_empty() {
+    if let (Some(first), Some(last)) = (plan.events.first(), plan.events.last()) {
         note_numbers(tx)?;
-    }
-    for event in &plan.events {
-        if rows >= max_rows {
-            break;
+        let came_to = old_rows(conn, plan.tenant, (*first, *last), now, max_rows, &mut done)?;
+        if let Some(event) = came_to {
+            done.next = Some(RetentionCursor { tenant: TenantKey(plan.tenant), event: EventSeq(event) });
         }
-        rows += one_event(conn, plan.tenant, *event, now, &mut done)?;
-        done.next = Some(RetentionCursor { tenant: TenantKey(plan.tenant), event: EventSeq(*event) });
     }
     if let Some(look) = &plan.look {
         for seq in &look.deliveries {
@@ -274,6 +270,104 @@ pub(super) fn apply(
         done.others += jobs::remove_ended(conn, TenantKey(plan.tenant).0, before, max_rows)?;
     }
     Ok(done)
+}
+
+/// Removes old events from the first to the last, as far as `max_rows` go; where it came to when that
+/// was not all.
+fn old_rows(
+    conn: &Connection,
+    tenant: i64,
+    (first, last): (i64, i64),
+    now: Timestamp,
+    max_rows: usize,
+    done: &mut Retained,
+) -> DbResult<Option<i64>> {
+    let (events, all) = in_window(conn, tenant, (first, last), now, max_rows)?;
+    let (mut rows, mut run, mut came_to) = (0, Run::default(), None);
+    for event in events {
+        if rows >= max_rows {
+            run.remove(conn, tenant, done)?;
+            return Ok(came_to);
+        }
+        came_to = Some(event.seq);
+        if event.plain {
+            rows += 1 + event.deliveries.len();
+            run.events.push(event.seq);
+            run.deliveries.extend(event.deliveries);
+        } else {
+            run.remove(conn, tenant, done)?;
+            rows += one_event(conn, tenant, event.seq, now, done)?;
+        }
+    }
+    run.remove(conn, tenant, done)?;
+    Ok(came_to.filter(|_| !all))
+}
+
+/// An old event with its own deliveries.
+struct Aged {
+    seq: i64,
+    deliveries: Vec<i64>,
+    /// Everything it was owed by ended long enough ago and is its alone: nothing has to be judged.
+    plain: bool,
+}
+
+/// The next events with about `max_rows` rows, and whether these are all. In one statement: asking
+/// about each event by itself costs more than removing it.
+fn in_window(
+    conn: &Connection,
+    tenant: i64,
+    (first, last): (i64, i64),
+    now: Timestamp,
+    max_rows: usize,
+) -> DbResult<(Vec<Aged>, bool)> {
+    let mut found = conn.prepare_cached(
+        "SELECT e.seq, d.seq, d.state, d.grouping, coalesce(d.updated_at, d.created_at),
+             EXISTS (SELECT 1 FROM delivery_links l WHERE l.event_seq = e.seq)
+         FROM events e INDEXED BY events_by_tenant LEFT JOIN deliveries d
+             ON d.seq >= e.first_delivery AND d.seq < e.first_delivery + e.delivery_count AND d.event_seq = e.seq
+         WHERE e.tenant = ?1 AND e.seq >= ?2 AND e.seq <= ?3 ORDER BY e.seq",
+    )?;
+    let young = now.as_micros().saturating_sub(GRACE_US);
+    let mut found = found.query((tenant, first, last))?;
+    let (mut events, mut rows): (Vec<Aged>, _) = (Vec::new(), 0);
+    while let Some(row) = found.next()? {
+        let seq: i64 = row.get(0)?;
+        if events.last().is_none_or(|event| event.seq != seq) {
+            if rows >= max_rows {
+                return Ok((events, false));
+            }
+            rows += 1;
+            events.push(Aged { seq, deliveries: Vec::new(), plain: !row.get::<_, bool>(5)? });
+        }
+        let (Some(event), Some(delivery)) = (events.last_mut(), row.get::<_, Option<i64>>(1)?) else { continue };
+        rows += 1;
+        event.deliveries.push(delivery);
+        event.plain &= state(row.get(2)?)?.is_terminal()
+            && row.get::<_, i64>(3)? & grouping::BATCH == 0
+            && row.get::<_, i64>(4)? <= young;
+    }
+    Ok((events, true))
+}
+
+/// Events to remove together.
+#[derive(Default)]
+struct Run {
+    events: Vec<i64>,
+    deliveries: Vec<i64>,
+}
+
+impl Run {
+    fn remove(&mut self, conn: &Connection, tenant: i64, done: &mut Retained) -> DbResult<()> {
+        let Some(last) = self.events.last() else { return Ok(()) };
+        self.deliveries.sort_unstable();
+        removal::deliveries(conn, &self.deliveries)?;
+        removal::events(conn, &self.events)?;
+        set_mark(conn, tenant, REMOVED, *last)?;
+        done.events += self.events.len();
+        self.events.clear();
+        self.deliveries.clear();
+        Ok(())
+    }
 }
 
 /// A delivery of an old event.

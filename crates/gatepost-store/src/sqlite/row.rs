@@ -199,8 +199,18 @@ pub(super) fn attempt(bytes: &[u8]) -> DbResult<KeptAttempt> {
 
 /// An attempt as bytes: what [`KeptAttempt`] has, without copying the record.
 pub(super) fn attempt_bytes(generation: u32, given: u32, record: &AttemptRecord) -> DbResult<Vec<u8>> {
-    let head = vec![ATTEMPT_VERSION];
-    postcard::to_extend(&(generation, given, record), head).map_err(|e| DbError::corrupt("attempt", e))
+    let mut bytes = Vec::new();
+    write_attempt(&mut bytes, generation, given, record)?;
+    Ok(bytes)
+}
+
+/// [`attempt_bytes`], in place of what is in `to`.
+pub(super) fn write_attempt(to: &mut Vec<u8>, generation: u32, given: u32, record: &AttemptRecord) -> DbResult<()> {
+    let mut bytes = std::mem::take(to);
+    bytes.clear();
+    bytes.push(ATTEMPT_VERSION);
+    *to = postcard::to_extend(&(generation, given, record), bytes).map_err(|e| DbError::corrupt("attempt", e))?;
+    Ok(())
 }
 
 /// A limit or a count, as SQLite takes it.

@@ -1,14 +1,17 @@
 //! Recording what attempts came to.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
 use gatepost_core::delivery::{AttemptRecord, DeliveryState, Reason};
 use gatepost_core::event::Urgency;
-use gatepost_core::{DeliverySeq, Timestamp};
-use rusqlite::{Connection, OptionalExtension};
+use gatepost_core::{DeliverySeq, Timestamp, WebhookKey};
+use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::deliveries::attempts;
 use super::erasure;
 use super::error::DbResult;
-use super::row::{attempt_bytes, deleted_for, reason_number, state, state_number, time, urgency};
+use super::row::{attempt_bytes, deleted_for, reason_number, state, state_number, time, urgency, write_attempt};
 use super::writer::Tx;
 use super::{health, own_events, queues};
 use crate::{Next, SettleAnswer, Settled, Settlement, Wake};
@@ -17,22 +20,98 @@ use crate::{Next, SettleAnswer, Settled, Settlement, Wake};
 /// row wide that every list reads (ADR 0001, Consequences).
 const FOLDED: usize = 512;
 
-pub(super) fn settle(tx: &Tx<'_>, settlements: &[Settlement]) -> DbResult<SettleAnswer> {
-    let mut wakes = Vec::new();
-    let results = settlements.iter().map(|settlement| one(tx.conn, settlement, &mut wakes)).collect::<DbResult<_>>()?;
-    Ok(SettleAnswer { results, wakes })
+pub(super) fn settle(tx: &mut Tx<'_>, settlements: &[Settlement]) -> DbResult<SettleAnswer> {
+    let mut settling = Settling { standings: HashMap::new(), record: Vec::with_capacity(FOLDED), wakes: Vec::new() };
+    let results = settlements.iter().map(|settlement| settling.one(tx, settlement)).collect::<DbResult<_>>()?;
+    Ok(SettleAnswer { results, wakes: settling.wakes })
 }
 
-fn one(conn: &Connection, settlement: &Settlement, wakes: &mut Vec<Wake>) -> DbResult<Settled> {
-    if !expected(conn, settlement)? {
-        return unexpected(conn, settlement, wakes);
+/// What is known of a webhook during one call: nothing in it deletes webhooks or tenants.
+#[derive(Clone, Copy)]
+struct Standing {
+    deleted: bool,
+    farewell: Option<i64>,
+}
+
+/// Outcomes of one call.
+struct Settling {
+    /// Webhooks whose tenants are there.
+    standings: HashMap<WebhookKey, Option<Standing>>,
+    /// Where attempts are written before they are kept.
+    record: Vec<u8>,
+    wakes: Vec<Wake>,
+}
+
+impl Settling {
+    fn one(&mut self, tx: &mut Tx<'_>, settlement: &Settlement) -> DbResult<Settled> {
+        if !self.expected(tx, settlement)? {
+            return unexpected(tx.conn, settlement, &mut self.wakes);
+        }
+        keep_beside(tx.conn, settlement)?;
+        tell(tx.conn, settlement)?;
+        if settlement.ordered {
+            go_on(tx.conn, settlement, &mut self.wakes)?;
+        }
+        Ok(Settled::Recorded)
     }
-    keep_beside(conn, settlement)?;
-    tell(conn, settlement)?;
-    if settlement.ordered {
-        go_on(conn, settlement, wakes)?;
+
+    /// Whether the delivery's webhook is there for it.
+    fn is_owed(&mut self, tx: &mut Tx<'_>, settlement: &Settlement) -> DbResult<bool> {
+        let standing = match self.standings.entry(settlement.webhook) {
+            Entry::Occupied(known) => *known.get(),
+            Entry::Vacant(unknown) => *unknown.insert(standing(tx, settlement.webhook)?),
+        };
+        Ok(standing.is_some_and(|standing| !standing.deleted || standing.farewell == Some(settlement.seq.0)))
     }
-    Ok(Settled::Recorded)
+
+    /// The case of every day in one statement: the delivery is as it was handed out. Otherwise nothing
+    /// is changed and the answer is no.
+    fn expected(&mut self, tx: &mut Tx<'_>, settlement: &Settlement) -> DbResult<bool> {
+        let attempt = &settlement.attempt;
+        let Some(before) = attempt.number.checked_sub(1) else { return Ok(false) };
+        if !self.is_owed(tx, settlement)? {
+            return Ok(false);
+        }
+        write_attempt(&mut self.record, settlement.generation, attempt.number, attempt)?;
+        let record = self.record.as_slice();
+        let folded = before == 0 && record.len() <= FOLDED;
+        let ended = attempt.ended_at().as_micros();
+        let Settlement { seq, tenant, webhook, generation, .. } = settlement;
+        let changed = if folded && settlement.next == Next::Delivered {
+            tx.ready
+                .delivered
+                .get(tx.conn, DELIVERED)?
+                .execute((seq.0, tenant.0, webhook.0, generation, record, ended))?
+        } else {
+            let (state, reason, due) = outcome(&settlement.next);
+            let first = folded.then_some(record);
+            tx.ready
+                .settled
+                .get(tx.conn, SETTLED)?
+                .execute((seq.0, tenant.0, webhook.0, generation, before, state, reason, due, first, ended))?
+        };
+        if changed == 1 && !folded {
+            tx.ready.add_attempt.get(tx.conn, ADD_ATTEMPT)?.execute((seq.0, attempt.number, record))?;
+        }
+        Ok(changed == 1)
+    }
+}
+
+/// Delivered at the first attempt.
+const DELIVERED: &str = "UPDATE deliveries SET state = 2, reason = NULL, attempts = 1, first_attempt = ?5,
+        updated_at = ?6
+     WHERE seq = ?1 AND tenant = ?2 AND webhook = ?3 AND generation = ?4 AND attempts = 0 AND state = 0";
+/// Whatever came of whichever attempt.
+const SETTLED: &str = "UPDATE deliveries SET state = ?6, reason = ?7, due = coalesce(?8, due), attempts = ?5 + 1,
+        first_attempt = coalesce(?9, first_attempt), updated_at = ?10
+     WHERE seq = ?1 AND tenant = ?2 AND webhook = ?3 AND generation = ?4 AND attempts = ?5 AND state = 0";
+const ADD_ATTEMPT: &str = "INSERT INTO attempts(delivery_seq, number, record) VALUES (?1, ?2, ?3)";
+
+fn standing(tx: &mut Tx<'_>, webhook: WebhookKey) -> DbResult<Option<Standing>> {
+    let read = |row: &Row<'_>| Ok(Standing { deleted: row.get(0)?, farewell: row.get(1)? });
+    let sql = "SELECT w.deleted_at IS NOT NULL, w.farewell FROM webhooks w JOIN tenants t ON t.key = w.tenant
+               WHERE w.key = ?1 AND t.deleted_at IS NULL";
+    Ok(tx.ready.standing.get(tx.conn, sql)?.query_row([webhook.0], read).optional()?)
 }
 
 /// What an outcome means beyond its delivery: giving up is told, and a receiver that is gone for good is
@@ -76,43 +155,8 @@ fn outcome(next: &Next) -> (i64, Option<i64>, Option<i64>) {
     }
 }
 
-/// The case of every day in one statement: the delivery is as it was handed out. Otherwise nothing
-/// is changed and the answer is no.
-fn expected(conn: &Connection, settlement: &Settlement) -> DbResult<bool> {
-    let attempt = &settlement.attempt;
-    let Some(before) = attempt.number.checked_sub(1) else { return Ok(false) };
-    let record = attempt_bytes(settlement.generation, attempt.number, attempt)?;
-    let folded = before == 0 && record.len() <= FOLDED;
-    let (state, reason, due) = outcome(&settlement.next);
-    let changed = conn
-        .prepare_cached(
-            "UPDATE deliveries SET state = ?6, reason = ?7, due = coalesce(?8, due), attempts = ?5 + 1,
-                 first_attempt = coalesce(?9, first_attempt), updated_at = ?10
-             WHERE seq = ?1 AND tenant = ?2 AND webhook = ?3 AND generation = ?4 AND attempts = ?5 AND state = 0
-               AND EXISTS (SELECT 1 FROM webhooks w JOIN tenants t ON t.key = w.tenant
-                           WHERE w.key = ?3 AND (w.deleted_at IS NULL OR w.farewell = ?1) AND t.deleted_at IS NULL)",
-        )?
-        .execute((
-            settlement.seq.0,
-            settlement.tenant.0,
-            settlement.webhook.0,
-            settlement.generation,
-            before,
-            state,
-            reason,
-            due,
-            folded.then_some(record.as_slice()),
-            attempt.ended_at().as_micros(),
-        ))?;
-    if changed == 1 && !folded {
-        add_attempt(conn, settlement.seq, attempt.number, &record)?;
-    }
-    Ok(changed == 1)
-}
-
 fn add_attempt(conn: &Connection, seq: DeliverySeq, number: u32, record: &[u8]) -> DbResult<()> {
-    conn.prepare_cached("INSERT INTO attempts(delivery_seq, number, record) VALUES (?1, ?2, ?3)")?
-        .execute((seq.0, number, record))?;
+    conn.prepare_cached(ADD_ATTEMPT)?.execute((seq.0, number, record))?;
     Ok(())
 }
 
@@ -229,7 +273,8 @@ fn was_recorded(conn: &Connection, settlement: &Settlement) -> DbResult<bool> {
 /// Keeps the attempt as number `number`, which is free.
 fn keep_attempt(conn: &Connection, settlement: &Settlement, number: u32) -> DbResult<()> {
     let given = settlement.attempt.number;
-    let record = attempt_bytes(settlement.generation, given, &AttemptRecord { number, ..settlement.attempt.clone() })?;
+    let record =
+        attempt_bytes(settlement.generation, given, &AttemptRecord { number, ..(*settlement.attempt).clone() })?;
     if number > 1 || record.len() > FOLDED {
         return add_attempt(conn, settlement.seq, number, &record);
     }

@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension};
 use super::error::DbResult;
 use super::row::{count, reason_number, state_number};
 use super::writer::{Tx, note_numbers};
-use super::{idempotency, jobs, tenant_types};
+use super::{idempotency, jobs, removal, tenant_types};
 use crate::SweepProgress;
 
 pub(super) fn sweep(tx: &Tx<'_>, now: Timestamp, max_rows: usize) -> DbResult<SweepProgress> {
@@ -101,23 +101,19 @@ fn deleted_tenant(tx: &Tx<'_>, max_rows: usize) -> DbResult<usize> {
     note_numbers(tx)?;
     let deliveries = numbers(
         conn,
-        "SELECT seq FROM deliveries INDEXED BY deliveries_by_tenant WHERE tenant = ?1 LIMIT ?2",
+        "SELECT seq FROM deliveries INDEXED BY deliveries_by_tenant WHERE tenant = ?1 ORDER BY seq LIMIT ?2",
         tenant,
         max_rows,
     )?;
-    for seq in &deliveries {
-        remove_delivery(conn, *seq)?;
-    }
+    removal::deliveries(conn, &deliveries)?;
     let mut done = deliveries.len();
     let events = numbers(
         conn,
-        "SELECT seq FROM events INDEXED BY events_by_tenant WHERE tenant = ?1 LIMIT ?2",
+        "SELECT seq FROM events INDEXED BY events_by_tenant WHERE tenant = ?1 ORDER BY seq LIMIT ?2",
         tenant,
         max_rows - done,
     )?;
-    for seq in &events {
-        remove_event(conn, *seq)?;
-    }
+    removal::events(conn, &events)?;
     done += events.len();
     let webhooks = numbers(
         conn,
@@ -143,23 +139,12 @@ fn deleted_tenant(tx: &Tx<'_>, max_rows: usize) -> DbResult<usize> {
 
 /// Removes a delivery and everything that is kept with it.
 pub(super) fn remove_delivery(conn: &Connection, seq: i64) -> DbResult<()> {
-    run_for(
-        conn,
-        seq,
-        &[
-            "DELETE FROM attempts WHERE delivery_seq = ?1",
-            "DELETE FROM bodies WHERE delivery_seq = ?1",
-            "DELETE FROM batch_events WHERE delivery_seq = ?1",
-            "DELETE FROM queue_places WHERE delivery_seq = ?1",
-            "DELETE FROM subject_links WHERE delivery_seq = ?1",
-            "DELETE FROM deliveries WHERE seq = ?1",
-        ],
-    )
+    removal::deliveries(conn, &[seq])
 }
 
 /// Removes an event whose deliveries are gone.
 pub(super) fn remove_event(conn: &Connection, seq: i64) -> DbResult<()> {
-    run_for(conn, seq, &["DELETE FROM delivery_links WHERE event_seq = ?1", "DELETE FROM events WHERE seq = ?1"])
+    removal::events(conn, &[seq])
 }
 
 /// Removes a webhook whose deliveries are gone, and its history.

@@ -125,11 +125,12 @@ pub(super) fn delete(tx: &Tx<'_>, id: &TenantId, now: Timestamp) -> DbResult<Opt
     Ok(Some(tenant))
 }
 
+/// Asks for [`registry_version`].
+pub(super) const REGISTRY_VERSION: &str = "SELECT registry_version FROM tenants WHERE key = ?1 AND deleted_at IS NULL";
+
 /// The registry version of a tenant that is not deleted.
 pub(super) fn registry_version(conn: &Connection, tenant: TenantKey) -> DbResult<Option<u64>> {
-    let found: Option<i64> = conn
-        .prepare_cached("SELECT registry_version FROM tenants WHERE key = ?1 AND deleted_at IS NULL")?
-        .query_row([tenant.0], |row| row.get(0))
-        .optional()?;
+    let found: Option<i64> =
+        conn.prepare_cached(REGISTRY_VERSION)?.query_row([tenant.0], |row| row.get(0)).optional()?;
     found.map(version).transpose()
 }

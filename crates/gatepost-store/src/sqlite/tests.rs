@@ -3,6 +3,7 @@
 mod durability;
 mod erasure;
 mod paging;
+mod scale;
 mod upgrade_health;
 mod upgrade_hooks;
 mod upgrade_jobs;

@@ -318,8 +318,10 @@ async fn p4_every_event_accepted_after_a_creation_is_matched_against_it() {
             while last < 12 {
                 let known = answered.lock().unwrap().clone();
                 loop {
-                    let events = vec![event("a.b", &registry.webhooks.iter().collect::<Vec<_>>())];
-                    let call = Publish { tenant: acme, registry_version: registry.version, now: at(1), events };
+                    let mut event = event("a.b", &[]);
+                    event.matches = registry.webhooks.unfiltered(&event.event_type);
+                    let (registry_version, events) = (registry.version, vec![event]);
+                    let call = Publish { tenant: acme, registry_version, now: at(1), events };
                     match store.publish(call).await.unwrap() {
                         PublishOutcome::Accepted(accepted) => {
                             let matched: HashSet<_> = accepted[0].deliveries.iter().map(|due| due.webhook).collect();

@@ -1,6 +1,7 @@
 //! What is erased is gone from the files, not merely out of sight.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use gatepost_core::delivery::Response;
@@ -52,13 +53,13 @@ async fn told(store: &dyn Store, hook: &Webhook, tenant: TenantKey, who: &str, n
         truncated: false,
     };
     let mut first = settlement(&accepted.deliveries[0], at(seconds), 500, Next::Retry(at(seconds + 1)));
-    first.attempt.response = Some(answer(n * 31));
+    Arc::make_mut(&mut first.attempt).response = Some(answer(n * 31));
     first.freeze = Some(Bytes::from(format!("{name}BODY{}{name}BODY", "z".repeat((n * 463) % 6_000))));
     store.settle(vec![first]).await.unwrap();
     let again = crate::conformance::due(store, hook.key, at(seconds + 1)).await;
     let again = again.iter().find(|due| due.seq == accepted.deliveries[0].seq).unwrap();
     let mut second = settlement(again, at(seconds + 1), 200, Next::Delivered);
-    second.attempt.response = Some(answer(n * 17));
+    Arc::make_mut(&mut second.attempt).response = Some(answer(n * 17));
     store.settle(vec![second]).await.unwrap();
 }
 
