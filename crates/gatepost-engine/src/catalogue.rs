@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use gatepost_core::Timestamp;
 use gatepost_core::catalogue::{self, BuiltinType, EventTypeDefinition};
-use gatepost_core::event::{EventType, Urgency};
+use gatepost_core::event::EventType;
 use gatepost_core::schema::Schema;
 use gatepost_store::{EventTypeRow, Store, StoreError};
 
@@ -60,20 +60,6 @@ impl Catalogue {
     /// Whether somebody declared the type.
     pub(crate) fn declares(&self, name: &EventType) -> bool {
         self.types.load().contains_key(name)
-    }
-
-    /// The schema of a type's `data`, if it has one.
-    pub(crate) fn schema(&self, name: &EventType) -> Option<Arc<Schema>> {
-        self.types.load().get(name).and_then(|view| view.schema.clone())
-    }
-
-    /// How much events of the type hurry, and whether the type is declared.
-    pub(crate) fn urgency(&self, name: &EventType) -> (Urgency, bool) {
-        let types = self.types.load();
-        match types.get(name).and_then(|view| view.definition.as_ref()) {
-            Some(definition) => (definition.urgency, true),
-            None => (Urgency::default(), false),
-        }
     }
 
     /// All declared types, by name.

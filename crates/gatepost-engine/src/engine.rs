@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use gatepost_core::hashing::HashKey;
 use gatepost_core::seal::Key;
 use gatepost_core::secret::Secret;
 use gatepost_core::{Clock, Entropy, TenantId, Timestamp};
@@ -63,11 +64,58 @@ pub struct Limits {
     pub max_batch_bytes: usize,
     /// What the delivery lane may hold and start.
     pub lane: LaneLimits,
+    /// Bytes of bodies of API requests in memory at once.
+    pub body_bytes: usize,
+    /// Bytes of the API's answers in memory at once: being made, and waiting to be read.
+    pub answer_bytes: usize,
+    /// How many answers are made at once; one may be as large as its part of the bytes.
+    pub answers_at_once: usize,
+    /// Connections to the API.
+    pub connections: usize,
+    /// Deliveries just accepted that may wait for the lane with their payloads. Past this only the fact
+    /// that the store holds them is handed over, so that a burst of publishing cannot fill memory (P10).
+    pub offers: usize,
+    /// The same in bytes of event data and bodies.
+    pub offer_bytes: usize,
+    /// Webhooks with nothing to do that are kept ready to be sent to.
+    pub routes: usize,
+    /// Bytes of tenants and their webhooks kept for matching, about; one larger than this is kept alone.
+    pub tenant_bytes: usize,
+    /// Bytes of the changes kept for those who listen, all tenants together.
+    pub stream_ring_bytes: usize,
+    /// Bytes of what happened and is not shown yet, all tenants together.
+    pub stream_fact_bytes: usize,
+    /// Bytes on their way to those who listen.
+    pub stream_chunk_bytes: usize,
+    /// Bytes of the questions to hooks under way, with all that is made of them.
+    pub hook_question_bytes: usize,
+    /// Bytes of questions and objects that wait to be recorded.
+    pub hook_record_bytes: usize,
+    /// Bytes of decisions known under an idempotency key.
+    pub hook_known_bytes: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { max_body_bytes: 1 << 20, max_batch_bytes: 16 << 20, lane: LaneLimits::default() }
+        Limits {
+            max_body_bytes: 1 << 20,
+            max_batch_bytes: 16 << 20,
+            lane: LaneLimits::default(),
+            body_bytes: 256 << 20,
+            answer_bytes: 64 << 20,
+            answers_at_once: 4,
+            connections: 10_000,
+            offers: 16_384,
+            offer_bytes: 32 << 20,
+            routes: 8_192,
+            tenant_bytes: 64 << 20,
+            stream_ring_bytes: 64 << 20,
+            stream_fact_bytes: 64 << 20,
+            stream_chunk_bytes: 16 << 20,
+            hook_question_bytes: 128 << 20,
+            hook_record_bytes: 64 << 20,
+            hook_known_bytes: 32 << 20,
+        }
     }
 }
 
@@ -106,8 +154,8 @@ pub(crate) struct Inner {
     pub(crate) public_url: Arc<str>,
     pub(crate) limits: Limits,
     pub(crate) quotas: QuotaBook,
-    pub(crate) fingerprint_key: [u8; 32],
-    pub(crate) idempotency_key: [u8; 32],
+    pub(crate) fingerprint_key: HashKey,
+    pub(crate) idempotency_key: HashKey,
     pub(crate) flights: Flights,
     pub(crate) streams: Arc<Streams>,
     pub(crate) tenant_types: TenantTypes,
@@ -143,12 +191,12 @@ impl Engine {
         let endpoint_auth =
             EndpointAuth::new(Arc::clone(&parts.transport), Arc::clone(&parts.clock), Arc::clone(&metrics));
         let inner = Arc::new(Inner {
-            hooks: Hooks::new(&parts.transport, &parts.clock, &metrics),
+            hooks: Hooks::new(&parts.transport, &parts.clock, &metrics, &parts.limits),
             endpoint_auth: Arc::new(endpoint_auth),
-            fingerprint_key: vault.derive("event fingerprint v1"),
-            idempotency_key: vault.derive("idempotency v1"),
+            fingerprint_key: HashKey::new(&vault.derive("event fingerprint v1")),
+            idempotency_key: HashKey::new(&vault.derive("idempotency v1")),
             flights: Flights::default(),
-            streams: Arc::default(),
+            streams: Arc::new(Streams::new(&parts.limits)),
             tenant_types: TenantTypes::default(),
             published: PublishedLog::default(),
             store: parts.store,
@@ -157,9 +205,9 @@ impl Engine {
             policy: parts.policy,
             vault,
             keys,
-            tenants: Tenants::default(),
+            tenants: Tenants::with_room(parts.limits.tenant_bytes),
             catalogue,
-            inbox: Arc::new(Inbox::default()),
+            inbox: Arc::new(Inbox::new(&parts.limits)),
             metrics,
             public_url: parts.public_url.into(),
             limits: parts.limits,
@@ -183,6 +231,7 @@ impl Engine {
             watch: Watch { health: Arc::clone(&engine.inner.health), own_events: Arc::clone(&engine.inner.own_events) },
             streams: Arc::clone(&engine.inner.streams),
             limits: engine.inner.limits.lane,
+            routes_kept: engine.inner.limits.routes,
         });
         Ok((engine, lane, pending))
     }

@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use gatepost_core::hashing::keyed_hash;
 use gatepost_core::{TenantId, TenantKey, Timestamp};
 use gatepost_store::{
     IdempotencyRecord, IdempotencyScope, IdempotentRequest, MakeAnswer, Publish, PublishOutcome, PublishedOnce,
@@ -180,16 +179,13 @@ impl Engine {
     pub async fn idempotent(&self, keyed: &KeyedRequest<'_>) -> Result<Idempotent> {
         let key = &self.inner.idempotency_key;
         let tenant = keyed.tenant.map(|tenant| tenant.0.to_be_bytes());
-        let scope = keyed_hash(
-            key,
-            &[
-                tenant.as_ref().map(<[u8; 8]>::as_slice),
-                Some(keyed.method.as_bytes()),
-                Some(keyed.path.as_bytes()),
-                Some(keyed.key.as_bytes()),
-            ],
-        );
-        let fingerprint = keyed_hash(key, keyed.content);
+        let scope = key.hash(&[
+            tenant.as_ref().map(<[u8; 8]>::as_slice),
+            Some(keyed.method.as_bytes()),
+            Some(keyed.path.as_bytes()),
+            Some(keyed.key.as_bytes()),
+        ]);
+        let fingerprint = key.hash(keyed.content);
         let patience = Instant::now() + WAIT;
         loop {
             match self.inner.flights.claim(scope, fingerprint) {
@@ -254,7 +250,7 @@ impl Engine {
     fn seed_of(&self, scope: IdempotencyScope, started_at: Timestamp) -> [u8; 32] {
         let half = |number: u8| {
             let at = started_at.as_micros().to_be_bytes();
-            keyed_hash(&self.inner.idempotency_key, &[Some(b"seed"), Some(&[number]), Some(&scope), Some(&at)])
+            self.inner.idempotency_key.hash(&[Some(b"seed"), Some(&[number]), Some(&scope), Some(&at)])
         };
         let mut seed = [0; 32];
         seed[..16].copy_from_slice(&half(0));

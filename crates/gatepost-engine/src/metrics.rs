@@ -3,12 +3,13 @@
 //! No tenant, webhook or event appears as a label: their number is unbounded, and `/metrics` needs
 //! no key.
 
-use std::sync::Arc;
+use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use gatepost_core::delivery::{DeliveryState, Outcome, Reason};
 use gatepost_core::event::Urgency;
-use gatepost_store::{HealthCounts, StoreStats};
+use gatepost_store::{Accepted, HealthCounts, StoreStats};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -65,7 +66,7 @@ struct WhatLabel {
 }
 
 /// How one API request ended.
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+#[derive(Clone, Debug, PartialEq, Eq, EncodeLabelSet)]
 pub struct HttpLabel {
     /// The request's method.
     pub method: &'static str,
@@ -75,6 +76,15 @@ pub struct HttpLabel {
     pub status: u16,
 }
 
+/// Looked up at every request: there are some dozens, of which few have these in common, so reading whole
+/// routes would cost more than it tells.
+impl Hash for HttpLabel {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let (route, method) = (self.route.len() as u64, self.method.len() as u64);
+        state.write_u64(u64::from(self.status) << 32 | route << 16 | method);
+    }
+}
+
 /// Everything measured.
 pub struct Metrics {
     registry: Registry,
@@ -82,7 +92,12 @@ pub struct Metrics {
     pub(crate) hooks: HookMetrics,
     events: Family<UrgencyLabel, Counter>,
     deliveries: Family<UrgencyLabel, Counter>,
+    /// The counters of those two, by urgency: found once, not at every publish.
+    accepted: [OnceLock<(Counter, Counter)>; Urgency::ALL.len()],
     attempts: Family<OutcomeLabel, Counter>,
+    /// The counters of the usual case, found once.
+    attempts_ok: OnceLock<Counter>,
+    ended_delivered: OnceLock<Counter>,
     batches: Counter,
     batch_events: Counter,
     attempt_seconds: Histogram,
@@ -121,7 +136,10 @@ impl Metrics {
             hooks: HookMetrics::default(),
             events: Family::default(),
             deliveries: Family::default(),
+            accepted: Default::default(),
             attempts: Family::default(),
+            attempts_ok: OnceLock::new(),
+            ended_delivered: OnceLock::new(),
             batches: Counter::default(),
             batch_events: Counter::default(),
             attempt_seconds: Histogram::new(BUCKETS),
@@ -215,10 +233,29 @@ impl Metrics {
         r.register("stream_resets", "Times a listener missed changes", self.stream_resets.clone());
     }
 
-    pub(crate) fn event_accepted(&self, urgency: Urgency, deliveries: u32) {
-        let label = UrgencyLabel { urgency: urgency.as_str() };
-        self.events.get_or_create(&label).inc();
-        self.deliveries.get_or_create(&label).inc_by(u64::from(deliveries));
+    /// Counts what a publish made.
+    pub(crate) fn accepted(&self, accepted: &[Accepted]) {
+        let mut made = Urgency::ALL.map(|_| (0, 0));
+        for one in accepted.iter().filter(|one| !one.duplicate) {
+            let (events, deliveries) = &mut made[one.event.urgency.rank()];
+            *events += 1;
+            *deliveries += u64::from(one.delivery_count - one.joined);
+        }
+        for (urgency, (events, deliveries)) in Urgency::ALL.into_iter().zip(made) {
+            if events > 0 {
+                let (all_events, all_deliveries) = self.accepted[urgency.rank()].get_or_init(|| {
+                    let label = UrgencyLabel { urgency: urgency.as_str() };
+                    (self.events.get_or_create_owned(&label), self.deliveries.get_or_create_owned(&label))
+                });
+                all_events.inc_by(events);
+                all_deliveries.inc_by(deliveries);
+            }
+        }
+    }
+
+    /// Events accepted so far.
+    pub(crate) fn events_accepted(&self) -> u64 {
+        Urgency::ALL.iter().map(|u| self.events.get_or_create(&UrgencyLabel { urgency: u.as_str() }).get()).sum()
     }
 
     /// A batch was tried for the first time.
@@ -228,7 +265,11 @@ impl Metrics {
     }
 
     pub(crate) fn attempt(&self, outcome: Outcome, total_us: u32) {
-        self.attempts.get_or_create(&OutcomeLabel { outcome: outcome.as_str() }).inc();
+        let by_label = || self.attempts.get_or_create_owned(&OutcomeLabel { outcome: outcome.as_str() });
+        match outcome {
+            Outcome::Ok => self.attempts_ok.get_or_init(by_label).inc(),
+            _ => by_label().inc(),
+        };
         self.attempt_seconds.observe(f64::from(total_us) / 1e6);
     }
 
@@ -252,7 +293,11 @@ impl Metrics {
 
     pub(crate) fn delivery_ended(&self, state: DeliveryState, reason: Option<Reason>) {
         let label = EndLabel { state: state.as_str(), reason: reason.map_or("none", Reason::as_str) };
-        self.ended.get_or_create(&label).inc();
+        let by_label = || self.ended.get_or_create_owned(&label);
+        match (state, reason) {
+            (DeliveryState::Delivered, None) => self.ended_delivered.get_or_init(by_label).inc(),
+            _ => by_label().inc(),
+        };
     }
 
     pub(crate) fn lane(&self, in_flight: usize, heads: usize, webhooks: usize) {

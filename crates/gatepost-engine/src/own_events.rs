@@ -239,10 +239,12 @@ impl Engine {
         match self.matched(state, inputs.clone(), false).await {
             Err(Error::Invalid(_)) => {
                 let (registry, now) = (state.registry(), self.now());
-                let events =
-                    inputs.iter().map(|input| self.new_event(input, registry.unfiltered(&input.event_type), now));
-                let events = events.collect();
                 let tenant = state.tenant.load().key;
+                let types = self.types_of(tenant);
+                let events = inputs
+                    .iter()
+                    .map(|input| self.new_event(input, &types, registry.unfiltered(&input.event_type), now))
+                    .collect();
                 Ok((Publish { tenant, registry_version: registry.version(), now, events }, inputs))
             }
             other => other,

@@ -62,9 +62,14 @@ impl PublishedLog {
         let Some(first) = accepted.first() else { return };
         let mut log = self.lock();
         let times = log.noted.entry(first.event.tenant).or_default();
-        let mut heard = None;
+        let (mut heard, mut before) = (None, None);
         for one in accepted.iter().filter(|one| !one.duplicate) {
-            later(times, &one.event.event_type, one.event.accepted_at);
+            // A batch is mostly of one type, and all of one moment.
+            let noted = Some((&one.event.event_type, one.event.accepted_at));
+            if before != noted {
+                later(times, &one.event.event_type, one.event.accepted_at);
+                before = noted;
+            }
             heard = heard.max(Some(one.event.seq));
         }
         log.heard = log.heard.max(heard);

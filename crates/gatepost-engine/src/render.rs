@@ -10,7 +10,7 @@ use gatepost_core::webhook::WebhookConfig;
 use gatepost_core::{DeliveryId, Timestamp, WebhookId};
 use gatepost_store::DeliveryEvents;
 
-use crate::deliver::our_headers;
+use crate::deliver::{our_headers, signed_names};
 use crate::endpoint_auth;
 
 /// The frame of a delivery.
@@ -72,11 +72,13 @@ pub(crate) fn request_of(attempted: &Attempted<'_>, attempt: &AttemptRecord) -> 
         SentValue::Text(text) => text.clone(),
         SentValue::DeliveryId => delivery.to_string(),
     });
-    let signed = plan.header_names().into_iter().zip(values);
-    let headers = our_headers(wire, signed, events, *delivery, (attempt.number, attempt.trigger));
-    let ours =
-        headers.into_iter().map(|(name, value)| (name.as_str().to_owned(), value.to_str().unwrap_or(MASK).to_owned()));
+    let signed = signed_names(&plan).unwrap_or_default().into_iter().zip(values);
+    let mut headers = Vec::new();
+    our_headers(wire, signed, events, *delivery, (attempt.number, attempt.trigger), |name, value| {
+        headers.push((name.as_str().to_owned(), value.to_str().unwrap_or(MASK).to_owned()));
+    });
     let own = config.header_names.iter().map(|name| name.to_ascii_lowercase());
     let masked = own.chain(config.auth.as_ref().and_then(endpoint_auth::header_name));
-    Request { url, headers: ours.chain(masked.map(|name| (name, MASK.to_owned()))).collect() }
+    headers.extend(masked.map(|name| (name, MASK.to_owned())));
+    Request { url, headers }
 }

@@ -21,6 +21,8 @@ use gatepost_store::{Accepted, DeliveryRow, DeliveryRows, Settlement, Store};
 
 pub use subscription::{Position, StreamFilter, StreamKind, Streamed, Subscription};
 
+use crate::engine::Limits;
+
 pub(crate) use ring::Ring;
 use ring::{Fact, Taken};
 
@@ -79,8 +81,10 @@ pub struct AttemptMade {
 }
 
 /// Every tenant somebody listens to.
-#[derive(Default)]
 pub(crate) struct Streams {
+    /// Bytes of changes kept, and of facts that wait, all rings together.
+    ring_bytes_max: usize,
+    fact_bytes_max: usize,
     rings: RwLock<HashMap<TenantKey, Arc<Ring>>>,
     /// How many there are: read without a lock on every publish.
     count: AtomicUsize,
@@ -89,6 +93,18 @@ pub(crate) struct Streams {
 }
 
 impl Streams {
+    /// Nobody listens yet.
+    pub(crate) fn new(limits: &Limits) -> Self {
+        Streams {
+            ring_bytes_max: limits.stream_ring_bytes,
+            fact_bytes_max: limits.stream_fact_bytes,
+            rings: RwLock::default(),
+            count: AtomicUsize::new(0),
+            listeners: AtomicUsize::new(0),
+            closed: AtomicBool::new(false),
+        }
+    }
+
     /// The ring of a tenant somebody listens to.
     fn ring(&self, tenant: TenantKey) -> Option<Arc<Ring>> {
         if self.count.load(Ordering::Relaxed) == 0 {
@@ -100,23 +116,26 @@ impl Streams {
     /// Events of one tenant were accepted.
     pub(crate) fn accepted(&self, accepted: &[Accepted]) {
         let Some(ring) = accepted.first().and_then(|first| self.ring(first.event.tenant)) else { return };
+        let bytes = self.each(self.fact_bytes_max, 4);
         for one in accepted.iter().filter(|one| !one.duplicate) {
-            ring.drop_in(Fact::Accepted { event: Arc::clone(&one.event), deliveries: one.delivery_count });
+            ring.drop_in(Fact::Accepted { event: Arc::clone(&one.event), deliveries: one.delivery_count }, bytes);
         }
     }
 
     /// An attempt was recorded, and with it what it meant for its delivery.
     pub(crate) fn attempted(&self, settlement: &Settlement) {
         let Some(ring) = self.ring(settlement.tenant) else { return };
-        let AttemptRecord { number, started_at, trigger, outcome, status, ref error, timings, .. } = settlement.attempt;
+        let AttemptRecord { number, started_at, trigger, outcome, status, ref error, timings, .. } =
+            *settlement.attempt;
         let attempt = Attempted { number, started_at, trigger, outcome, status, error: error.clone(), timings };
-        ring.drop_in(Fact::Attempted { delivery: settlement.seq, attempt: Box::new(attempt) });
+        let fact = Fact::Attempted { delivery: settlement.seq, attempt: Box::new(attempt) };
+        ring.drop_in(fact, self.each(self.fact_bytes_max, 4));
     }
 
     /// A delivery was reopened or cancelled by hand.
     pub(crate) fn changed(&self, tenant: TenantKey, delivery: DeliverySeq) {
         if let Some(ring) = self.ring(tenant) {
-            ring.drop_in(Fact::Changed { delivery });
+            ring.drop_in(Fact::Changed { delivery }, self.each(self.fact_bytes_max, 4));
         }
     }
 
@@ -190,9 +209,29 @@ impl Streams {
         true
     }
 
-    /// Bytes one ring may hold: the more there are, the less.
-    fn ring_bytes(&self) -> usize {
-        (64 << 20) / self.count.load(Ordering::Relaxed).clamp(16, 512)
+    /// What one ring may have of what all may have: the more there are, the less.
+    fn each(&self, all: usize, at_least: usize) -> usize {
+        all / self.count.load(Ordering::Relaxed).max(at_least)
+    }
+
+    /// Adds changes to a ring. One change that is larger than the ring's part is kept as long as all
+    /// rings together have room for it; else those who listen read it in the lists.
+    fn keep(&self, ring: &Ring, changes: Vec<Change>) {
+        let most = self.each(self.ring_bytes_max, 16);
+        ring.append(changes, most);
+        if ring.bytes() > most {
+            let rings = self.rings.read().unwrap_or_else(PoisonError::into_inner);
+            let kept: usize = rings.values().map(|ring| ring.bytes()).sum();
+            drop(rings);
+            if kept > self.ring_bytes_max {
+                ring.reset();
+            }
+        }
+    }
+
+    /// Whether there are so many rings that those nobody listens to go at once.
+    fn is_crowded(&self) -> bool {
+        self.count.load(Ordering::Relaxed) > LISTENERS_MAX
     }
 }
 
@@ -218,7 +257,7 @@ pub(crate) async fn pump(streams: Arc<Streams>, store: Arc<dyn Store>, tenant: T
             idle_since = None;
         } else {
             let since = *idle_since.get_or_insert_with(tokio::time::Instant::now);
-            if since.elapsed() >= LINGER && streams.retire(tenant, &ring) {
+            if (since.elapsed() >= LINGER || streams.is_crowded()) && streams.retire(tenant, &ring) {
                 break;
             }
         }
@@ -230,7 +269,7 @@ pub(crate) async fn pump(streams: Arc<Streams>, store: Arc<dyn Store>, tenant: T
             ring.reset();
         }
         match shown(&*store, tenant, facts).await {
-            Ok(changes) => ring.append(changes, streams.ring_bytes()),
+            Ok(changes) => streams.keep(&ring, changes),
             Err(error) => {
                 tracing::warn!(%error, "deliveries could not be read for a stream of changes");
                 ring.reset();

@@ -5,10 +5,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use gatepost_core::TenantKey;
 use gatepost_core::event::{EventType, Urgency};
-use gatepost_core::schema::Schema;
 use gatepost_store::{EventTypeRow, Store, StoreError, TenantTypeRow};
 
-use crate::catalogue::{Catalogue, EventTypeView, view_of};
+use crate::catalogue::{EventTypeView, view_of};
 use crate::engine::Engine;
 
 /// Rows read at once.
@@ -91,42 +90,36 @@ fn row_of(row: TenantTypeRow) -> EventTypeRow {
 }
 
 /// The types as one tenant has them: its own, and the server's below.
-pub(crate) struct TypesOf<'a> {
+pub(crate) struct TypesOf {
     pub(crate) own: Arc<OwnTypes>,
-    pub(crate) server: &'a Catalogue,
+    pub(crate) server: Arc<BTreeMap<EventType, EventTypeView>>,
 }
 
-impl TypesOf<'_> {
-    /// The schema of a type's `data`, if it has one.
-    pub(crate) fn schema(&self, name: &EventType) -> Option<Arc<Schema>> {
-        match self.own.get(name) {
-            Some(own) => own.schema.clone(),
-            None => self.server.schema(name),
-        }
-    }
-
-    /// How much events of the type hurry, and whether somebody declared it.
-    pub(crate) fn urgency(&self, name: &EventType) -> (Urgency, bool) {
-        match self.own.get(name).and_then(|own| own.definition.as_ref()) {
-            Some(own) => (own.urgency, true),
-            None => self.server.urgency(name),
-        }
+impl TypesOf {
+    /// A declared type.
+    pub(crate) fn get(&self, name: &EventType) -> Option<&EventTypeView> {
+        // Most tenants declare none.
+        let own = if self.own.is_empty() { None } else { self.own.get(name) };
+        own.or_else(|| self.server.get(name))
     }
 
     /// Whether somebody declared the type.
     pub(crate) fn declares(&self, name: &EventType) -> bool {
-        self.own.contains_key(name) || self.server.declares(name)
+        self.get(name).is_some()
     }
 
-    /// A declared type.
-    pub(crate) fn get(&self, name: &EventType) -> Option<EventTypeView> {
-        self.own.get(name).cloned().or_else(|| self.server.get(name))
+    /// How much events of the type hurry, and whether somebody declared it.
+    pub(crate) fn urgency(&self, name: &EventType) -> (Urgency, bool) {
+        match self.get(name).and_then(|view| view.definition.as_ref()) {
+            Some(definition) => (definition.urgency, true),
+            None => (Urgency::default(), false),
+        }
     }
 }
 
 impl Engine {
     /// The types as a tenant has them.
-    pub(crate) fn types_of(&self, tenant: TenantKey) -> TypesOf<'_> {
-        TypesOf { own: self.inner.tenant_types.of(tenant), server: &self.inner.catalogue }
+    pub(crate) fn types_of(&self, tenant: TenantKey) -> TypesOf {
+        TypesOf { own: self.inner.tenant_types.of(tenant), server: self.inner.catalogue.all() }
     }
 }

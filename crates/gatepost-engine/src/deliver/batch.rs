@@ -3,8 +3,9 @@
 use gatepost_core::delivery::AttemptRecord;
 use gatepost_store::Settlement;
 
-/// Outcomes recorded in one transaction.
-const SETTLE_MAX: usize = 512;
+/// Outcomes recorded in one transaction: about ten milliseconds of the store's writer. Fewer would let
+/// bursts of publishing, which share the writer, keep outcomes from being recorded.
+const SETTLE_MAX: usize = 2_048;
 /// Bytes of bodies and answers recorded in one transaction (a single larger one goes alone): what it
 /// costs must not grow with the payloads (P10).
 const SETTLE_BYTES: usize = 4 << 20;

@@ -44,12 +44,6 @@ pub(crate) enum Command {
     Drain,
 }
 
-/// Deliveries that may wait here with their payloads. Past this only the fact that the store holds
-/// them is handed over, so that a burst of publishing cannot fill memory (P10).
-const OFFERS_MAX: usize = 16_384;
-/// The same in bytes of event data and bodies.
-const OFFER_BYTES_MAX: usize = 32 << 20;
-
 /// Everything said since the lane last listened.
 #[derive(Default)]
 pub(crate) struct Said {
@@ -103,28 +97,43 @@ impl Drop for Doubt<'_> {
 }
 
 /// The lane's letter box.
-#[derive(Default)]
 pub(crate) struct Inbox {
     said: Mutex<Said>,
     notify: Notify,
     pub(crate) budget: Budget,
+    /// Deliveries that may wait here with their payloads, and the bytes of those.
+    offers: usize,
+    offer_bytes: usize,
+}
+
+#[cfg(test)]
+impl Default for Inbox {
+    fn default() -> Self {
+        Inbox::new(&crate::Limits::default())
+    }
 }
 
 impl Inbox {
+    /// An empty one.
+    pub(crate) fn new(limits: &crate::Limits) -> Self {
+        let (offers, offer_bytes) = (limits.offers, limits.offer_bytes);
+        Inbox { said: Mutex::default(), notify: Notify::new(), budget: Budget::default(), offers, offer_bytes }
+    }
+
     /// Tells the lane something. Never waits.
     pub(crate) fn send(&self, command: Command) {
         let bytes = if let Command::Offer(dues) = &command { offer_bytes(dues) } else { 0 };
         let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         match command {
             Command::Offer(dues)
-                if said.offers + dues.len() > OFFERS_MAX || said.offer_bytes + bytes > OFFER_BYTES_MAX =>
+                if said.offers + dues.len() > self.offers || said.offer_bytes + bytes > self.offer_bytes =>
             {
                 for due in dues {
                     said.store_holds(due.tenant, due.webhook, due.urgency, due.due);
                 }
             }
             Command::Wake(mut wakes) => {
-                if said.offers + wakes.len() > OFFERS_MAX {
+                if said.offers + wakes.len() > self.offers {
                     // Those whose place is not known are few: they come of calls about one delivery.
                     for wake in wakes.extract_if(.., |wake| wake.at.is_some()) {
                         if let Some((urgency, due)) = wake.at {

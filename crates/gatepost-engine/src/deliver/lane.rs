@@ -6,7 +6,7 @@
 
 mod changes;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -22,6 +22,7 @@ use gatepost_core::{TenantId, Timestamp, WebhookKey};
 use gatepost_store::{Due, DuePage, DueQuery, Next, Owed, SettleAnswer, Settled, Settlement, Store, StoreError, Wake};
 use tokio::sync::mpsc::UnboundedSender;
 
+use super::NumberMap;
 use super::batch::{answer_bytes, batch_len, settlement_bytes};
 use super::inbox::{Command, Inbox};
 use super::queue::SLOW;
@@ -37,8 +38,6 @@ use crate::vault::Vault;
 const LOCAL_FAULT_REST: Duration = Duration::from_secs(1);
 /// Why a webhook is disabled that answered 410.
 const GONE: &str = "gone";
-/// Routes kept of webhooks that have nothing to do.
-const ROUTES_KEPT: usize = 8_192;
 /// Webhooks read at once while looking for what is owed after a start.
 const OWED_PAGE: usize = 1_000;
 
@@ -96,13 +95,15 @@ pub(crate) struct LaneParts {
     pub(crate) watch: Watch,
     pub(crate) streams: Arc<Streams>,
     pub(crate) limits: Limits,
+    /// Routes kept of webhooks that have nothing to do.
+    pub(crate) routes_kept: usize,
 }
 
 /// See the module.
 pub(crate) struct Lane {
     parts: LaneParts,
     scheduler: Scheduler,
-    slots: HashMap<WebhookKey, Slot>,
+    slots: NumberMap<WebhookKey, Slot>,
     work: FuturesUnordered<Pin<Box<dyn Future<Output = Done> + Send>>>,
     to_settle: Vec<Unsettled>,
     settling: bool,
@@ -117,7 +118,7 @@ impl Lane {
     pub(crate) fn new(parts: LaneParts) -> Self {
         let mut lane = Lane {
             scheduler: Scheduler::new(parts.limits),
-            slots: HashMap::new(),
+            slots: NumberMap::default(),
             work: FuturesUnordered::new(),
             to_settle: Vec::new(),
             settling: false,
@@ -263,7 +264,7 @@ impl Lane {
     }
 
     fn make_room(&mut self) {
-        if self.slots.len() >= ROUTES_KEPT + self.scheduler.webhooks() {
+        if self.slots.len() >= self.parts.routes_kept + self.scheduler.webhooks() {
             let scheduler = &self.scheduler;
             self.slots.retain(|key, _| scheduler.has(*key));
         }

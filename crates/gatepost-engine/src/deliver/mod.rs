@@ -17,8 +17,13 @@ mod sender;
 pub(crate) mod trace;
 mod watch;
 
+use std::collections::HashMap;
+
+/// A map from numbers of the store's own making: nobody can choose them to collide, so a quick hash does.
+pub(crate) type NumberMap<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
+
 pub(crate) use inbox::{Command, Doubt, Inbox};
 pub(crate) use lane::{Effect, Lane, LaneParts};
 pub(crate) use route::Route;
-pub(crate) use sender::{Order, Sender, attempt, our_headers};
+pub(crate) use sender::{Order, Sender, attempt, our_headers, signed_names};
 pub(crate) use watch::Watch;

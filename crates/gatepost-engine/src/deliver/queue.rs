@@ -1,11 +1,13 @@
 //! What the scheduler knows of one webhook.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
+use gatepost_core::event::Urgency;
 use gatepost_core::{DeliverySeq, TenantKey, Timestamp};
 use gatepost_store::Due;
 
+use super::NumberMap;
 use super::scheduler::{ASSURED_HEADS, Bucket};
 
 /// Requests at once to an endpoint nothing is known about yet.
@@ -15,6 +17,9 @@ const FIRST_LIMIT: u32 = 8;
 const SILENT_LIMIT: u32 = 4;
 /// Requests at once to an endpoint that answers, but slowly.
 const SLOW_LIMIT: u32 = 16;
+/// One in so many of an endpoint's requests at once is kept from bulk deliveries: what is urgent must not
+/// wait until one of them has been answered.
+const KEPT_FROM_BULK: u32 = 8;
 /// An answer that took longer is slow.
 pub(super) const SLOW: Duration = Duration::from_secs(1);
 
@@ -62,6 +67,8 @@ pub(super) struct Class {
     pub(super) queued: bool,
     /// Whether it stands in line for a read.
     pub(super) hungry: bool,
+    /// What comes next is large: it is not read while large ones fill memory.
+    pub(super) large: bool,
 }
 
 /// A read under way. What happens meanwhile is remembered, because the read may not have seen it.
@@ -79,7 +86,7 @@ pub(super) struct Queue {
     pub(super) classes: [Class; 3],
     /// Deliveries in memory, and the bytes each holds since it was started (0 for a head, which is
     /// counted elsewhere).
-    pub(super) known: HashMap<DeliverySeq, usize>,
+    pub(super) known: NumberMap<DeliverySeq, usize>,
     pub(super) in_flight: u32,
     /// Requests at once that its answers have earned so far; see [`Queue::learn`].
     pub(super) earned: u32,
@@ -97,7 +104,7 @@ impl Queue {
             tenant,
             terms: None,
             classes: Default::default(),
-            known: HashMap::new(),
+            known: NumberMap::default(),
             in_flight: 0,
             earned: FIRST_LIMIT,
             probing: false,
@@ -106,9 +113,11 @@ impl Queue {
         }
     }
 
-    fn limit(&self) -> u32 {
+    /// Requests at once, as far as those of this urgency may fill them.
+    fn limit(&self, rank: usize) -> u32 {
         let Some(terms) = &self.terms else { return 0 };
-        if self.probing { 1 } else { terms.max_in_flight.min(self.earned) }
+        let limit = if self.probing { 1 } else { terms.max_in_flight.min(self.earned) };
+        if rank == Urgency::Bulk.rank() { limit - limit / KEPT_FROM_BULK } else { limit }
     }
 
     /// Every quick answer earns one more request at once, silence costs half: an endpoint that is
@@ -142,9 +151,10 @@ impl Queue {
         if self.is_silent() { self.in_flight as usize } else { 0 }
     }
 
-    pub(super) fn may_send(&self, now: Timestamp) -> bool {
+    /// Whether a request of this urgency may go to it now.
+    pub(super) fn may_send(&self, rank: usize, now: Timestamp) -> bool {
         self.terms.is_some_and(|t| t.takes(now))
-            && self.in_flight < self.limit()
+            && self.in_flight < self.limit(rank)
             && self.rate.as_ref().is_none_or(|bucket| bucket.has(now))
     }
 

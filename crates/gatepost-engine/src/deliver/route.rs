@@ -15,6 +15,7 @@ use ipnet::IpNet;
 use tokio::sync::Mutex;
 
 use super::scheduler::Terms;
+use super::sender::signed_names;
 use crate::endpoint_auth::Prepared;
 use crate::net::Target;
 use crate::own_events::takes;
@@ -48,6 +49,8 @@ pub(crate) struct Calling {
     /// Whether each event type has a path below it.
     by_path: bool,
     pub(crate) signers: Signers,
+    /// The names of the headers those make, in order.
+    pub(crate) signed_names: Vec<HeaderName>,
     pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
     pub(crate) auth: Option<Prepared>,
 }
@@ -170,6 +173,7 @@ fn calling(vault: &Vault, webhook: &Webhook) -> Result<Calling, String> {
         (Some(auth), Some(secret)) => Some(Prepared::new(webhook.tenant, auth, secret)?),
         (Some(_), None) => return Err("the secret of the webhook's auth is not kept".to_owned()),
     };
+    let signed_names = signed_names(&plan)?;
     let by_path = profiles::profile(&webhook.config.profile).is_some_and(|profile| profile.by_path());
-    Ok(Calling { target, by_path, signers, headers, auth })
+    Ok(Calling { target, by_path, signers, signed_names, headers, auth })
 }

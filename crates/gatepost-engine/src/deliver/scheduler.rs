@@ -20,12 +20,13 @@ mod tests;
 mod turns;
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 
 use gatepost_core::event::Urgency;
 use gatepost_core::{DeliverySeq, TenantKey, Timestamp, WebhookKey};
 use gatepost_store::{Due, DuePage, DueQuery, Owed, Wake};
 
+use super::NumberMap;
 use super::queue::{Class, Queue, Refill};
 pub(crate) use super::queue::{Feedback, Terms};
 pub(super) use limits::ASSURED_HEADS;
@@ -39,7 +40,7 @@ use turns::Turns;
 /// See the module.
 pub(crate) struct Scheduler {
     limits: Limits,
-    queues: HashMap<WebhookKey, Queue>,
+    queues: NumberMap<WebhookKey, Queue>,
     turns: Turns,
     timers: BTreeSet<(Timestamp, WebhookKey)>,
     resting: Resting,
@@ -49,6 +50,8 @@ pub(crate) struct Scheduler {
     /// Classes that run low, first come first served: a webhook's turn to be read comes, however many
     /// others are hungry.
     hungry: VecDeque<(WebhookKey, usize)>,
+    /// Of those the ones whose next delivery is large, while there is no room for it.
+    large: VecDeque<(WebhookKey, usize)>,
     heads: usize,
     head_bytes: usize,
     in_flight: usize,
@@ -73,6 +76,25 @@ fn weight(due: &Due) -> usize {
     due.events.data_len() + due.body.as_ref().map_or(0, |b| b.len()) + 512
 }
 
+/// Whether it is more than what is assured to a class.
+fn is_large(due: &Due) -> bool {
+    weight(due) > ASSURED_HEAD_BYTES
+}
+
+/// Leaves what large rows there is no `room` for, and all after them, to a later page. Whether there were any.
+fn leave_large(page: &mut DuePage, room: usize) -> bool {
+    let mut sum = 0;
+    let fits = |due: &Due| {
+        let before = sum;
+        sum += weight(due);
+        before < room || !is_large(due)
+    };
+    let Some(cut) = page.rows.iter().map(fits).position(|fits| !fits) else { return false };
+    page.rows.truncate(cut);
+    page.more = true;
+    true
+}
+
 /// What a request holds: the event, the body as sent (about as long, where it is yet to be rendered),
 /// and what belongs to it. Events that several deliveries share are counted for each.
 fn flight_weight(due: &Due) -> usize {
@@ -92,13 +114,14 @@ impl Scheduler {
     pub(crate) fn new(limits: Limits) -> Self {
         Scheduler {
             limits,
-            queues: HashMap::new(),
+            queues: NumberMap::default(),
             turns: Turns::default(),
             timers: BTreeSet::new(),
             resting: Resting::default(),
             rate_waits: 0,
             strangers: Vec::new(),
             hungry: VecDeque::new(),
+            large: VecDeque::new(),
             heads: 0,
             head_bytes: 0,
             in_flight: 0,
@@ -116,6 +139,12 @@ impl Scheduler {
     /// Rows being read are as good as held.
     fn is_full(&self) -> bool {
         self.heads + self.promised >= self.limits.heads || self.head_bytes >= self.limits.head_bytes
+    }
+
+    /// There are so many large heads already that no webhook gets another: however many of them there
+    /// are, they wait for each other (P10). Small ones go on.
+    fn is_packed(&self) -> bool {
+        self.head_bytes / Limits::HEADS_AT_WORST >= self.limits.head_bytes
     }
 
     /// Requests under way.
@@ -173,6 +202,7 @@ impl Scheduler {
     pub(crate) fn offer(&mut self, due: Due, now: Timestamp) {
         let (key, tenant, rank) = (due.webhook, due.tenant, due.urgency.rank());
         let full = self.is_full();
+        let packed = self.is_packed() && is_large(&due);
         let queue = Self::queue(&mut self.queues, &mut self.strangers, tenant, key);
         let window = if full { ASSURED_HEADS } else { queue.window(self.limits.window) };
         // What may not be sent to yet must not fill the window.
@@ -188,7 +218,8 @@ impl Scheduler {
         }
         let overtakes = class.next_due.is_some_and(|next| next <= due.due);
         let crowded = class.heads.len() >= window || full && !class.may_have(&due);
-        if rests || overtakes || due.due > now || crowded {
+        class.large = is_large(&due);
+        if rests || overtakes || due.due > now || crowded || packed {
             return self.stored(tenant, key, rank, due.due, now);
         }
         self.heads += 1;
@@ -438,7 +469,11 @@ impl Scheduler {
         if queue.classes[rank].queued || queue.classes[rank].heads.is_empty() {
             return;
         }
-        if !queue.may_send(now) {
+        if !queue.may_send(rank, now) {
+            // What cannot go now makes room for large ones that can.
+            if !self.large.is_empty() && queue.classes[rank].heads.values().any(is_large) {
+                self.give_back(key, false);
+            }
             return self.arm_for_rate(key, now);
         }
         queue.classes[rank].queued = true;
@@ -448,6 +483,10 @@ impl Scheduler {
 
     /// Reads to start now: classes that run low and have something due in the store.
     pub(crate) fn wanted_refills(&mut self, now: Timestamp) -> Vec<DueQuery> {
+        if !self.is_packed() {
+            let next = self.large.len().min(MAX_READS);
+            self.hungry.extend(self.large.drain(..next));
+        }
         if self.hungry.is_empty() {
             return Vec::new();
         }
@@ -455,8 +494,12 @@ impl Scheduler {
         while self.reading < MAX_READS
             && let Some((key, rank)) = self.hungry.pop_front()
         {
-            let full = self.is_full();
+            let (full, packed) = (self.is_full(), self.is_packed());
             let Some(queue) = self.queues.get_mut(&key) else { continue };
+            if packed && queue.classes[rank].large {
+                self.large.push_back((key, rank));
+                continue;
+            }
             queue.classes[rank].hungry = false;
             let sendable = queue.terms.is_some_and(|t| t.takes(now));
             let window = queue.window(self.limits.window);
@@ -471,7 +514,7 @@ impl Scheduler {
                 self.tidy(key);
                 continue;
             }
-            if class.heads.len() > low {
+            if class.heads.len() > low || full && class.heads.values().any(is_large) {
                 continue;
             }
             class.refill = Some(Refill::default());
@@ -502,7 +545,7 @@ impl Scheduler {
         let window = queue.window(self.limits.window);
         let class = &mut queue.classes[rank];
         let Some(refill) = class.refill.take() else { return };
-        let Some(page) = page else {
+        let Some(mut page) = page else {
             // Still due, so the wake at `retry_at` asks again.
             self.arm(query.webhook, retry_at);
             return;
@@ -513,6 +556,8 @@ impl Scheduler {
             }
             return self.tidy(query.webhook);
         }
+        let room = (Limits::HEADS_AT_WORST * self.limits.head_bytes).saturating_sub(self.head_bytes);
+        class.large = leave_large(&mut page, room) || page.more && page.rows.last().is_some_and(is_large);
         class.next_due = if page.more { Some(query.now) } else { page.next_due };
         if let Some(missed) = refill.missed {
             class.next_due = earlier(class.next_due, missed);
@@ -582,7 +627,7 @@ impl Scheduler {
     }
 
     fn queue<'q>(
-        queues: &'q mut HashMap<WebhookKey, Queue>,
+        queues: &'q mut NumberMap<WebhookKey, Queue>,
         strangers: &mut Vec<WebhookKey>,
         tenant: TenantKey,
         key: WebhookKey,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use gatepost_core::delivery::{AttemptRecord, Outcome, Sent, SentValue, Timings, Trigger};
-use gatepost_core::profiles::{SignFacts, SignedHeader, Wire};
+use gatepost_core::profiles::{SignFacts, SignedHeader, SigningPlan, Wire};
 use gatepost_core::secret::MASK;
 use gatepost_core::{Clock, DeliveryId, Entropy, Timestamp};
 use gatepost_store::{DeliveryEvents, Due, Store};
@@ -14,7 +14,7 @@ use http::{HeaderName, HeaderValue};
 
 use super::route::{Form, Route};
 use crate::endpoint_auth::EndpointAuth;
-use crate::net::{OutgoingRequest, Target};
+use crate::net::{Headers, OutgoingRequest, Target};
 use crate::{render, spans};
 
 const EVENT_ID: HeaderName = HeaderName::from_static("gatepost-event-id");
@@ -22,6 +22,9 @@ const DELIVERY_ID: HeaderName = HeaderName::from_static("gatepost-delivery-id");
 const ATTEMPT: HeaderName = HeaderName::from_static("gatepost-attempt");
 const TEST: HeaderName = HeaderName::from_static("gatepost-test");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+/// About how many headers of ours a request has.
+const OUR_HEADERS: usize = 10;
 
 /// What every attempt needs.
 #[derive(Clone)]
@@ -45,7 +48,7 @@ pub(crate) struct Order<'a> {
 
 /// An attempt made.
 pub(crate) struct Made {
-    pub(crate) record: AttemptRecord,
+    pub(crate) record: Arc<AttemptRecord>,
     /// The body as sent; `None`: nobody can tell how it looks.
     pub(crate) body: Option<Bytes>,
     /// The receiver's `retry-after`, as sent.
@@ -105,8 +108,10 @@ async fn attempt_as(sender: &Sender, route: &Route, form: Form, order: &Order<'_
         frame: &frame,
     });
     let values = signed.iter().map(|header| kept(header, due, batch_id.as_deref(), started_at)).collect();
-    let signed = signed.into_iter().map(|header| (header.name, header.value));
-    let mut headers = our_headers(wire, signed, &due.events, due.id(), (number, order.trigger));
+    let names = calling.signed_names.iter().cloned();
+    let signed = names.zip(signed.into_iter().map(|header| header.value));
+    let mut headers = Headers::with_capacity(OUR_HEADERS + calling.headers.len());
+    our_headers(wire, signed, &due.events, due.id(), (number, order.trigger), |name, value| headers.push(name, value));
     headers.extend(calling.headers.iter().cloned());
     let request = request(route, &target, headers, body.clone());
     let exchange = sender.endpoint_auth.send(calling.auth.as_ref(), request).await;
@@ -114,7 +119,7 @@ async fn attempt_as(sender: &Sender, route: &Route, form: Form, order: &Order<'_
         response.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case("retry-after")).map(|(_, v)| v.clone())
     });
     Made {
-        record: AttemptRecord {
+        record: Arc::new(AttemptRecord {
             number,
             started_at,
             trigger: order.trigger,
@@ -124,7 +129,7 @@ async fn attempt_as(sender: &Sender, route: &Route, form: Form, order: &Order<'_
             timings: exchange.timings,
             sent: Sent { revision: route.webhook.revision, signed: values },
             response: exchange.response,
-        },
+        }),
         body: Some(body),
         retry_after,
         local_fault: exchange.local_fault,
@@ -157,7 +162,7 @@ fn unsendable(route: &Route, order: &Order<'_>, body: Option<Bytes>, started_at:
         sent: Sent { revision: route.webhook.revision, signed: Vec::new() },
         response: None,
     };
-    Made { record, body, retry_after: None, local_fault: false }
+    Made { record: Arc::new(record), body, retry_after: None, local_fault: false }
 }
 
 /// What is kept of a header that carries id, time or signature.
@@ -176,39 +181,42 @@ fn kept(header: &SignedHeader, due: &Due, batch_id: Option<&str>, started_at: Ti
     }
 }
 
-type Headers = Vec<(HeaderName, HeaderValue)>;
-
 /// Every header but the tenant's own, in the order sent.
 pub(crate) fn our_headers(
     wire: &Wire,
-    signed: impl Iterator<Item = (Cow<'static, str>, String)>,
+    signed: impl Iterator<Item = (HeaderName, String)>,
     events: &DeliveryEvents,
     delivery: DeliveryId,
     (number, trigger): (u32, Trigger),
-) -> Headers {
-    let mut headers = Vec::with_capacity(16);
-    headers.push((CONTENT_TYPE, HeaderValue::from_static(render::content_type(wire, events))));
-    headers.extend(wire.accept().map(|accept| (ACCEPT, HeaderValue::from_static(accept))));
-    headers.push((USER_AGENT, HeaderValue::from_static(crate::engine::USER_AGENT)));
-    headers.extend(signed.filter_map(|(name, value)| Some((header_name(name)?, ascii(value)))));
+    mut put: impl FnMut(HeaderName, HeaderValue),
+) {
+    put(CONTENT_TYPE, HeaderValue::from_static(render::content_type(wire, events)));
+    if let Some(accept) = wire.accept() {
+        put(ACCEPT, HeaderValue::from_static(accept));
+    }
+    put(USER_AGENT, HeaderValue::from_static(crate::engine::USER_AGENT));
+    for (name, value) in signed {
+        put(name, ascii(value));
+    }
     if let Some(event) = events.single() {
-        headers.push((EVENT_ID, ascii(event.id.as_str().to_owned())));
+        put(EVENT_ID, ascii(event.id.as_str().to_owned()));
     }
-    headers.push((DELIVERY_ID, ascii(delivery.to_string())));
-    headers.push((ATTEMPT, HeaderValue::from(number)));
+    put(DELIVERY_ID, ascii(delivery.to_string()));
+    put(ATTEMPT, HeaderValue::from(number));
     if trigger == Trigger::Test {
-        headers.push((TEST, HeaderValue::from_static("true")));
+        put(TEST, HeaderValue::from_static("true"));
     }
-    headers.push((TRACEPARENT, ascii(super::trace::of_attempt(events.first(), delivery, number).to_string())));
-    headers
+    put(TRACEPARENT, ascii(super::trace::of_attempt(events.first(), delivery, number).to_string()));
 }
 
-/// Names are lower-case literals of ours, or were judged when the webhook was registered.
-fn header_name(name: Cow<'static, str>) -> Option<HeaderName> {
-    match name {
-        Cow::Borrowed(name) => Some(HeaderName::from_static(name)),
-        Cow::Owned(name) => HeaderName::try_from(name).ok(),
-    }
+/// The names of the headers a plan signs with, in order. They are lower-case literals of ours, or were
+/// judged when the webhook was registered.
+pub(crate) fn signed_names(plan: &SigningPlan) -> Result<Vec<HeaderName>, String> {
+    let name = |name: Cow<'static, str>| match name {
+        Cow::Borrowed(name) => Ok(HeaderName::from_static(name)),
+        Cow::Owned(name) => HeaderName::try_from(name).map_err(|e| format!("a header cannot be sent: {e}")),
+    };
+    plan.header_names().into_iter().map(name).collect()
 }
 
 /// Ids and signatures are ASCII by their grammars; should one ever not be, an empty header is

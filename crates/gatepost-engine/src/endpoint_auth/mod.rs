@@ -126,7 +126,7 @@ impl EndpointAuth {
         match auth.map(|auth| &*auth.0) {
             None => self.transport.send(request).await,
             Some(Kind::Header(name, value)) => {
-                request.headers.push((name.clone(), value.clone()));
+                request.headers.push(name.clone(), value.clone());
                 self.transport.send(request).await
             }
             Some(Kind::Identity(identity)) => {
@@ -197,7 +197,7 @@ impl EndpointAuth {
 
 fn with_token<'a>(request: &OutgoingRequest<'a>, token: &Token, timeout: Duration) -> OutgoingRequest<'a> {
     let mut headers = request.headers.clone();
-    headers.push((AUTHORIZATION, token.header().clone()));
+    headers.push(AUTHORIZATION, token.header().clone());
     OutgoingRequest {
         target: request.target,
         method: request.method.clone(),

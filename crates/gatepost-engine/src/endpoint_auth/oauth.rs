@@ -8,10 +8,10 @@ use gatepost_core::hashing::sha256;
 use gatepost_core::secret::Secret;
 use gatepost_core::{TenantKey, Timestamp};
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
-use http::{HeaderName, HeaderValue, Method};
+use http::{HeaderValue, Method};
 use serde::Deserialize;
 
-use crate::net::{Exchange, Target};
+use crate::net::{Exchange, Headers, Target};
 
 /// How long a fetch may take, whatever the request that wants it allows.
 pub(super) const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
@@ -100,11 +100,11 @@ impl Grant {
     }
 
     /// The token request.
-    pub(super) fn request(&self, way: ClientAuth) -> (Method, Vec<(HeaderName, HeaderValue)>, Bytes) {
-        let mut headers = vec![
+    pub(super) fn request(&self, way: ClientAuth) -> (Method, Headers, Bytes) {
+        let mut headers = Headers::from([
             (CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded")),
             (ACCEPT, HeaderValue::from_static("application/json")),
-        ];
+        ]);
         let mut form = form_urlencoded::Serializer::new(String::from("grant_type=client_credentials"));
         if let Some(scope) = &self.scope {
             form.append_pair("scope", scope);
@@ -261,7 +261,7 @@ mod tests {
         let header = &headers.iter().find(|(name, _)| *name == AUTHORIZATION).unwrap().1;
         assert!(header.is_sensitive());
         // base64("s6BhdRkqt3%3A1:7Fjfp0ZBr1Kt+DRbnfVdmIw%25")
-        assert_eq!(header, "Basic czZCaGRSa3F0MyUzQTE6N0ZqZnAwWkJyMUt0K0RSYm5mVmRtSXclMjU=");
+        assert_eq!(*header, "Basic czZCaGRSa3F0MyUzQTE6N0ZqZnAwWkJyMUt0K0RSYm5mVmRtSXclMjU=");
         let (_, headers, body) = grant.request(ClientAuth::Form);
         assert!(!headers.iter().any(|(name, _)| *name == AUTHORIZATION));
         let expected = "grant_type=client_credentials&scope=a+b&client_id=s6BhdRkqt3%3A1&\

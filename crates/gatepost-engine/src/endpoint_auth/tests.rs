@@ -51,7 +51,7 @@ impl World {
         let request = OutgoingRequest {
             target: &target,
             method: Method::POST,
-            headers: vec![(HeaderName::from_static("webhook-id"), HeaderValue::from_static("evt_1"))],
+            headers: [(HeaderName::from_static("webhook-id"), HeaderValue::from_static("evt_1"))].into(),
             title_case: false,
             body: Bytes::from_static(b"{}"),
             timeout,

@@ -193,16 +193,21 @@ impl<'s> Resolved<'s> {
     }
 }
 
-/// One of the places for invocations under way; given back when dropped.
+/// What an invocation holds beside its question: tasks, routes, requests, an ordinary answer. The question
+/// itself is there twice, as it came and as it is put to hooks.
+const HELD: usize = 4 << 10;
+
+/// Some of the places for invocations under way; given back when dropped.
 pub(super) struct Admission {
     engine: Engine,
     of_tenant: Arc<AtomicUsize>,
+    places: usize,
 }
 
 impl Drop for Admission {
     fn drop(&mut self) {
-        self.engine.inner.hooks.admitted.fetch_sub(1, Ordering::AcqRel);
-        self.of_tenant.fetch_sub(1, Ordering::AcqRel);
+        self.engine.inner.hooks.admitted.fetch_sub(self.places, Ordering::AcqRel);
+        self.of_tenant.fetch_sub(self.places, Ordering::AcqRel);
         self.engine.inner.metrics.hooks.under_way(-1);
     }
 }
@@ -238,7 +243,8 @@ impl Engine {
             Begun::Known(decision) => return Ok(Told { body: decision.render(form, &own_secrets), form }),
             Begun::Twin(flight) => flight,
             Begun::New(Start { flight, sender, scope }) => {
-                let admission = self.admit(&snapshot).ok_or(AskError::Saturated)?;
+                let held = HELD + 2 * (ask.body.len() + invocation.held());
+                let admission = self.admit(&snapshot, held).ok_or(AskError::Saturated)?;
                 let asking = Asking { question: Question::of(&ask, &invocation), resolved: resolved.name().to_owned() };
                 let launch = Launch { asking, hop, budget, began, admission, sender, scope, gone: flight.gone() };
                 self.launch(&snapshot, &resolved, invocation, &ask, launch);
@@ -273,13 +279,16 @@ impl Engine {
         }
     }
 
-    fn admit(&self, snapshot: &TenantHooks) -> Option<Admission> {
+    /// Places for an invocation that holds about `held` bytes. One that is larger than all a tenant may
+    /// have goes alone.
+    fn admit(&self, snapshot: &TenantHooks, held: usize) -> Option<Admission> {
         let hooks = &self.inner.hooks;
-        let all = hooks.admitted.fetch_add(1, Ordering::AcqRel);
-        let own = snapshot.admitted.fetch_add(1, Ordering::AcqRel);
+        let places = held.div_ceil(hooks.place_bytes).clamp(1, ADMITTED_OF_TENANT);
+        let all = hooks.admitted.fetch_add(places, Ordering::AcqRel);
+        let own = snapshot.admitted.fetch_add(places, Ordering::AcqRel);
         self.inner.metrics.hooks.under_way(1);
-        let admission = Admission { engine: self.clone(), of_tenant: Arc::clone(&snapshot.admitted) };
-        (all < ADMITTED && own < ADMITTED_OF_TENANT).then_some(admission)
+        let admission = Admission { engine: self.clone(), of_tenant: Arc::clone(&snapshot.admitted), places };
+        (all + places <= ADMITTED && own + places <= ADMITTED_OF_TENANT).then_some(admission)
     }
 
     fn launch(

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 
 use super::Hooks;
 use super::snapshot::{Asked, Route};
-use crate::net::{Exchange, OutgoingRequest, Target};
+use crate::net::{Exchange, Headers, OutgoingRequest, Target};
 
 /// A request to a receiver, apart from its headers.
 pub(super) struct Put<'a> {
@@ -214,21 +214,18 @@ fn class_of(outcome: Sent) -> FailureClass {
     }
 }
 
-fn header_lines(
-    headers: Vec<(String, Secret)>,
-    trace: TraceContext,
-) -> Result<Vec<(HeaderName, HeaderValue)>, Failure> {
-    let mut lines = Vec::with_capacity(headers.len() + 1);
+fn header_lines(headers: Vec<(String, Secret)>, trace: TraceContext) -> Result<Headers, Failure> {
+    let mut lines = Headers::with_capacity(headers.len() + 1);
     for (name, value) in headers {
         let bad = || Failure::new(FailureClass::Connect, format!("the header {name:?} cannot be sent"));
         let line = HeaderName::from_bytes(name.as_bytes()).map_err(|_| bad())?;
         let mut value = HeaderValue::from_str(value.expose()).map_err(|_| bad())?;
         // Nothing that logs requests shows it.
         value.set_sensitive(true);
-        lines.push((line, value));
+        lines.push(line, value);
     }
     if let Ok(value) = HeaderValue::from_str(&trace.to_string()) {
-        lines.push((HeaderName::from_static("traceparent"), value));
+        lines.push(HeaderName::from_static("traceparent"), value);
     }
     Ok(lines)
 }

@@ -53,10 +53,12 @@ pub use probe::{Shown, TriedAsking, TryInput, TryResult};
 pub use view::{HookView, InvocationView, PointView};
 
 use crate::endpoint_auth::EndpointAuth;
+use crate::engine::Limits;
 use crate::metrics::Metrics;
 use crate::transport::Transport;
 
-/// Invocations under way at once, all tenants together (P10). More are told 429.
+/// Places for invocations under way at once, all tenants together (P10). An ordinary question takes
+/// one, one that holds more takes as many as it weighs. More are told 429.
 const ADMITTED: usize = 4_096;
 /// The same of one tenant, so that none can shut the others out (P5).
 const ADMITTED_OF_TENANT: usize = 1_024;
@@ -79,11 +81,18 @@ pub(crate) struct Hooks {
     began: Instant,
     /// Connections are wanted at once.
     warm_now: tokio::sync::Notify,
+    /// Bytes a place stands for.
+    place_bytes: usize,
 }
 
 impl Hooks {
     /// With nothing known and nothing started.
-    pub(crate) fn new(transport: &Arc<dyn Transport>, clock: &Arc<dyn Clock>, metrics: &Arc<Metrics>) -> Self {
+    pub(crate) fn new(
+        transport: &Arc<dyn Transport>,
+        clock: &Arc<dyn Clock>,
+        metrics: &Arc<Metrics>,
+        bounds: &Limits,
+    ) -> Self {
         // One byte more than an answer may have, to tell that there was more.
         let own = transport.for_hooks(limits::ANSWER_MAX + 1).unwrap_or_else(|| Arc::clone(transport));
         Hooks {
@@ -91,12 +100,13 @@ impl Hooks {
             snapshots: snapshot::Snapshots::default(),
             door: EndpointAuth::new(own, Arc::clone(clock), Arc::clone(metrics)),
             lane: OnceLock::new(),
-            recorder: record::Recorder::new(Arc::clone(metrics)),
-            repeats: repeat::Repeats::default(),
+            recorder: record::Recorder::new(Arc::clone(metrics), bounds.hook_record_bytes),
+            repeats: repeat::Repeats::new(bounds.hook_known_bytes),
             admitted: AtomicUsize::new(0),
             trials: AtomicUsize::new(0),
             began: Instant::now(),
             warm_now: tokio::sync::Notify::new(),
+            place_bytes: (bounds.hook_question_bytes / ADMITTED).max(1),
         }
     }
 

@@ -8,6 +8,7 @@ use gatepost_core::hooks::decision::{Decision, HookResult, HookRow, Verdict};
 use gatepost_core::hooks::failure::FailureClass;
 use gatepost_core::hooks::hook::Mode;
 use gatepost_core::hooks::invocation::Invocation;
+use gatepost_core::hooks::json::held_by;
 use gatepost_core::hooks::outcome::ACCEPTED_FOR;
 use gatepost_core::hooks::points::Capture;
 use gatepost_core::own_events::OwnEvent;
@@ -17,6 +18,7 @@ use gatepost_store::hooks::{
     HookCounters, InvocationBatch, InvocationBody, InvocationRecord, KeptSecret, NewInvocation, NewTrial,
 };
 use serde_json::{Map, Value, json};
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -25,7 +27,8 @@ use super::drive::Drive;
 use crate::engine::Engine;
 use crate::metrics::Metrics;
 
-/// Entries that may wait to be written (P10). Beyond, bodies are left out first, then records.
+/// Entries that may wait to be written (P10). Beyond, or with more bytes in their bodies than there is
+/// room for, bodies are left out first, then records.
 const WAITING: usize = 32_768;
 /// Past this share of it bodies are left out.
 const WITHOUT_BODIES: usize = WAITING / 2;
@@ -108,11 +111,28 @@ enum Entry {
     Flush(oneshot::Sender<()>),
 }
 
+impl Entry {
+    fn body_bytes(&self) -> usize {
+        match self {
+            Entry::Invocation(new) => new.body.as_ref().map_or(0, |(body, _)| bytes_of(body)),
+            Entry::Trial(..) | Entry::Secret(_) | Entry::Own(..) | Entry::Flush(_) => 0,
+        }
+    }
+}
+
+/// What a kept body holds in memory, about.
+fn bytes_of(body: &InvocationBody) -> usize {
+    held_by(&body.question) + held_by(&body.object)
+}
+
 /// Where records go: never waits, never blocks.
 pub(crate) struct Recorder {
     sender: mpsc::Sender<Entry>,
     receiver: Mutex<Option<mpsc::Receiver<Entry>>>,
     waiting: Arc<AtomicUsize>,
+    /// What the bodies hold that wait or are being written, and what they may.
+    body_bytes: AtomicUsize,
+    body_bytes_max: usize,
     began: Instant,
     /// When the last record, and the last secret, came: seconds after `began`. At the start there may
     /// be some from before it.
@@ -122,12 +142,14 @@ pub(crate) struct Recorder {
 }
 
 impl Recorder {
-    pub(crate) fn new(metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(metrics: Arc<Metrics>, body_bytes_max: usize) -> Self {
         let (sender, receiver) = mpsc::channel(WAITING);
         Recorder {
             sender,
             receiver: Mutex::new(Some(receiver)),
             waiting: Arc::default(),
+            body_bytes: AtomicUsize::new(0),
+            body_bytes_max,
             began: Instant::now(),
             last_record: AtomicU64::new(0),
             last_secret: AtomicU64::new(0),
@@ -156,7 +178,8 @@ impl Recorder {
 
     fn put(&self, entry: Entry) {
         self.waiting.fetch_add(1, Ordering::Relaxed);
-        if self.sender.try_send(entry).is_err() {
+        if let Err(TrySendError::Full(entry) | TrySendError::Closed(entry)) = self.sender.try_send(entry) {
+            self.body_bytes.fetch_sub(entry.body_bytes(), Ordering::Relaxed);
             self.waiting.fetch_sub(1, Ordering::Relaxed);
             self.metrics.hooks.record_dropped();
         }
@@ -164,8 +187,12 @@ impl Recorder {
 
     /// Keeps a record.
     pub(super) fn record(&self, mut new: NewInvocation) {
-        if self.waiting.load(Ordering::Relaxed) > WITHOUT_BODIES {
-            new.body = None;
+        if let Some(held) = new.body.as_ref().map(|(body, _)| bytes_of(body)) {
+            let before = self.body_bytes.fetch_add(held, Ordering::Relaxed);
+            if before + held > self.body_bytes_max || self.waiting.load(Ordering::Relaxed) > WITHOUT_BODIES {
+                self.body_bytes.fetch_sub(held, Ordering::Relaxed);
+                new.body = None;
+            }
         }
         self.noted();
         self.put(Entry::Invocation(Box::new(new)));
@@ -304,7 +331,9 @@ impl Engine {
                 }
             }
             recorder.waiting.fetch_sub(entries.len(), Ordering::Relaxed);
+            let held: usize = entries.iter().map(Entry::body_bytes).sum();
             self.write_down(std::mem::take(&mut entries), stopping).await;
+            recorder.body_bytes.fetch_sub(held, Ordering::Relaxed);
         }
     }
 

@@ -6,7 +6,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use gatepost_core::hashing::keyed_hash;
+use gatepost_core::hashing::HashKey;
 use gatepost_core::hooks::decision::Decision;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -18,8 +18,6 @@ use super::ask::{Answer, Ask, AskTarget};
 const KNOWN_FOR: Duration = Duration::from_secs(60);
 /// Decisions known at once.
 const KNOWN_MAX: usize = 16_384;
-/// Bytes of objects in them, about.
-const KNOWN_BYTES: usize = 32 << 20;
 
 /// Whose key, for what.
 pub(super) type Scope = [u8; 16];
@@ -80,12 +78,20 @@ struct Known {
 }
 
 /// See the module.
-#[derive(Default)]
-pub(super) struct Repeats(Mutex<Known>);
+pub(super) struct Repeats {
+    known: Mutex<Known>,
+    /// Bytes of decisions kept, about.
+    bytes_max: usize,
+}
 
 impl Repeats {
+    /// Nothing known yet, and never much more than `bytes_max`.
+    pub(super) fn new(bytes_max: usize) -> Self {
+        Repeats { known: Mutex::default(), bytes_max }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Known> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// An invocation without a key.
@@ -97,16 +103,16 @@ impl Repeats {
     }
 
     /// An invocation of `name` under `key`.
-    pub(super) fn begin(&self, hash_key: &[u8; 32], name: &str, key: &str, ask: &Ask) -> Begun {
+    pub(super) fn begin(&self, hash_key: &HashKey, name: &str, key: &str, ask: &Ask) -> Begun {
         let kind: &[u8] = match ask.target {
             AskTarget::Point(_) => b"point",
             AskTarget::Operation(_) => b"operation",
         };
         let parts = [ask.tenant.as_str().as_bytes(), kind, name.as_bytes(), key.as_bytes()];
-        let scope = keyed_hash(hash_key, &parts.map(Some));
-        let body = keyed_hash(hash_key, &[Some(&ask.body)]);
+        let scope = hash_key.hash(&parts.map(Some));
+        let body = hash_key.hash(&[Some(&ask.body)]);
         let mut known = self.lock();
-        known.expire(Instant::now());
+        known.expire(Instant::now(), self.bytes_max);
         if let Some(entry) = known.entries.get(&scope) {
             let there = entry.flight.upgrade();
             if entry.body != body && (there.is_some() || entry.decided.is_some()) {
@@ -140,9 +146,9 @@ impl Repeats {
 
 impl Known {
     /// Forgets what is old, and the oldest when there is too much.
-    fn expire(&mut self, now: Instant) {
+    fn expire(&mut self, now: Instant, bytes_max: usize) {
         while let Some(scope) = self.order.front().copied() {
-            let crowded = self.entries.len() >= KNOWN_MAX || self.bytes >= KNOWN_BYTES;
+            let crowded = self.entries.len() >= KNOWN_MAX || self.bytes >= bytes_max;
             let over = match self.entries.get(&scope) {
                 None => true,
                 Some(entry) => match &entry.decided {

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use arc_swap::ArcSwapOption;
+use gatepost_core::hashing::HashKey;
 use gatepost_core::hooks::breaker::{Breaker, BreakerState};
 use gatepost_core::hooks::hook::{HookConfig, HookSecrets, limits};
 use gatepost_core::hooks::plan::{self, PlannedHook};
@@ -117,7 +118,7 @@ impl EndpointState {
 
 /// What makes an endpoint the same one to a breaker: where it is and how we prove ourselves. Of the
 /// secrets as they are, not as they are sealed: sealed again they look different.
-fn identity(key: &[u8; 32], config: &HookConfig, secrets: &HookSecrets) -> [u8; 16] {
+fn identity(key: &HashKey, config: &HookConfig, secrets: &HookSecrets) -> [u8; 16] {
     let place = format!("{:?}\n{:?}\n{:?}\n{:?}", config.url, config.profile, config.path, config.auth);
     let mut parts = vec![Some(place.as_bytes())];
     parts.push(secrets.signing.first().map(|present| present.text.expose().as_bytes()));
@@ -125,7 +126,7 @@ fn identity(key: &[u8; 32], config: &HookConfig, secrets: &HookSecrets) -> [u8; 
     for (name, value) in &secrets.headers {
         parts.extend([Some(name.as_bytes()), Some(value.expose().as_bytes())]);
     }
-    gatepost_core::hashing::keyed_hash(key, &parts)
+    key.hash(&parts)
 }
 
 #[derive(Default)]

@@ -1,12 +1,13 @@
 //! Sending one request and telling what came of it.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use gatepost_core::delivery::{Outcome, Response, Timings};
 use gatepost_core::{Clock, Timestamp};
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, StatusCode};
 use http_body::Body as _;
 use http_body_util::{BodyExt, Full};
@@ -16,9 +17,12 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::connect::{Dialed, Dialer};
 use super::failure::{self, Failure, Phase, Progress, micros};
+use super::headers::Headers;
 use super::identity::ClientIdentity;
+use super::limits::Limits;
 use super::policy::EgressPolicy;
-use super::pool::{Conn, H1, H2, HostPool, Limits, Pool, Suspect};
+use super::pool::{Conn, H1, H2, HostPool, Pool, Suspect};
+use super::race::Wanted;
 use super::resolve::Resolve;
 use super::target::Target;
 use super::tls::{self, TlsConfigs, TlsSetupError};
@@ -34,8 +38,6 @@ const ASK_RESOLVER: Duration = Duration::from_secs(1);
 const SETTLE: Duration = Duration::from_secs(1);
 /// How long connections are prepared for at a time.
 const WARM_TIME: Duration = Duration::from_secs(2);
-/// Idle connections kept by default.
-const LIMITS: Limits = Limits { per_host: 64, total: 512 };
 
 /// What a [`Client`] is made of.
 pub struct ClientOptions {
@@ -57,9 +59,8 @@ pub struct OutgoingRequest<'a> {
     pub target: &'a Target,
     /// The method.
     pub method: Method,
-    /// Header names and values, in the order sent. `host` and what frames the message are ours:
-    /// those given here are left out.
-    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// The headers, `host` and what frames the message left out.
+    pub headers: Headers,
     /// Write `Content-Type`, not `content-type`, on HTTP/1.1, for receivers that take names
     /// literally. HTTP/2 has lower-case names only.
     pub title_case: bool,
@@ -118,7 +119,7 @@ impl Client {
         let dialer = Dialer { policy: options.policy, resolver: options.resolver, tls: TlsConfigs::new(tls) };
         Ok(Client(Arc::new(Inner {
             dialer: Arc::new(dialer),
-            pool: Pool::new(LIMITS),
+            pool: Pool::new(Limits::default()),
             clock: options.clock,
             user_agent: options.user_agent,
         })))
@@ -139,12 +140,25 @@ impl Client {
         Client::new(ClientOptions { policy, resolver, clock, user_agent, extra_ca_pem })
     }
 
-    /// The same client with connections of its own, for another runtime.
+    /// The same client, with connections of its own, of which it keeps at most so many for later requests,
+    /// and never more than half of this process's descriptors allow.
+    #[must_use]
+    pub fn keeping(&self, idle: usize) -> Client {
+        Client(Arc::new(Inner {
+            dialer: self.0.dialer.clone(),
+            pool: Pool::new(self.0.pool.limits().keeping(idle)),
+            clock: self.0.clock.clone(),
+            user_agent: self.0.user_agent.clone(),
+        }))
+    }
+
+    /// The same client with connections of its own, for another runtime and few hosts: it keeps an eighth
+    /// as many.
     #[must_use]
     pub fn with_own_pool(&self) -> Client {
         Client(Arc::new(Inner {
             dialer: self.0.dialer.clone(),
-            pool: Pool::new(self.0.pool.limits()),
+            pool: Pool::new(self.0.pool.limits().aside()),
             clock: self.0.clock.clone(),
             user_agent: self.0.user_agent.clone(),
         }))
@@ -175,8 +189,12 @@ impl Client {
         let mut progress = Progress::new();
         let mut suspect = None;
         let allowed = request.timeout;
-        let sending = self.head(request, &mut progress, &mut suspect);
-        let result = match timeout_at(deadline, sending).await {
+        let in_time = {
+            // Pinned here: the timeout would move it about.
+            let sending = pin!(self.head(request, &mut progress, &mut suspect));
+            timeout_at(deadline, sending).await
+        };
+        let result = match in_time {
             Ok(Ok(head)) => Ok(self.body(head, deadline, room).await),
             Ok(Err(failure)) => Err(failure),
             Err(_) => Err(self.out_of_time(&progress, suspect, allowed).await),
@@ -226,22 +244,20 @@ impl Client {
         let policy = &self.0.dialer.policy;
         let may = |ip| policy.judge(ip, target.port(), target.scheme(), extra).is_ok();
         let mut kept = self.0.pool.take(&host, may);
+        let timeout = request.timeout;
+        let wanted = Wanted { target, host: &host, allow_nets: extra, identity, title_case, timeout };
         let mut message = self.build(request);
         loop {
-            let reused = kept.is_some();
-            let mut connection = match kept.take() {
-                Some(connection) => connection,
-                None => {
-                    let dialed = self.0.dialer.dial(target, extra, identity, progress).await?;
-                    self.open(dialed, title_case, &host).await?
-                }
+            let (mut connection, reused) = match kept.take() {
+                Some(connection) => (connection, true),
+                None => self.connect(wanted, may, progress).await?,
             };
             progress.phase = Phase::Waiting;
             let written = Instant::now();
             let answer = match &mut connection {
                 Conn::H1(h1) => {
                     address(&mut message, target, false);
-                    h1.sender.try_send_request(message).await
+                    h1.send(message).await
                 }
                 Conn::H2(lease) => {
                     *suspect = Some(lease.suspect());
@@ -264,6 +280,13 @@ impl Client {
         }
     }
 
+    /// Opens a connection.
+    pub(super) async fn open_fresh(&self, wanted: Wanted<'_>, progress: &mut Progress) -> Result<Conn, Failure> {
+        let Wanted { target, host, allow_nets, identity, title_case, .. } = wanted;
+        let dialed = self.0.dialer.dial(target, allow_nets, identity, progress).await?;
+        self.open(dialed, title_case, host).await
+    }
+
     async fn open(&self, dialed: Dialed, title_case: bool, host: &HostPool) -> Result<Conn, Failure> {
         let opened = if dialed.h2 {
             H2::open(dialed).await.map(|h2| Conn::H2(self.0.pool.share(host, h2)))
@@ -274,13 +297,7 @@ impl Client {
     }
 
     fn build(&self, request: OutgoingRequest<'_>) -> Request<Full<Bytes>> {
-        let mut headers = HeaderMap::with_capacity(request.headers.len() + 3);
-        headers.insert(header::HOST, request.target.authority().clone());
-        for (name, value) in request.headers {
-            if !is_ours(&name) {
-                headers.append(name, value);
-            }
-        }
+        let mut headers = request.headers.to(request.target.authority());
         if !headers.contains_key(header::USER_AGENT) {
             headers.insert(header::USER_AGENT, self.0.user_agent.clone());
         }
@@ -296,12 +313,16 @@ impl Client {
 
     /// The rest of an answer: whatever happens to it, the status stands.
     async fn body(&self, head: Head, deadline: Instant, room: Room) -> (StatusCode, Response) {
-        let Head { response, connection, host } = head;
+        let Head { response, mut connection, host } = head;
         let (parts, mut body) = response.into_parts();
         let read = if body.is_end_stream() {
             ReadBody::whole()
         } else {
-            read_body(&mut body, deadline.max(Instant::now() + BODY_GRACE), room).await
+            let reading = read_body(&mut body, deadline.max(Instant::now() + BODY_GRACE), room);
+            match &mut connection {
+                Conn::H1(h1) => h1.during(reading).await,
+                Conn::H2(_) => reading.await,
+            }
         };
         drop(body);
         if let Conn::H1(h1) = connection
@@ -337,15 +358,14 @@ impl Client {
         }
     }
 
-    fn keep(&self, host: Arc<HostPool>, mut h1: H1) {
-        if h1.sender.is_ready() || h1.sender.is_closed() {
+    pub(super) fn keep(&self, host: Arc<HostPool>, mut h1: H1) {
+        if h1.is_ready() || h1.is_closed() {
             return self.0.pool.put(&host, h1);
         }
-        // Its task has not caught up yet (it runs on another thread), or the receiver answered
-        // before it had read the whole request.
+        // The receiver answered before it had read the whole request.
         let pool = self.0.pool.clone();
         tokio::spawn(async move {
-            if let Ok(Ok(())) = timeout(SETTLE, h1.sender.ready()).await {
+            if timeout(SETTLE, h1.ready()).await == Ok(true) {
                 pool.put(&host, h1);
             }
         });
@@ -355,6 +375,11 @@ impl Client {
     pub(super) fn idle(&self) -> usize {
         self.0.pool.idle()
     }
+
+    #[cfg(test)]
+    pub(super) fn resting(&self) -> usize {
+        self.0.pool.resting()
+    }
 }
 
 /// An answer whose head has arrived.
@@ -362,22 +387,6 @@ struct Head {
     response: http::Response<Incoming>,
     connection: Conn,
     host: Arc<HostPool>,
-}
-
-/// Header names that say how a message is framed or whom it is for: ours to write. Two of them
-/// disagreeing is how requests are smuggled.
-fn is_ours(name: &HeaderName) -> bool {
-    matches!(
-        *name,
-        header::HOST
-            | header::CONTENT_LENGTH
-            | header::TRANSFER_ENCODING
-            | header::CONNECTION
-            | header::UPGRADE
-            | header::TE
-            | header::TRAILER
-            | header::EXPECT
-    ) || matches!(name.as_str(), "keep-alive" | "proxy-connection")
 }
 
 /// Puts the request's address where this version of HTTP has it.

@@ -14,12 +14,16 @@
 mod client;
 mod connect;
 mod failure;
+mod headers;
 mod identity;
+mod limits;
 mod policy;
 mod pool;
+mod race;
 mod resolve;
 #[cfg(any(test, feature = "testing"))]
 mod scripted;
+mod sessions;
 mod target;
 #[cfg(test)]
 mod tests;
@@ -27,6 +31,7 @@ mod tls;
 mod wire;
 
 pub use client::{Client, ClientOptions, Exchange, OutgoingRequest};
+pub use headers::Headers;
 pub use identity::{BadIdentity, ClientIdentity};
 pub use policy::{Blocked, EgressPolicy};
 pub use resolve::{Resolve, ResolveError, SystemResolver};

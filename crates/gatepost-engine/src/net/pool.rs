@@ -1,23 +1,32 @@
 //! Connections kept alive, per `scheme://host:port` and per identity shown there.
 
+mod rest;
+
 use std::collections::HashMap;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::{Request, Response};
 use http_body_util::Full;
-use hyper::client::conn::{http1, http2};
+use hyper::body::Incoming;
+use hyper::client::conn::{TrySendError, http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::time::Instant;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::connect::Dialed;
 use super::identity::{ClientIdentity, Fingerprint};
-use super::wire::Tcp;
+use super::limits::{Limits, Longest};
+use super::race::Waiting;
+use super::wire::{Tcp, Wire};
+use rest::Idle;
 
 /// The largest head of an answer that is read.
 const MAX_HEAD: usize = 64 * 1024;
@@ -30,24 +39,56 @@ const H2_STREAMS: usize = 100;
 const IDLE: Duration = Duration::from_secs(55);
 /// No connection is used longer than this, so that a change in DNS is followed under steady load.
 const MAX_AGE: Duration = Duration::from_secs(600);
+/// How long the good-bye of a connection may take.
+const GOODBYE: Duration = Duration::from_secs(1);
 /// How often idle connections are looked through.
 const SWEEP: Duration = Duration::from_secs(5);
+/// As many idle connections stay awake, however little they are used.
+const AWAKE: usize = 256;
 
-/// How many idle connections are kept.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
-    pub(super) per_host: usize,
-    pub(super) total: usize,
-}
+/// A request as it goes out.
+pub(super) type Message = Request<Full<Bytes>>;
 
-/// An HTTP/1.1 connection: one request at a time.
+/// An HTTP/1.1 connection: one request at a time, driven by whoever makes it.
+///
+/// A request polls its connection itself. A task for each connection would cost two hand-overs and
+/// two wake-ups a request. The price: nobody polls an idle one, so that its peer has closed it is
+/// seen when it is taken, or by the reaper ([`Tcp::is_quiet`]).
 pub(super) struct H1 {
-    pub(super) sender: http1::SendRequest<Full<Bytes>>,
+    sender: http1::SendRequest<Full<Bytes>>,
+    driver: Driver,
     tcp: Tcp,
     peer: SocketAddr,
     born: Instant,
     idle_since: Instant,
-    driver: AbortOnDropHandle<()>,
+}
+
+/// What moves an HTTP/1.1 connection on.
+struct Driver {
+    // Boxed: it moves in and out of the pool with every request.
+    connection: Box<http1::Connection<TokioIo<Wire>, Full<Bytes>>>,
+    ended: bool,
+}
+
+impl Driver {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.ended {
+            // Its errors also reach the request in flight, which tells of them.
+            self.ended = Pin::new(&mut *self.connection).poll(cx).is_ready();
+        }
+        if self.ended { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// Does `work` that waits for this connection, and moves the connection on meanwhile.
+    async fn during<W: Future>(&mut self, work: W) -> W::Output {
+        let mut work = pin!(work);
+        poll_fn(|cx| {
+            // Once it has ended, the work has its answer or its error.
+            let _ = self.poll(cx);
+            work.as_mut().poll(cx)
+        })
+        .await
+    }
 }
 
 /// An HTTP/2 connection, shared by all who call this host.
@@ -73,30 +114,64 @@ pub(super) enum Conn {
     H2(H2Lease),
 }
 
+/// How HTTP/1.1 is spoken.
+fn speaking(title_case: bool) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder.max_buf_size(MAX_HEAD).title_case_headers(title_case);
+    builder
+}
+
 impl H1 {
-    /// Speaks HTTP/1.1 on a fresh connection. The connection lives on a task of its own that ends
-    /// with it, on the runtime of whoever opened it.
+    /// Speaks HTTP/1.1 on a fresh connection, on the runtime of whoever opened it.
     pub(super) async fn open(dialed: Dialed, title_case: bool) -> hyper::Result<H1> {
         let Dialed { wire, tcp, peer, .. } = dialed;
-        let (sender, connection) = http1::Builder::new()
-            .max_buf_size(MAX_HEAD)
-            .title_case_headers(title_case)
-            .handshake(TokioIo::new(wire))
-            .await?;
-        // Its errors also reach the request in flight, which tells of them.
-        let driver = AbortOnDropHandle::new(tokio::spawn(async move { drop(connection.await) }));
+        let (sender, connection) = speaking(title_case).handshake(TokioIo::new(wire)).await?;
         let now = Instant::now();
-        Ok(H1 { sender, tcp, peer, born: now, idle_since: now, driver })
+        let driver = Driver { connection: Box::new(connection), ended: false };
+        Ok(H1 { sender, driver, tcp, peer, born: now, idle_since: now })
+    }
+
+    /// Sends a request and waits for the head of its answer. Dropping the wait closes the connection.
+    pub(super) async fn send(&mut self, message: Message) -> Result<Response<Incoming>, TrySendError<Message>> {
+        self.driver.during(self.sender.try_send_request(message)).await
+    }
+
+    /// Does `work` on an answer's body, which comes in only as long as somebody does.
+    pub(super) async fn during<W: Future>(&mut self, work: W) -> W::Output {
+        self.driver.during(work).await
+    }
+
+    /// Whom it leads to.
+    pub(super) fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// Whether the next request could be sent now.
+    pub(super) fn is_ready(&self) -> bool {
+        self.sender.is_ready()
+    }
+
+    /// Whether it has come to its end.
+    pub(super) fn is_closed(&self) -> bool {
+        self.driver.ended || self.sender.is_closed()
+    }
+
+    /// Waits until the next request could be sent. Whether that came about.
+    pub(super) async fn ready(&mut self) -> bool {
+        self.driver.during(self.sender.ready()).await.is_ok()
     }
 
     fn is_worn(&self, now: Instant) -> bool {
-        self.sender.is_closed() || now - self.idle_since >= IDLE || now - self.born >= MAX_AGE
+        self.is_closed() || now - self.idle_since >= IDLE || now - self.born >= MAX_AGE
     }
 
-    /// Ends an idle connection in good order (dropping it cuts it off).
+    /// Ends an idle connection in good order (dropping it cuts it off): TLS has a word for it.
     fn close(self) {
-        drop(self.sender);
-        self.driver.detach();
+        let H1 { sender, mut driver, .. } = self;
+        drop(sender);
+        if driver.poll(&mut Context::from_waker(Waker::noop())).is_pending() {
+            tokio::spawn(async move { timeout(GOODBYE, poll_fn(|cx| driver.poll(cx))).await });
+        }
     }
 }
 
@@ -135,9 +210,14 @@ impl H2 {
         self.retired.store(true, Ordering::Relaxed);
     }
 
+    /// Since when it has had no request under way; `None`: it has one.
+    fn idle_since(&self) -> Option<Instant> {
+        let used = Duration::from_micros(self.last_used.load(Ordering::Relaxed));
+        (self.in_flight.load(Ordering::Relaxed) == 0).then(|| self.born + used)
+    }
+
     fn is_worn(&self, now: Instant) -> bool {
-        let idle = self.in_flight.load(Ordering::Relaxed) == 0
-            && now - self.born >= IDLE + Duration::from_micros(self.last_used.load(Ordering::Relaxed));
+        let idle = self.idle_since().is_some_and(|since| now >= since + IDLE);
         idle || self.retired.load(Ordering::Relaxed) || self.sender.is_closed() || now - self.born >= MAX_AGE
     }
 
@@ -189,12 +269,24 @@ impl Suspect {
 #[derive(Default)]
 pub(super) struct HostPool {
     kept: Mutex<Kept>,
+    title_case: bool,
+}
+
+impl HostPool {
+    /// Waits for a connection in use to come back; `None`: none has done so lately.
+    pub(super) fn wait(&self) -> Option<oneshot::Receiver<H1>> {
+        let mut kept = lock(&self.kept);
+        kept.returns.then(|| kept.waiting.join())
+    }
 }
 
 #[derive(Default)]
 struct Kept {
-    h1: Vec<H1>,
+    h1: Vec<Idle>,
     h2: Vec<Arc<H2>>,
+    /// Whether a connection was ever given back.
+    returns: bool,
+    waiting: Waiting,
 }
 
 /// Whose connections: `scheme://host:port`, and who we are there.
@@ -205,6 +297,7 @@ pub(super) struct Pool {
     /// Apart for requests with title-case headers: how headers are written is a property of an
     /// HTTP/1.1 connection.
     hosts: [Mutex<HashMap<Owner, Arc<HostPool>>>; 2],
+    /// HTTP/1.1 connections that lie ready, and HTTP/2 connections, which are shared.
     idle: AtomicUsize,
     limits: Limits,
     reaping: AtomicBool,
@@ -236,7 +329,7 @@ impl Pool {
         if let Some(host) = hosts.get(&owner) {
             return host.clone();
         }
-        let host = Arc::<HostPool>::default();
+        let host = Arc::new(HostPool { title_case, ..HostPool::default() });
         hosts.insert(owner, host.clone());
         drop(hosts);
         self.ensure_reaper();
@@ -263,6 +356,7 @@ impl Pool {
             let connection = &kept.h2[at];
             if connection.is_worn(now) {
                 worn.h2.push(kept.h2.remove(at));
+                self.idle.fetch_sub(1, Ordering::Relaxed);
             } else if connection.has_room() && may(connection.peer.ip()) {
                 found = Some(Conn::H2(H2Lease::new(connection)));
                 break;
@@ -272,12 +366,17 @@ impl Pool {
         while found.is_none() && at > 0 {
             at -= 1;
             let connection = &kept.h1[at];
-            if connection.is_worn(now) || !connection.tcp.is_quiet() {
+            if connection.is_worn(now) {
                 worn.h1.push(kept.h1.remove(at));
                 self.idle.fetch_sub(1, Ordering::Relaxed);
-            } else if connection.sender.is_ready() && may(connection.peer.ip()) {
-                found = Some(Conn::H1(kept.h1.remove(at)));
+            } else if connection.is_ready() && may(connection.peer().ip()) {
                 self.idle.fetch_sub(1, Ordering::Relaxed);
+                let Some(mut h1) = kept.h1.remove(at).wake(host.title_case) else { continue };
+                if h1.is_at_rest() {
+                    found = Some(Conn::H1(h1));
+                } else {
+                    worn.h1.push(Idle::Awake(h1));
+                }
             }
         }
         drop(kept);
@@ -285,49 +384,86 @@ impl Pool {
         found
     }
 
-    /// Keeps a connection whose exchange is over, if there is room.
+    /// Keeps a connection whose exchange is over: it is likelier to be of use again than the one idle
+    /// for longest.
     pub(super) fn put(&self, host: &HostPool, mut connection: H1) {
         let now = Instant::now();
         connection.idle_since = now;
-        if connection.is_worn(now) || self.idle.load(Ordering::Relaxed) >= self.limits.total {
+        if connection.is_worn(now) {
             return connection.close();
         }
         let mut kept = lock(&host.kept);
-        if kept.h1.len() < self.limits.per_host {
-            kept.h1.push(connection);
-            self.idle.fetch_add(1, Ordering::Relaxed);
-        } else {
+        kept.returns = true;
+        let Some(connection) = kept.waiting.give(connection) else { return };
+        if self.is_full() {
             drop(kept);
-            connection.close();
+            if !self.has_room() {
+                return connection.close();
+            }
+            kept = lock(&host.kept);
+        }
+        if kept.h1.len() >= self.limits.per_host {
+            drop(kept);
+            return connection.close();
+        }
+        let many = self.idle.load(Ordering::Relaxed) >= AWAKE;
+        if let Some(idle) = if many { Idle::rest(connection) } else { Some(Idle::Awake(connection)) } {
+            kept.h1.push(idle);
+            self.idle.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     /// Lets others share a fresh HTTP/2 connection.
     pub(super) fn share(&self, host: &HostPool, connection: H2) -> H2Lease {
+        let has_room = self.has_room();
         let connection = Arc::new(connection);
         let lease = H2Lease::new(&connection);
         let mut kept = lock(&host.kept);
         // Callers that found none each opened one; those above the bound end with their request.
-        if kept.h2.len() < self.limits.per_host {
+        if has_room && kept.h2.len() < self.limits.per_host {
             kept.h2.push(connection);
+            self.idle.fetch_add(1, Ordering::Relaxed);
         }
         lease
     }
 
     /// Closes every idle connection: there are no file descriptors left for new ones.
     pub(super) fn release_all(&self) {
-        self.sweep(|_| true, |h2| h2.in_flight.load(Ordering::Relaxed) == 0);
+        self.sweep(|_| true, |h2| h2.idle_since().is_some());
     }
 
-    fn sweep(&self, old_h1: impl Fn(&H1) -> bool, old_h2: impl Fn(&H2) -> bool) {
+    fn is_full(&self) -> bool {
+        self.idle.load(Ordering::Relaxed) >= self.limits.total
+    }
+
+    /// Whether one more connection may be kept; if not, those idle for longest are closed for it.
+    fn has_room(&self) -> bool {
+        if !self.is_full() {
+            return true;
+        }
+        let mut since = Vec::with_capacity(self.limits.total);
+        for hosts in &self.hosts {
+            for host in lock(hosts).values() {
+                let kept = lock(&host.kept);
+                since.extend(kept.h1.iter().map(Idle::idle_since));
+                since.extend(kept.h2.iter().filter_map(|h2| h2.idle_since()));
+            }
+        }
+        if let Some(longest) = Longest::idle(since, self.limits.total) {
+            self.sweep(|h1| longest.is(h1.idle_since()), |h2| h2.idle_since().is_some_and(|since| longest.is(since)));
+        }
+        !self.is_full()
+    }
+
+    fn sweep(&self, mut old_h1: impl FnMut(&mut Idle) -> bool, old_h2: impl Fn(&H2) -> bool) {
         let mut worn = Worn::default();
         for hosts in &self.hosts {
             lock(hosts).retain(|_, host| {
                 let mut kept = lock(&host.kept);
-                let before = worn.h1.len();
-                worn.h1.extend(kept.h1.extract_if(.., |c| old_h1(c)));
-                self.idle.fetch_sub(worn.h1.len() - before, Ordering::Relaxed);
+                let before = worn.h1.len() + worn.h2.len();
+                worn.h1.extend(kept.h1.extract_if(.., &mut old_h1));
                 worn.h2.extend(kept.h2.extract_if(.., |c| old_h2(c)));
+                self.idle.fetch_sub(worn.h1.len() + worn.h2.len() - before, Ordering::Relaxed);
                 // Nobody can be on the way to it: handing it out takes the lock held here.
                 !kept.h1.is_empty() || !kept.h2.is_empty() || Arc::strong_count(host) > 1
             });
@@ -349,18 +485,24 @@ impl Pool {
     pub(super) fn idle(&self) -> usize {
         self.idle.load(Ordering::Relaxed)
     }
+
+    #[cfg(test)]
+    pub(super) fn resting(&self) -> usize {
+        let resting = |host: &Arc<HostPool>| lock(&host.kept).h1.iter().filter(|idle| idle.is_resting()).count();
+        self.hosts.iter().map(|hosts| lock(hosts).values().map(resting).sum::<usize>()).sum()
+    }
 }
 
 /// Connections to be ended once no lock is held.
 #[derive(Default)]
 struct Worn {
-    h1: Vec<H1>,
+    h1: Vec<Idle>,
     h2: Vec<Arc<H2>>,
 }
 
 impl Worn {
     fn close(self) {
-        self.h1.into_iter().for_each(H1::close);
+        self.h1.into_iter().for_each(Idle::close);
         for connection in self.h2 {
             // The last one out closes: a request still under way keeps it.
             if let Some(H2 { sender, driver, .. }) = Arc::into_inner(connection) {
@@ -389,7 +531,7 @@ async fn reap(mark: Reaping) {
         tokio::time::sleep(SWEEP).await;
         let Some(pool) = mark.0.upgrade() else { return };
         let now = Instant::now();
-        pool.sweep(|c| c.is_worn(now), |c| c.is_worn(now));
+        pool.sweep(|c| c.is_worn(now) || c.is_broken(), |c| c.is_worn(now));
         if pool.is_empty() {
             drop(mark);
             // A host that came in between found the mark still up.

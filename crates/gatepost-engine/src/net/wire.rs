@@ -1,6 +1,6 @@
 //! The byte streams connections run over.
 
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, Read};
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -8,9 +8,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
+
+/// Bytes asked for at a time: most answers are far smaller, and larger ones take another turn.
+const READ: usize = 4 * 1024;
 
 /// A TCP stream the pool can still look at while the HTTP connection owns it.
 #[derive(Clone)]
@@ -39,12 +42,25 @@ impl Tcp {
 
 impl AsyncRead for Tcp {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let room = buf.remaining().min(READ);
         loop {
             ready!(self.0.poll_read_ready(cx))?;
-            match self.0.try_read_buf(buf) {
-                Ok(_) => return Poll::Ready(Ok(())),
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-                Err(e) => return Poll::Ready(Err(e)),
+            let mut read = None;
+            // Said inside, so that the runtime notes it for the moment of this very read.
+            let noted = self.0.try_io(Interest::READABLE, || {
+                let bytes = (&*SockRef::from(&*self.0)).read(buf.initialize_unfilled_to(room))?;
+                read = Some(bytes);
+                // Less than there was room for: nothing is left to read, and asking again would be a call
+                // for nothing. An end that follows is news of its own.
+                if bytes > 0 && bytes < room { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+            });
+            match (read, noted) {
+                (Some(bytes), _) => {
+                    buf.advance(bytes);
+                    return Poll::Ready(Ok(()));
+                }
+                (None, Err(e)) if e.kind() != io::ErrorKind::WouldBlock => return Poll::Ready(Err(e)),
+                (None, _) => {}
             }
         }
     }

@@ -19,6 +19,7 @@ use crate::idempotency::PublishKey;
 use crate::quotas::Entry;
 use crate::registry::TenantState;
 use crate::spans;
+use crate::tenant_types::TypesOf;
 
 /// Deliveries and matching rows shown with one event.
 const SHOWN_WITH_EVENT: usize = 1_000;
@@ -54,16 +55,16 @@ impl Engine {
         let mut inputs = inputs;
         for _ in 0..MATCH_AGAIN {
             let state = self.tenant_state(tenant).await?;
-            let tenant_key = state.tenant.load().key;
-            if checked != Some(tenant_key) {
-                self.inner.tenant_types.load(&*self.inner.store, tenant_key).await?;
-                self.check_inputs(&state, &inputs, batch)?;
-                checked = Some(tenant_key);
-                entry = Some(self.let_in(&state.tenant.load(), inputs.len())?);
+            let present = state.tenant.load_full();
+            if checked != Some(present.key) {
+                self.inner.tenant_types.load(&*self.inner.store, present.key).await?;
+                self.check_inputs(&present, &inputs, batch)?;
+                checked = Some(present.key);
+                entry = Some(self.let_in(&present, inputs.len())?);
             }
             let publish;
             (publish, inputs) = self.matched(&state, inputs, batch).await?;
-            let room = self.room_for(state.tenant.load().settings.quotas, &publish).await?;
+            let room = self.room_for(present.settings.quotas, &publish).await?;
             let doubt = self.inner.inbox.unless_resolved(Command::LookForOwed);
             let outcome = match key.as_mut() {
                 Some(key) => key.publish(&*self.inner.store, publish).await?,
@@ -96,17 +97,17 @@ impl Engine {
     }
 
     /// Types that may not be published, and data their type's schema refuses.
-    fn check_inputs(&self, state: &TenantState, inputs: &[PublishInput], batch: bool) -> Result<()> {
-        let tenant = state.tenant.load();
+    fn check_inputs(&self, tenant: &Tenant, inputs: &[PublishInput], batch: bool) -> Result<()> {
         let types = self.types_of(tenant.key);
         let mut errors = Vec::new();
         for (i, input) in inputs.iter().enumerate() {
             let place = |pointer: &str| if batch { format!("/events/{i}{pointer}") } else { pointer.to_owned() };
+            let declared = types.get(&input.event_type);
             if let Some(message) = unpublishable(&input.event_type) {
                 errors.push(FieldError::new(place("/type"), message));
-            } else if tenant.settings.strict_types && !types.declares(&input.event_type) {
+            } else if tenant.settings.strict_types && declared.is_none() {
                 errors.push(FieldError::new(place("/type"), undeclared(&input.event_type)));
-            } else if let Some(schema) = types.schema(&input.event_type) {
+            } else if let Some(schema) = declared.and_then(|view| view.schema.as_ref()) {
                 let violations = schema.violations(&input.data);
                 errors.extend(violations.into_iter().map(|violation| {
                     FieldError::new(place(&format!("/data{}", violation.pointer)), violation.message)
@@ -156,7 +157,8 @@ impl Engine {
     ) -> Result<Publish> {
         let now = self.now();
         let mut budget = FilterBudget::of_publish();
-        let types = self.types_of(state.tenant.load().key);
+        let tenant = state.tenant.load().key;
+        let types = self.types_of(tenant);
         let events = inputs
             .iter()
             .enumerate()
@@ -164,20 +166,21 @@ impl Engine {
                 let matches = registry
                     .matching(&facts_of(input), &mut budget)
                     .map_err(|TooCostly| too_costly(batch.then_some(index)))?;
-                let mut event = self.new_event(input, matches, now);
-                if types.own.contains_key(&input.event_type) {
-                    event.undeclared = false;
-                    event.urgency = input.urgency.unwrap_or(types.urgency(&input.event_type).0);
-                }
-                Ok(event)
+                Ok(self.new_event(input, &types, matches, now))
             })
             .collect::<Result<_>>()?;
-        Ok(Publish { tenant: state.tenant.load().key, registry_version: registry.version(), now, events })
+        Ok(Publish { tenant, registry_version: registry.version(), now, events })
     }
 
     /// What is stored of an event that goes to these webhooks.
-    pub(crate) fn new_event(&self, input: &PublishInput, matches: Vec<Match>, now: Timestamp) -> NewEvent {
-        let (urgency, declared) = self.inner.catalogue.urgency(&input.event_type);
+    pub(crate) fn new_event(
+        &self,
+        input: &PublishInput,
+        types: &TypesOf,
+        matches: Vec<Match>,
+        now: Timestamp,
+    ) -> NewEvent {
+        let (urgency, declared) = types.urgency(&input.event_type);
         NewEvent {
             caller_id: input.id.clone(),
             fingerprint: self.fingerprint(input),
@@ -207,7 +210,7 @@ impl Engine {
             input.attributes.as_deref(),
             Some(&input.data),
         ];
-        gatepost_core::hashing::keyed_hash(&self.inner.fingerprint_key, &parts)
+        self.inner.fingerprint_key.hash(&parts)
     }
 
     /// An id is taken by another body. A CloudEvent of another source then takes the id made of its
@@ -244,13 +247,13 @@ impl Engine {
         let (mut deliveries, mut wakes) = (Vec::new(), Vec::new());
         self.inner.published.accepted(&accepted);
         self.inner.streams.accepted(&accepted);
+        self.inner.metrics.accepted(&accepted);
         for event in accepted {
             if !event.duplicate {
-                self.inner.metrics.event_accepted(event.event.urgency, event.delivery_count - event.joined);
                 spans::published(&event.event, event.delivery_count, || self.now());
             }
-            deliveries.extend(event.deliveries);
-            wakes.extend(event.wakes);
+            append(&mut deliveries, event.deliveries);
+            append(&mut wakes, event.wakes);
             published.push(Published {
                 event: event.event,
                 deliveries: event.delivery_count,
@@ -316,6 +319,15 @@ impl Engine {
     /// The catalogue's example of a type, as published by `trigger`.
     pub fn example_of(&self, event_type: &EventType) -> Option<Arc<gatepost_core::catalogue::EventTypeDefinition>> {
         self.inner.catalogue.get(event_type).and_then(|view| view.definition)
+    }
+}
+
+/// Appends; the first as it is, which with one event is all there is.
+fn append<T>(all: &mut Vec<T>, mut more: Vec<T>) {
+    if all.is_empty() {
+        *all = more;
+    } else {
+        all.append(&mut more);
     }
 }
 

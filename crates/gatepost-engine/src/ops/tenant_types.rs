@@ -1,6 +1,7 @@
 //! The catalogue as one tenant has it.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 use gatepost_core::Timestamp;
 use gatepost_core::catalogue::EventTypeDefinition;
@@ -43,7 +44,7 @@ impl Engine {
         let rows = self.inner.store.tenant_types(tenant.key, after, false, limit).await?;
         let rows: HashMap<EventType, TenantTypeRow> = rows.into_iter().map(|row| (row.name.clone(), row)).collect();
         let types = self.types_of(tenant.key);
-        let server = types.server.all();
+        let server = Arc::clone(&types.server);
         let later = |name: &&EventType| after.is_none_or(|after| name.as_str() > after);
         // Of each source the first `limit` are enough for the first `limit` of all.
         let mut names: BTreeSet<&EventType> = server.keys().filter(later).take(limit).collect();
@@ -110,7 +111,7 @@ impl Engine {
 
 /// A type as the tenant has it.
 fn seen(
-    types: &TypesOf<'_>,
+    types: &TypesOf,
     name: &EventType,
     row: Option<&TenantTypeRow>,
     unwritten: Option<&Timestamp>,
@@ -124,6 +125,6 @@ fn seen(
         created_at: row.map(|row| row.created_at).or(last_published),
         updated_at: row.map(|row| row.updated_at).or(last_published),
     };
-    let view = types.get(name).unwrap_or_else(merely_seen);
+    let view = types.get(name).cloned().unwrap_or_else(merely_seen);
     TenantTypeView { view, own: types.own.contains_key(name), last_published }
 }

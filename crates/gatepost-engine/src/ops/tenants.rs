@@ -1,5 +1,7 @@
 //! Tenants.
 
+use std::sync::Arc;
+
 use gatepost_core::TenantId;
 use gatepost_core::tenant::{HookSwitch, Quotas, Retention, Tenant};
 use gatepost_store::{Created, Page, PageRequest, PutTenant};
@@ -99,9 +101,8 @@ impl Engine {
     ///
     /// # Errors
     /// [`Error::NotFound`] when there is none with this id.
-    pub async fn tenant(&self, id: &TenantId) -> Result<Tenant> {
-        let state = self.tenant_state(id).await?;
-        let tenant = Tenant::clone(&state.tenant.load());
+    pub async fn tenant(&self, id: &TenantId) -> Result<Arc<Tenant>> {
+        let tenant = self.tenant_state(id).await?.tenant.load_full();
         self.inner.tenant_types.load(&*self.inner.store, tenant.key).await?;
         Ok(tenant)
     }

@@ -81,7 +81,7 @@ impl Engine {
         let attempted =
             Attempted { config: &webhook.config, wire: wire.as_ref(), events: &due.events, delivery: due.id(), path };
         let request = render::request_of(&attempted, &made.record);
-        TestResult { attempt: made.record, request, body: made.body.unwrap_or_default() }
+        TestResult { attempt: Arc::unwrap_or_clone(made.record), request, body: made.body.unwrap_or_default() }
     }
 
     /// An event of type `gatepost.ping`, of which nothing is stored.
@@ -110,7 +110,7 @@ impl Engine {
         let example = self
             .types_of(tenant.key)
             .get(&event_type)
-            .and_then(|view| view.definition)
+            .and_then(|view| view.definition.as_ref())
             .and_then(|d| d.example.as_ref().map(|e| e.get().to_owned()));
         let data = match (input.data, example) {
             (Some(data), _) => data,

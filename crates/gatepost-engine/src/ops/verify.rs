@@ -18,7 +18,7 @@ use crate::deliver::Route;
 use crate::endpoint_auth::{self, Prepared};
 use crate::engine::Engine;
 use crate::error::{ConflictCode, Error, Kind, Result};
-use crate::net::{Exchange, OutgoingRequest};
+use crate::net::{Exchange, Headers, OutgoingRequest};
 
 /// What a verification came to.
 #[derive(Clone, Debug)]
@@ -188,10 +188,10 @@ impl Engine {
             _ => None,
         };
         let unsendable = |_| "the challenge cannot be written as a header".to_owned();
-        let mut headers = vec![(USER_AGENT, HeaderValue::from_static(crate::engine::USER_AGENT))];
+        let mut headers = Headers::from([(USER_AGENT, HeaderValue::from_static(crate::engine::USER_AGENT))]);
         for (name, value) in &challenge.headers {
             let name = HeaderName::from_bytes(name.as_bytes()).map_err(|e| unsendable(e.to_string()))?;
-            headers.push((name, HeaderValue::from_str(value).map_err(|e| unsendable(e.to_string()))?));
+            headers.push(name, HeaderValue::from_str(value).map_err(|e| unsendable(e.to_string()))?);
         }
         headers.extend(calling.headers.iter().cloned());
         let request = OutgoingRequest {

@@ -258,9 +258,10 @@ impl World {
             return self.violate(Kind::WrongAnswer, format!("creating a webhook answered {error}"));
         }
         let sure = matches!(answer, Some(Ok(_)));
-        let registry = self.disk.registry(self.tenants[tenant].key).now_or_never();
-        let registry = registry.expect("inline").expect("the disk is well").expect("the tenant is there");
-        let found = registry.webhooks.into_iter().find(|w| hook_of(&w.config.url) == receiver);
+        let all = PageRequest { after: None, limit: 10 * HOOKS_MAX };
+        let kept = self.disk.webhooks(self.tenants[tenant].key, all).now_or_never();
+        let kept = kept.expect("inline").expect("the disk is well").rows;
+        let found = kept.into_iter().find(|w| hook_of(&w.config.url) == receiver);
         match found {
             Some(webhook) => {
                 ledger::open(&self.ledger).closed(receiver, sure && !webhook.config.enabled);

@@ -41,9 +41,15 @@ pub(crate) enum Size {
 impl Size {
     fn limits(self) -> LaneLimits {
         match self {
-            Size::Tiny => {
-                LaneLimits { slots: 3, window: 4, heads: 12, head_bytes: 1 << 20, flight_bytes: 12 << 10, unsettled: 6 }
-            }
+            Size::Tiny => LaneLimits {
+                slots: 3,
+                extra_slots: 4_096,
+                window: 4,
+                heads: 12,
+                head_bytes: 1 << 20,
+                flight_bytes: 12 << 10,
+                unsettled: 6,
+            },
             Size::Large => LaneLimits::default(),
         }
     }

@@ -13,12 +13,14 @@ use super::{Attempted, Change};
 
 /// Facts that may wait for the pump.
 const FACTS_MAX: usize = 8_192;
-/// Bytes of events among them.
-const FACT_BYTES_MAX: usize = 8 << 20;
 /// Changes kept.
 const CHANGES_MAX: usize = 4_096;
 /// What a change takes beside its data, about.
 const CHANGE_BYTES: usize = 512;
+/// The same of a fact.
+const FACT_BYTES: usize = 256;
+/// Data handed over at once, about.
+const CHUNK_BYTES: usize = 64 << 10;
 
 /// What happened, as small as it can be said.
 #[derive(Debug)]
@@ -58,8 +60,9 @@ impl Fact {
 
     fn bytes(&self) -> usize {
         match self {
-            Fact::Accepted { event, .. } => event_bytes(event),
-            Fact::Attempted { .. } | Fact::Changed { .. } => 0,
+            Fact::Accepted { event, .. } => FACT_BYTES + event_bytes(event),
+            Fact::Attempted { attempt, .. } => FACT_BYTES + attempt.error.as_ref().map_or(0, String::len),
+            Fact::Changed { .. } => FACT_BYTES,
         }
     }
 }
@@ -143,11 +146,11 @@ impl Ring {
         }
     }
 
-    /// Never waits for anybody.
-    pub(super) fn drop_in(&self, fact: Fact) {
+    /// Never waits for anybody. What waits already may hold `bytes_max`.
+    pub(super) fn drop_in(&self, fact: Fact, bytes_max: usize) {
         let mut letters = lock(&self.letters);
         let bytes = fact.bytes();
-        if letters.facts.len() >= FACTS_MAX || letters.bytes + bytes > FACT_BYTES_MAX {
+        if letters.facts.len() >= FACTS_MAX || letters.bytes + bytes > bytes_max {
             // Who cannot keep up with everything is better told so than given a part of it.
             *letters = Letters { lost: true, ..Letters::default() };
         }
@@ -223,14 +226,27 @@ impl Ring {
         lock(&self.kept).next - 1
     }
 
-    /// What there is from position `from` on, at most `max` changes.
+    /// Bytes of the changes kept.
+    pub(super) fn bytes(&self) -> usize {
+        lock(&self.kept).bytes
+    }
+
+    /// What there is from position `from` on: at most `max` changes, and not many more bytes than are
+    /// handed over at once.
     pub(super) fn read(&self, from: u64, max: usize) -> Found {
         let kept = lock(&self.kept);
         if from < kept.first || from > kept.next {
             return Found::Gap(kept.next - 1);
         }
         let skip = usize::try_from(from - kept.first).unwrap_or(usize::MAX);
-        Found::Changes((from..).zip(kept.changes.iter().skip(skip).take(max).cloned()).collect())
+        let mut sum = 0;
+        let fits = |change: &&Arc<Change>| {
+            let before = sum;
+            sum += change_bytes(change);
+            before < CHUNK_BYTES
+        };
+        let changes = kept.changes.iter().skip(skip).take(max).take_while(fits).cloned();
+        Found::Changes((from..).zip(changes).collect())
     }
 
     pub(super) fn watch(&self) -> watch::Receiver<Signal> {

@@ -78,22 +78,22 @@ fn p10_a_ring_is_bounded_by_bytes_and_keeps_one_however_large() {
 fn p10_a_full_letter_box_is_emptied_and_says_so() {
     let ring = Ring::new(Timestamp::EPOCH);
     for seq in 1..=8_192 {
-        ring.drop_in(Fact::Accepted { event: event(seq, 0), deliveries: 1 });
+        ring.drop_in(Fact::Accepted { event: event(seq, 0), deliveries: 1 }, 8 << 20);
     }
     let taken = ring.take(3, 100);
     assert_eq!((taken.facts.len(), taken.lost), (3, false));
     // Facts that call for many deliveries are taken fewer at a time, one at least.
     assert_eq!(ring.take(100, 2).facts.len(), 2);
-    ring.drop_in(Fact::Accepted { event: event(1, 0), deliveries: 1_000 });
+    ring.drop_in(Fact::Accepted { event: event(1, 0), deliveries: 1_000 }, 8 << 20);
     for seq in 1..=8_192 {
-        ring.drop_in(Fact::Accepted { event: event(seq, 0), deliveries: 1 });
+        ring.drop_in(Fact::Accepted { event: event(seq, 0), deliveries: 1 }, 8 << 20);
     }
     let taken = ring.take(10_000, u32::MAX);
     assert!(taken.lost && taken.facts.len() < 8_192, "{}", taken.facts.len());
-    ring.drop_in(Fact::Accepted { event: event(1, 5 << 20), deliveries: 1_000 });
+    ring.drop_in(Fact::Accepted { event: event(1, 5 << 20), deliveries: 1_000 }, 8 << 20);
     assert!(!ring.take(1, 1).lost);
-    ring.drop_in(Fact::Accepted { event: event(1, 5 << 20), deliveries: 1 });
-    ring.drop_in(Fact::Accepted { event: event(2, 5 << 20), deliveries: 1 });
+    ring.drop_in(Fact::Accepted { event: event(1, 5 << 20), deliveries: 1 }, 8 << 20);
+    ring.drop_in(Fact::Accepted { event: event(2, 5 << 20), deliveries: 1 }, 8 << 20);
     let taken = ring.take(9, 9);
     assert_eq!((taken.facts.len(), taken.lost), (1, true));
 }

@@ -5,7 +5,7 @@
 use std::collections::HashSet;
 
 use super::Scheduler;
-use crate::deliver::queue::Queue;
+use crate::deliver::queue::{Class, Queue};
 use gatepost_core::event::Urgency;
 use gatepost_core::{DeliverySeq, TenantKey, Timestamp, WebhookKey};
 use gatepost_store::Due;
@@ -47,9 +47,8 @@ impl Scheduler {
 
     pub(super) fn note_pick(&mut self, due: &Due, now: Timestamp) {
         let could_go = |queue: &Queue, below: usize| {
-            queue.may_send(now)
-                && (!queue.is_silent() || self.may_try_silent())
-                && queue.classes[..below].iter().any(|class| !class.heads.is_empty())
+            let waits = |(rank, class): (usize, &Class)| !class.heads.is_empty() && queue.may_send(rank, now);
+            (!queue.is_silent() || self.may_try_silent()) && queue.classes[..below].iter().enumerate().any(waits)
         };
         let rank = due.urgency.rank();
         let overlooked = self.queues.values().any(|q| q.tenant == due.tenant && could_go(q, rank));
@@ -160,7 +159,10 @@ impl Scheduler {
         let mut forgotten: Vec<_> = self
             .queues
             .iter()
-            .filter(|(_, q)| q.may_send(now) && q.classes.iter().any(|c| !c.heads.is_empty() && !c.queued))
+            .filter(|(_, q)| {
+                let idle = |(rank, c): (usize, &Class)| !c.heads.is_empty() && !c.queued && q.may_send(rank, now);
+                q.classes.iter().enumerate().any(idle)
+            })
             .map(|(key, _)| *key)
             .collect();
         forgotten.sort_unstable();

@@ -1,6 +1,6 @@
 //! The scheduler alone: small worlds by hand, and large ones by chance against a store that is a map.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,10 +13,24 @@ use proptest::prelude::*;
 use super::*;
 use crate::deliver::{Command, Inbox};
 
-const SMALL: Limits =
-    Limits { slots: 3, window: 4, heads: 10, head_bytes: 1 << 20, flight_bytes: 8 << 10, unsettled: 5 };
-pub(super) const ROOMY: Limits =
-    Limits { slots: 64, window: 64, heads: 1_000, head_bytes: 1 << 20, flight_bytes: 1 << 20, unsettled: 100 };
+const SMALL: Limits = Limits {
+    slots: 3,
+    extra_slots: 4_096,
+    window: 4,
+    heads: 10,
+    head_bytes: 1 << 20,
+    flight_bytes: 8 << 10,
+    unsettled: 5,
+};
+pub(super) const ROOMY: Limits = Limits {
+    slots: 64,
+    extra_slots: 4_096,
+    window: 64,
+    heads: 1_000,
+    head_bytes: 1 << 20,
+    flight_bytes: 1 << 20,
+    unsettled: 100,
+};
 
 pub(super) fn at(seconds: i64) -> Timestamp {
     Timestamp::from_secs(1_000_000 + seconds)
@@ -221,6 +235,74 @@ fn p5_silent_endpoints_beyond_their_half_of_the_slots_have_their_turn_later() {
         assert_eq!(scheduler.faults(), Vec::<String>::new());
     }
     assert_eq!(tried, 40 * 4 * 20, "everything is tried in the end");
+    assert_eq!(scheduler.webhooks(), 0);
+}
+
+#[test]
+fn p5_a_full_endpoint_has_room_for_what_is_more_urgent_than_bulk() {
+    // An endpoint nothing is known about may have eight.
+    for (max_in_flight, bulk) in [(32, 7), (8, 7), (7, 7), (1, 1)] {
+        let mut scheduler = Scheduler::new(ROOMY);
+        for seq in 1..=20 {
+            scheduler.offer(due(seq, 10, Urgency::Bulk, at(0)), at(0));
+        }
+        introduce(&mut scheduler, Terms { max_in_flight, ..open() }, at(0));
+        assert_eq!(picks(&mut scheduler, at(0)).len(), bulk, "of {max_in_flight}");
+        scheduler.offer(due(100, 10, Urgency::Normal, at(1)), at(1));
+        scheduler.offer(due(101, 10, Urgency::Urgent, at(1)), at(1));
+        let room = bulk < max_in_flight as usize;
+        assert_eq!(picks(&mut scheduler, at(1)), if room { vec![101] } else { vec![] }, "of {max_in_flight}");
+        assert_eq!(scheduler.faults(), Vec::<String>::new());
+        // It is one more request at most, not one more for each urgency.
+        finish(&mut scheduler, 10, 1, Feedback::Nothing, at(2));
+        assert_eq!(picks(&mut scheduler, at(2)), [if room { 100 } else { 101 }], "of {max_in_flight}");
+    }
+}
+
+#[test]
+fn p10_large_heads_are_bounded_however_many_webhooks_have_one() {
+    const LARGE: usize = 100 << 10;
+    const WEBHOOKS: i64 = 40;
+    let limits = Limits { head_bytes: 2 * LARGE, flight_bytes: 6 * LARGE, ..ROOMY };
+    let most = Limits::HEADS_AT_WORST * limits.head_bytes + LARGE + 1_024;
+    let large = |seq: i64| {
+        let mut due = due(seq, 10 * (1 + seq % WEBHOOKS), Urgency::Normal, at(0));
+        let mut event = Event::clone(due.events.first());
+        event.data = Bytes::from(vec![b'x'; LARGE]);
+        due.events = DeliveryEvents::One(Arc::new(event));
+        due
+    };
+    let mut scheduler = Scheduler::new(limits);
+    let mut owed: BTreeMap<i64, Due> = (1..=4 * WEBHOOKS).map(|seq| (seq, large(seq))).collect();
+    for due in owed.values() {
+        scheduler.offer(due.clone(), at(0));
+        introduce(&mut scheduler, open(), at(0));
+        assert!(scheduler.head_bytes <= most, "{} of {most}", scheduler.head_bytes);
+    }
+    let mut round = 0;
+    while !owed.is_empty() {
+        round += 1;
+        assert!(round < 1_000, "{} never go out", owed.len());
+        let mut under_way = Vec::new();
+        while let Some(due) = scheduler.pick(at(round)) {
+            under_way.push(due);
+        }
+        // All are asked before anybody hears: what they bring together is what counts.
+        let queries = scheduler.wanted_refills(at(round));
+        for query in &queries {
+            let after = |due: &&Due| query.after.is_none_or(|after| (due.due, due.seq) > after);
+            let of_it = || owed.values().filter(|due| due.webhook == query.webhook).filter(after);
+            // However small the page, one row is on it.
+            let page = DuePage { rows: of_it().take(1).cloned().collect(), more: of_it().count() > 1, next_due: None };
+            scheduler.refilled(query, Some(page), at(round), at(round));
+            assert!(scheduler.head_bytes <= most, "{} of {most}", scheduler.head_bytes);
+        }
+        for due in under_way {
+            finish(&mut scheduler, due.webhook.0, due.seq.0, Feedback::Answered, at(round));
+            owed.remove(&due.seq.0);
+        }
+        assert_eq!(scheduler.faults(), Vec::<String>::new());
+    }
     assert_eq!(scheduler.webhooks(), 0);
 }
 

@@ -5,12 +5,13 @@
 //! nothing until it may go again, however many of them there are (P5). Webhooks that are known not
 //! to answer are `hushed` while those have all the slots they may have together.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 
 use gatepost_core::{TenantKey, Timestamp, WebhookKey};
 use gatepost_store::Due;
 
-use super::limits::{ASSURED_SLOTS, EXTRA_FLIGHT_BYTES, EXTRA_SLOTS};
+use super::super::NumberMap;
+use super::limits::{ASSURED_SLOTS, Limits};
 use super::{Scheduler, flight_weight, weight};
 
 /// Fewest requests under way first, then who waits longest.
@@ -47,7 +48,7 @@ impl Turn {
 /// The tenants with something under way or waiting.
 #[derive(Default)]
 pub(super) struct Turns {
-    pub(super) tenants: HashMap<TenantKey, Turn>,
+    pub(super) tenants: NumberMap<TenantKey, Turn>,
     pub(super) ring: VecDeque<TenantKey>,
     pub(super) parked: BTreeSet<Place>,
     pub(super) hushed: VecDeque<TenantKey>,
@@ -135,7 +136,8 @@ impl Scheduler {
         let Scheduler { limits, in_flight, .. } = self;
         let bytes = self.flight_bytes + self.unsettled_bytes;
         if has == 0 {
-            return *in_flight < limits.slots + EXTRA_SLOTS && bytes / EXTRA_FLIGHT_BYTES < limits.flight_bytes;
+            return *in_flight < limits.slots + limits.extra_slots
+                && bytes / Limits::FLIGHT_AT_WORST < limits.flight_bytes;
         }
         let free = limits.slots.saturating_sub(*in_flight);
         *in_flight < limits.slots * 3 / 2 && bytes < limits.flight_bytes && has < free.max(self.share())
@@ -147,10 +149,10 @@ impl Scheduler {
         self.silent_in_flight < (self.limits.slots / 2).max(1)
     }
 
-    /// The store is half way to being [behind](Scheduler::is_behind): what is accepted now would only
-    /// make it so.
+    /// The store is three quarters of the way to being [behind](Scheduler::is_behind): what is accepted
+    /// now would only make it so.
     pub(crate) fn falls_behind(&self) -> bool {
-        self.unsettled * 2 >= self.limits.unsettled || self.unsettled_bytes * 2 >= self.limits.flight_bytes
+        self.unsettled * 4 >= self.limits.unsettled * 3 || self.unsettled_bytes * 4 >= self.limits.flight_bytes * 3
     }
 
     /// The store does not keep up: nothing is started until it does.
@@ -214,12 +216,12 @@ impl Scheduler {
         for rank in 0..3 {
             while let Some(key) = self.turns.tenants.get_mut(&tenant)?.ready[rank].pop_front() {
                 let Some(queue) = self.queues.get_mut(&key) else { continue };
-                if queue.may_send(now) && queue.is_silent() && !may_try_silent {
+                if queue.may_send(rank, now) && queue.is_silent() && !may_try_silent {
                     self.turns.tenants.get_mut(&tenant)?.hushed[rank].push_back(key);
                     continue;
                 }
                 queue.classes[rank].queued = false;
-                if !queue.may_send(now) {
+                if !queue.may_send(rank, now) {
                     if !queue.classes[rank].heads.is_empty() {
                         self.arm_for_rate(key, now);
                     }

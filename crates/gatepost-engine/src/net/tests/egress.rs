@@ -129,13 +129,14 @@ async fn p8_one_tenants_networks_and_connections_are_not_anothers() {
 async fn p8_headers_cannot_smuggle() {
     let receiver = Receiver::start();
     let target = Target::parse(&receiver.url("/")).expect("a URL");
-    let headers = vec![
+    let headers = [
         header("host", "internal.test"),
         header("content-length", "0"),
         header("transfer-encoding", "chunked"),
         header("connection", "upgrade"),
         header("x-kept", "yes"),
-    ];
+    ]
+    .into();
     let exchange = world().client.send(OutgoingRequest { headers, ..request(&target) }).await;
     assert_eq!(exchange.outcome, Outcome::Ok);
     let got = &receiver.received()[0];

@@ -2,6 +2,7 @@
 
 mod egress;
 mod hostile;
+mod many;
 mod reuse;
 mod secure;
 
@@ -68,7 +69,7 @@ fn request(target: &Target) -> OutgoingRequest<'_> {
     OutgoingRequest {
         target,
         method: Method::POST,
-        headers: vec![header("content-type", "application/json"), header("webhook-id", "evt_1")],
+        headers: [header("content-type", "application/json"), header("webhook-id", "evt_1")].into(),
         title_case: false,
         body: Bytes::from_static(b"{\"a\":1}"),
         timeout: PATIENT,
