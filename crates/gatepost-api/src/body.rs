@@ -1,7 +1,10 @@
 //! Reading bodies: of a known kind, of bounded size, in bounded time.
 
 use std::collections::HashMap;
+use std::future::poll_fn;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -15,10 +18,10 @@ use tokio::time::Instant;
 
 use crate::problem::{ErrorCode, Problem};
 
-/// Bodies in memory at once, all requests together (P10).
-const ALLOWANCE_KIB: usize = 256 << 10;
-/// What part of it one key may take: whoever holds a key cannot shut the others out (P5).
-const SHARE: usize = 4;
+/// What part of the room for bodies one key may take: whoever holds a key cannot shut the others out (P5).
+const SHARE: usize = 2;
+/// What a body that waits for room may hold already and has no room for: a connection's buffer.
+const UNCOUNTED_KIB: usize = 64;
 /// How long a request waits for room before it is told to come back.
 const ROOM_WAIT: Duration = Duration::from_secs(5);
 /// How long nothing may come of a body.
@@ -118,6 +121,8 @@ pub(crate) struct Allowance {
     all: Pool,
     kib: usize,
     largest_kib: usize,
+    /// Bodies that wait for room.
+    waiting: AtomicUsize,
     /// Shares of the keys that hold some now; `None` is the installation's admin key.
     shares: Mutex<HashMap<Option<KeyId>, Arc<Pool>>>,
 }
@@ -135,6 +140,11 @@ impl Pool {
         Pool { room: Arc::new(Semaphore::new(kib.saturating_sub(kept_kib))), kept: Arc::new(kept) }
     }
 
+    /// So much, if it is there.
+    fn now(&self, kib: u32) -> Permit {
+        Arc::clone(&self.room).try_acquire_many_owned(kib).ok()
+    }
+
     async fn some(&self, kib: u32) -> Permit {
         Arc::clone(&self.room).acquire_many_owned(kib).await.ok()
     }
@@ -148,23 +158,49 @@ impl Pool {
 type Permit = Option<OwnedSemaphorePermit>;
 
 impl Allowance {
-    /// The server's, for bodies of at most `largest` bytes.
-    pub(crate) fn new(largest: usize) -> Arc<Self> {
-        Allowance::of(ALLOWANCE_KIB, largest.div_ceil(1 << 10))
+    /// The server's, of so many bytes, for bodies of at most `largest`.
+    pub(crate) fn new(bytes: usize, largest: usize) -> Arc<Self> {
+        Allowance::of(bytes >> 10, largest.div_ceil(1 << 10))
     }
 
     fn of(kib: usize, largest_kib: usize) -> Arc<Self> {
-        let kib = kib.max(2 * largest_kib);
-        Arc::new(Allowance { all: Pool::new(kib, largest_kib), kib, largest_kib, shares: Mutex::default() })
+        let kib = kib.max(at_least(largest_kib));
+        let (all, waiting) = (Pool::new(kib, largest_kib), AtomicUsize::new(0));
+        Arc::new(Allowance { all, kib, largest_kib, waiting, shares: Mutex::default() })
     }
 
     /// No room yet, for a body that `key` sends.
     fn room(self: &Arc<Self>, key: Option<KeyId>) -> Room {
-        let share_kib = (self.kib / SHARE).max(2 * self.largest_kib);
+        let share_kib = (self.kib / SHARE).max(at_least(self.largest_kib));
         let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
         let share = shares.entry(key).or_insert_with(|| Arc::new(Pool::new(share_kib, self.largest_kib)));
         let share = Arc::clone(share);
-        Room { share, allowance: Arc::clone(self), key, kib: 0, held: Vec::new(), whole: [false; 2] }
+        let held = Held::default();
+        Room { share, allowance: Arc::clone(self), key, kib: 0, held, whole: [false; 2] }
+    }
+}
+
+/// Room in which the largest body leaves a little for others.
+fn at_least(largest_kib: usize) -> usize {
+    largest_kib + largest_kib / 4
+}
+
+/// One of those who wait for room.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    /// `None`: so many wait that what they hold already is too much.
+    fn new(allowance: &'a Allowance) -> Option<Self> {
+        let most = allowance.kib / UNCOUNTED_KIB;
+        let before = allowance.waiting.fetch_add(1, Ordering::Relaxed);
+        let waiting = Waiting(&allowance.waiting);
+        (before < most.max(1)).then_some(waiting)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -174,9 +210,25 @@ pub(crate) struct Room {
     key: Option<KeyId>,
     share: Arc<Pool>,
     kib: usize,
-    held: Vec<OwnedSemaphorePermit>,
+    held: Held,
     /// Whether it has what the share, and the whole, keep back for one body.
     whole: [bool; 2],
+}
+
+/// What a [`Room`] has of its share, of the whole, and of what they keep back.
+#[derive(Default)]
+struct Held {
+    share: Permit,
+    all: Permit,
+    kept: [Permit; 2],
+}
+
+/// Adds a permit to one of the same semaphore.
+fn add(held: &mut Permit, more: OwnedSemaphorePermit) {
+    match held {
+        Some(held) => held.merge(more),
+        None => *held = Some(more),
+    }
 }
 
 impl Room {
@@ -186,61 +238,77 @@ impl Room {
     }
 
     fn give_back(&mut self) {
-        self.held.clear();
+        self.held = Held::default();
         self.kib = 0;
         self.whole = [false; 2];
     }
 
-    /// Takes as much more as `bytes` need. A key first waits for its own share, so that its requests
-    /// do not stand in the line of all others.
+    /// Takes as much more as `bytes` need.
     async fn grow(&mut self, bytes: usize) -> Result<(), Problem> {
         let more = bytes.div_ceil(1 << 10).saturating_sub(self.kib);
         let Ok(permits) = u32::try_from(more) else { return Err(full(self.allowance.kib)) };
         if permits == 0 {
             return Ok(());
         }
+        if !self.take_now(permits) {
+            let allowance = Arc::clone(&self.allowance);
+            let Some(_waiting) = Waiting::new(&allowance) else { return Err(full(allowance.kib)) };
+            // Who gives up gives everything back: the request ends.
+            match tokio::time::timeout(ROOM_WAIT, self.wait_for(permits)).await {
+                Ok(Some(())) => {}
+                _ => return Err(full(self.allowance.kib)),
+            }
+        }
+        self.kib += more;
+        Ok(())
+    }
+
+    /// Takes so much of the share and of the whole if both have it, which is nearly always.
+    fn take_now(&mut self, permits: u32) -> bool {
+        if self.whole != [false; 2] {
+            return false;
+        }
+        let Some(share) = self.share.now(permits) else { return false };
+        let Some(all) = self.allowance.all.now(permits) else { return false };
+        add(&mut self.held.share, share);
+        add(&mut self.held.all, all);
+        true
+    }
+
+    /// Waits for so much. A key first waits for its own share, so that its requests do not stand in the
+    /// line of all others.
+    async fn wait_for(&mut self, permits: u32) -> Option<()> {
         let (share, all) = (&self.share, &self.allowance.all);
         let (held, whole) = (&mut self.held, &mut self.whole);
-        let waiting = async {
-            if !whole[0] {
-                tokio::select! {
-                    biased;
-                    permit = share.some(permits) => held.push(permit?),
-                    permit = share.rest_of_one() => {
-                        held.push(permit?);
-                        whole[0] = true;
-                    }
+        if !whole[0] {
+            tokio::select! {
+                biased;
+                permit = share.some(permits) => add(&mut held.share, permit?),
+                permit = share.rest_of_one() => {
+                    held.kept[0] = Some(permit?);
+                    whole[0] = true;
                 }
             }
-            if !whole[1] {
-                // Who has what the whole keeps back must have what its share keeps back: then it
-                // waits for nobody, and everybody else waits for it at most.
-                let has_own = whole[0];
-                let both = async {
-                    let own = if has_own { None } else { Some(share.rest_of_one().await?) };
-                    Some((own, all.rest_of_one().await?))
-                };
-                tokio::select! {
-                    biased;
-                    permit = all.some(permits) => held.push(permit?),
-                    rest = both => {
-                        let (own, rest) = rest?;
-                        held.extend(own);
-                        held.push(rest);
-                        *whole = [true; 2];
-                    }
-                }
-            }
-            Some(())
-        };
-        // Who gives up gives everything back: the request ends.
-        match tokio::time::timeout(ROOM_WAIT, waiting).await {
-            Ok(Some(())) => {
-                self.kib += more;
-                Ok(())
-            }
-            _ => Err(full(self.allowance.kib)),
         }
+        if !whole[1] {
+            // Who has what the whole keeps back must have what its share keeps back: then it
+            // waits for nobody, and everybody else waits for it at most.
+            let has_own = whole[0];
+            let both = async {
+                let own = if has_own { None } else { Some(share.rest_of_one().await?) };
+                Some((own, all.rest_of_one().await?))
+            };
+            tokio::select! {
+                biased;
+                permit = all.some(permits) => add(&mut held.all, permit?),
+                rest = both => {
+                    let (own, rest) = rest?;
+                    held.kept = [held.kept[0].take().or(own), Some(rest)];
+                    *whole = [true; 2];
+                }
+            }
+        }
+        Some(())
     }
 }
 
@@ -350,6 +418,11 @@ impl Pace {
 
     /// Waits for what comes after `so_far` bytes, but only as long as a sender may take.
     async fn keep<T>(&self, so_far: usize, next: impl Future<Output = T>) -> Result<T, Problem> {
+        let mut next = std::pin::pin!(next);
+        // What is there already, which mostly is all of it, is not waited for.
+        if let Poll::Ready(there) = poll_fn(|cx| Poll::Ready(next.as_mut().poll(cx))).await {
+            return Ok(there);
+        }
         let behind = self.started + BODY_GRACE + Duration::from_secs(so_far as u64 / BODY_RATE);
         let stalled = Instant::now() + STALL;
         tokio::time::timeout_at(stalled.min(behind), next)
@@ -446,15 +519,15 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn p5_one_key_takes_a_quarter_at_most() {
+    async fn p5_one_key_takes_half_at_most() {
         let allowance = Allowance::of(64, 0);
         let body = |kib: usize| pieces(&[kib << 10], Duration::ZERO, false);
         let none = HeaderMap::new();
-        let (_, held) = read(&allowance, KEY(1), &none, body(16), 1 << 20).await.unwrap();
+        let (_, held) = read(&allowance, KEY(1), &none, body(32), 1 << 20).await.unwrap();
         assert_eq!(refused(read(&allowance, KEY(1), &none, body(1), 1 << 20)).await, 429);
         let (_, other) = read(&allowance, KEY(2), &none, body(16), 1 << 20).await.unwrap();
         drop(held);
-        assert!(read(&allowance, KEY(1), &none, body(16), 1 << 20).await.is_ok());
+        assert!(read(&allowance, KEY(1), &none, body(32), 1 << 20).await.is_ok());
         drop(other);
         // Nothing is kept of keys that hold nothing.
         assert!(allowance.shares.lock().unwrap().is_empty());
@@ -477,16 +550,16 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn p10_bodies_that_share_too_little_room_do_not_wait_for_each_other() {
-        let allowance = Allowance::of(64, 16);
+        let allowance = Allowance::of(1_024, 256);
         let gap = Duration::from_millis(1);
         let none = HeaderMap::new();
         let one = async |key| {
-            let body = pieces(&[1 << 10; 16], gap, false);
-            read(&allowance, KEY(key), &none, body, 16 << 10).await.map(|(bytes, _room)| bytes.len())
+            let body = pieces(&[16 << 10; 16], gap, false);
+            read(&allowance, KEY(key), &none, body, 256 << 10).await.map(|(bytes, _room)| bytes.len())
         };
         let all = futures_util::future::join_all((0..16).map(|n| one(n % 4))).await;
-        assert!(all.iter().all(|read| matches!(read, Ok(16_384))), "{all:?}");
-        assert_eq!(allowance.all.room.available_permits(), 48);
+        assert!(all.iter().all(|read| matches!(read, Ok(262_144))), "{all:?}");
+        assert_eq!(allowance.all.room.available_permits(), 768);
         assert_eq!(allowance.all.kept.available_permits(), 1);
     }
 

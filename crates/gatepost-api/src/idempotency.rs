@@ -1,18 +1,17 @@
 //! `Idempotency-Key` on every POST.
 //!
-//! The layer gives a request that has the header a [`Ticket`]. Nothing happens with it until the handler
-//! has found that the caller may do what it asks, and the body has been read: only then is it looked
-//! whether the key was used before (so nobody learns of an answer who could not have caused it). If it
-//! was, the handler is stopped and the layer answers what was recorded; else the handler goes on, and
-//! the layer records what it answers, without secrets.
+//! [`around`] a route, a request that has the header is given a [`Ticket`]. Nothing happens with it until
+//! the handler has found that the caller may do what it asks, and the body has been read: only then is it
+//! looked whether the key was used before (so nobody learns of an answer who could not have caused it). If
+//! it was, the handler is stopped and what was recorded is answered; else the handler goes on, and what it
+//! answers is recorded, without secrets.
 //!
 //! Costs nothing where the header is absent.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::body::Body;
-use axum::extract::{MatchedPath, RawPathParams, Request, State};
-use axum::middleware::Next;
+use axum::extract::{FromRequestParts as _, RawPathParams, Request};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use gatepost_engine::ops::Caller;
@@ -24,9 +23,10 @@ use http::{HeaderMap, Method, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::value::RawValue;
 
+use crate::app::App;
 use crate::body::Content;
+use crate::observe;
 use crate::problem::{ErrorCode, Problem};
-use crate::state::Api;
 use crate::wire::{At, Errors, Reader};
 
 /// The header that names a request.
@@ -56,37 +56,33 @@ enum Stage {
 
 /// A request that has the header.
 #[derive(Clone)]
-pub(crate) struct Ticket(Arc<Inner>);
-
-struct Inner {
-    path: String,
-    /// The tenant in the path.
-    tenant: Option<String>,
-    publishes: bool,
-    stage: Mutex<Stage>,
-}
+pub(crate) struct Ticket(Arc<Mutex<Stage>>);
 
 impl Ticket {
+    fn new() -> Self {
+        Ticket(Arc::new(Mutex::new(Stage::Fresh)))
+    }
+
     fn set(&self, stage: Stage) -> Stage {
-        std::mem::replace(&mut *self.0.stage.lock().unwrap_or_else(PoisonError::into_inner), stage)
+        std::mem::replace(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner), stage)
     }
 
     /// Looks whether the key was used before, now that the caller is known to be allowed and the body is
-    /// there. An error ends the request: the layer knows what to answer instead, if it is not that.
+    /// there. An error ends the request: [`around`] knows what to answer instead, if it is not that.
     pub(crate) async fn present(
         &self,
         engine: &Engine,
         caller: &Caller,
-        parts: &Parts,
+        parts: &mut Parts,
         content: Content,
         body: &Bytes,
     ) -> Result<(), Problem> {
-        let key = key_of(&parts.headers)?;
         // A tenant named in the path is there, and the caller's to see: the handler has looked.
-        let named = match &self.0.tenant {
+        let named = match tenant_in(parts).await {
             Some(name) => name.parse().ok(),
             None => caller.tenant.clone(),
         };
+        let key = key_of(&parts.headers)?;
         let tenant = match named {
             Some(id) => match engine.tenant(&id).await {
                 Ok(tenant) => Some(tenant.key),
@@ -99,13 +95,14 @@ impl Ticket {
         let events = binary_cloudevent(&parts.headers);
         let query = parts.uri.query().filter(|query| !query.is_empty());
         let kind = content.name();
+        let route = observe::template(parts.uri.path());
         let keyed = KeyedRequest {
             tenant,
             method: parts.method.as_str(),
-            path: &self.0.path,
+            path: parts.uri.path(),
             key,
             content: &[Some(kind.as_bytes()), query.map(str::as_bytes), events.as_deref(), Some(body)],
-            publishes: self.0.publishes,
+            publishes: PUBLISHING.contains(&route),
         };
         let found = engine.idempotent(&keyed).await.map_err(|error| Problem::of(error, "", ""))?;
         self.found(found)
@@ -120,7 +117,7 @@ impl Ticket {
             }
             Idempotent::Again(answer) => {
                 self.set(Stage::Answered(answer));
-                // Never seen: the layer answers what was recorded.
+                // Never seen: what was recorded is answered.
                 Err(Problem::internal())
             }
             Idempotent::OtherRequest => Err(Problem::new(
@@ -179,27 +176,21 @@ fn binary_cloudevent(headers: &HeaderMap) -> Option<Vec<u8>> {
     (!lines.is_empty()).then(|| lines.concat())
 }
 
-/// The layer.
-pub(crate) async fn layer(State(api): State<Api>, mut request: Request, next: Next) -> Response {
-    if request.method() != Method::POST || !request.headers().contains_key(KEY) {
-        return next.run(request).await;
-    }
-    let template = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned()).unwrap_or_default();
+/// The answer of the route `template`, under the request's key if it has one.
+pub(crate) async fn around(app: &App, template: &str, request: Request) -> Response {
+    let keyed = request.method() == Method::POST && request.headers().contains_key(KEY);
     // Invocations have their own, in memory and for a minute.
-    if template.ends_with("/invoke") {
-        return next.run(request).await;
+    if !keyed || template.ends_with("/invoke") {
+        return app.route(request).await;
     }
-    let (mut parts, body) = request.into_parts();
-    let tenant = tenant_in(&mut parts, &api).await;
-    let ticket = Ticket(Arc::new(Inner {
-        path: parts.uri.path().to_owned(),
-        tenant,
-        publishes: PUBLISHING.contains(&template.as_str()),
-        stage: Mutex::new(Stage::Fresh),
-    }));
-    parts.extensions.insert(ticket.clone());
-    request = Request::from_parts(parts, body);
-    let response = repeatable(next.run(request)).await;
+    // In an allocation of its own: requests without a key are not to carry the room it needs.
+    Box::pin(keyed_answer(app, request)).await
+}
+
+async fn keyed_answer(app: &App, mut request: Request) -> Response {
+    let ticket = Ticket::new();
+    request.extensions_mut().insert(ticket.clone());
+    let response = repeatable(app.route(request)).await;
     match ticket.set(Stage::Over) {
         Stage::Fresh | Stage::Over => response,
         Stage::Answered(answer) => replayed(answer),
@@ -207,9 +198,8 @@ pub(crate) async fn layer(State(api): State<Api>, mut request: Request, next: Ne
     }
 }
 
-async fn tenant_in(parts: &mut Parts, api: &Api) -> Option<String> {
-    use axum::extract::FromRequestParts;
-    let params = RawPathParams::from_request_parts(parts, api).await.ok()?;
+async fn tenant_in(parts: &mut Parts) -> Option<String> {
+    let params = RawPathParams::from_request_parts(parts, &()).await.ok()?;
     params.iter().find(|(name, _)| matches!(*name, "tenant" | "realm")).map(|(_, value)| value.to_owned())
 }
 

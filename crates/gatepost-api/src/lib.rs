@@ -12,6 +12,9 @@
 //! answer shown in `wire::show`; one line in `openapi::routes` and one in `observe::ROUTES`; then
 //! `UPDATE_DOCS=1 cargo nextest run -p gatepost-api`.
 
+mod alarm;
+mod answers;
+mod app;
 mod body;
 mod compat;
 mod health;
@@ -28,35 +31,15 @@ mod v1;
 mod wire;
 
 use axum::Router;
-use axum::extract::Request;
 use gatepost_engine::Engine;
 
+pub use app::{Answering, App};
 pub use problem::{ErrorCode, errors_markdown};
 pub use serve::serve;
 
-use crate::problem::Problem;
-use crate::state::Api;
-
 /// The whole HTTP API of `engine`.
-pub fn router(engine: Engine) -> Router {
-    with_layers(Router::from(openapi::routes()).merge(compat::routes()), engine)
-}
-
-/// `routes` with what is around every route.
-fn with_layers(routes: Router<Api>, engine: Engine) -> Router {
-    let api = Api::new(engine);
-    routes
-        .fallback(async |request: Request| {
-            let path: String = request.uri().path().chars().take(200).collect();
-            Problem::new(ErrorCode::NotFound, format!("there is no route {path}"))
-        })
-        .method_not_allowed_fallback(async |request: Request| {
-            let detail = format!("this path does not have the method {}", request.method());
-            Problem::new(ErrorCode::MethodNotAllowed, detail)
-        })
-        .layer(axum::middleware::from_fn_with_state(api.clone(), idempotency::layer))
-        .layer(axum::middleware::from_fn_with_state(api.clone(), observe::observe))
-        .with_state(api)
+pub fn app(engine: Engine) -> App {
+    App::new(Router::from(openapi::routes()).merge(compat::routes()), engine)
 }
 
 /// The OpenAPI 3.1 document of the API, as `/openapi.json` serves it.

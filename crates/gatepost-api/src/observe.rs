@@ -1,20 +1,21 @@
 //! Around every request: its name, its bounds, its log line, its metrics, and no panic past here.
 
 use std::panic::AssertUnwindSafe;
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use axum::extract::{MatchedPath, Request, State};
-use axum::middleware::Next;
+use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use gatepost_engine::HttpLabel;
-use http::header::CACHE_CONTROL;
+use http::header::{CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use tokio::time::Instant;
 
+use crate::app::App;
+use crate::idempotency;
 use crate::problem::{ErrorCode, Problem};
-use crate::state::Api;
 
 /// The header that names a request.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -27,21 +28,32 @@ const URI_MAX: usize = 8 << 10;
 
 /// Names for requests that came without one.
 pub(crate) struct RequestIds {
-    start: u64,
+    /// What all of them begin with.
+    start: [u8; START],
     count: AtomicU64,
 }
+
+/// `req_` and sixteen digits.
+const START: usize = 20;
+/// Digits of a count; more where that is larger.
+const COUNT_DIGITS: usize = 8;
 
 impl RequestIds {
     /// Names that no other process is likely to give.
     pub(crate) fn new(start: u64) -> Self {
-        RequestIds { start, count: AtomicU64::new(0) }
+        let mut text = *b"req_0000000000000000";
+        text[START - 16..].copy_from_slice(&hex(start));
+        RequestIds { start: text, count: AtomicU64::new(0) }
     }
 
     fn next(&self) -> HeaderValue {
         let count = self.count.fetch_add(1, Ordering::Relaxed);
-        let text = format!("req_{:016x}{count:08x}", self.start);
+        let spare = (count.leading_zeros() as usize / 4).min(16 - COUNT_DIGITS);
+        let mut text = [0; START + 16];
+        text[..START].copy_from_slice(&self.start);
+        text[START..][..16 - spare].copy_from_slice(&hex(count)[spare..]);
         // Hexadecimal digits are a header value.
-        HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("req"))
+        HeaderValue::from_bytes(&text[..START + 16 - spare]).unwrap_or(HeaderValue::from_static("req"))
     }
 
     /// The name a request came with, if it is harmless to repeat and log; else a new one.
@@ -54,45 +66,62 @@ impl RequestIds {
     }
 }
 
-/// The one layer around all routes.
-pub(crate) async fn observe(State(api): State<Api>, request: Request, next: Next) -> Response {
+/// Sixteen hexadecimal digits.
+fn hex(number: u64) -> [u8; 16] {
+    let mut text = [0; 16];
+    for (place, digit) in text.iter_mut().enumerate() {
+        *digit = b"0123456789abcdef"[(number >> (60 - 4 * place)) as usize & 15];
+    }
+    text
+}
+
+/// The answer of `app` to a request for `route`, with all that is around it.
+pub(crate) async fn observe(app: App, route: &'static str, request: Request) -> Response {
     let started = Instant::now();
-    let request_id = api.request_ids().of(request.headers());
+    let request_id = app.api().request_ids().of(request.headers());
     let method = request.method().clone();
-    let route = request.extensions().get::<MatchedPath>().cloned();
     let mut response = match refuse(&request) {
         Some(problem) => problem.into_response(),
-        None => run(&method, request, next).await.unwrap_or_else(|| {
-            // The panic hook has printed where it was.
-            tracing::error!(request_id = %shown(&request_id), "a request panicked");
-            Problem::internal().into_response()
-        }),
+        None => {
+            let answering = AssertUnwindSafe(async {
+                match method.is_safe() && may_be_large(route) {
+                    // In an allocation of its own: publishing is not to carry the room it needs.
+                    true => Box::pin(with_room(&app, request)).await,
+                    false => idempotency::around(&app, route, request).await,
+                }
+            });
+            answering.catch_unwind().await.unwrap_or_else(|_| {
+                // The panic hook has printed where it was.
+                tracing::error!(request_id = %shown(&request_id), "a request panicked");
+                Problem::internal().into_response()
+            })
+        }
     };
-    // The template, never the path: it bounds the metrics' labels and keeps ids out of them.
-    let route = route.as_ref().map_or("unmatched", |path| template(path.as_str()));
     let elapsed = started.elapsed();
     let label = HttpLabel { method: method_label(&method), route, status: response.status().as_u16() };
-    api.engine().metrics().http_request(&label, elapsed.as_secs_f64());
+    app.api().engine().metrics().http_request(&label, elapsed.as_secs_f64());
     log(&method, route, response.status(), elapsed, shown(&request_id));
     let headers = response.headers_mut();
     headers.insert(REQUEST_ID, request_id);
     headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
-    headers.insert(HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }
 
-/// The handler's answer; none if it panicked.
-///
-/// What may change something runs to its end whoever listens: a caller that hangs up between the
-/// commit and what follows it in memory must not leave the two apart.
-///
-/// An invocation changes nothing here, and is dropped with its caller: then its receivers are too.
-async fn run(method: &Method, request: Request, next: Next) -> Option<Response> {
-    let invokes = request.extensions().get::<MatchedPath>().is_some_and(|path| path.as_str().ends_with("/invoke"));
-    if method.is_safe() || invokes {
-        return AssertUnwindSafe(next.run(request)).catch_unwind().await.ok();
+/// Whether what a route shows may be large: neither what is about the server itself, nor a stream, whose
+/// pieces have room of their own.
+fn may_be_large(route: &str) -> bool {
+    route.starts_with('/')
+        && !route.ends_with("/stream")
+        && !matches!(route, "/healthz" | "/readyz" | "/metrics" | "/openapi.json" | "/docs")
+}
+
+/// The answer to a request that only reads, made and held within bounds.
+async fn with_room(app: &App, request: Request) -> Response {
+    match app.api().answers().make(request.headers()).await {
+        Ok(making) => making.made(app.route(request).await),
+        Err(problem) => problem.into_response(),
     }
-    tokio::spawn(next.run(request)).await.ok()
 }
 
 /// Heads that are too large. (Far larger ones do not get past the connection.)
@@ -170,8 +199,20 @@ pub(crate) const ROUTES: [&str; 43] = [
     "/docs",
 ];
 
-fn template(path: &str) -> &'static str {
-    ROUTES.into_iter().chain(crate::compat::paths()).find(|route| *route == path).unwrap_or("unmatched")
+/// The template of the route a path stands for. It is what logs and metrics have, never the path: that
+/// bounds the metrics' labels and keeps ids out of them.
+pub(crate) fn template(path: &str) -> &'static str {
+    static TEMPLATES: LazyLock<matchit::Router<&'static str>> = LazyLock::new(|| {
+        let mut templates = matchit::Router::new();
+        for template in ROUTES.into_iter().chain(crate::compat::paths()) {
+            // Routes the router serves do not contradict each other; a test looks.
+            if let Err(error) = templates.insert(template, template) {
+                tracing::error!(%error, route = template, "a route has no name");
+            }
+        }
+        templates
+    });
+    TEMPLATES.at(path).map_or("unmatched", |found| *found.value)
 }
 
 fn shown(request_id: &HeaderValue) -> &str {
@@ -191,5 +232,28 @@ fn log(method: &Method, route: &str, status: StatusCode, elapsed: Duration, requ
         tracing::debug!(method, route, status = status_code, duration_us, request_id, "request");
     } else {
         tracing::info!(method, route, status = status_code, duration_us, request_id, "request");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_route_has_its_own_template_as_its_name() {
+        for route in ROUTES.into_iter().chain(crate::compat::paths()) {
+            assert_eq!(template(route), route);
+        }
+        assert_eq!(template("/v1/tenants/acme/events"), "/v1/tenants/{tenant}/events");
+        assert_eq!(template("/v1/tenants/acme/events/"), "unmatched");
+    }
+
+    #[test]
+    fn request_ids_are_hexadecimal_whatever_they_count() {
+        let ids = RequestIds::new(0xab);
+        for (count, wanted) in [(0, "00000000"), (0x1234_5678, "12345678"), (0x1_0000_0000, "100000000")] {
+            ids.count.store(count, Ordering::Relaxed);
+            assert_eq!(ids.next(), format!("req_00000000000000ab{wanted}").as_str());
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! The listening side: connections in bounded number, with bounded heads, in bounded time.
 
+use std::convert::Infallible;
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -7,19 +9,22 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use axum::Router;
+use axum::body::Body;
+use axum::response::Response;
+use http::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::Service;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, Sleep};
 use tokio_util::task::TaskTracker;
 
-/// Connections at once; more wait in the kernel's queue.
-const CONNECTIONS_MAX: usize = 10_000;
+use crate::alarm::Alarm;
+use crate::app::{Answering, App};
+
 /// How long a connection may take to send a request's head, idle time before it included.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a receiver of an answer may take nothing of it.
@@ -31,16 +36,29 @@ const QUIET: Duration = Duration::from_secs(2);
 /// Headers hyper parses at all. Above the limit that is answered with a problem, so that it is.
 const HEADERS_PARSED: usize = 256;
 /// Bytes of a head hyper buffers at all.
-const HEAD_BYTES: usize = 128 << 10;
+const HEAD_BYTES: usize = 64 << 10;
 
-/// Serves `router` on `listener` until `shutdown` completes; then stops accepting, finishes requests
-/// in flight (for at most 30 s) and returns.
+/// A head that is longer than this is a long one: their number is bounded apart.
+const LONG_HEAD: usize = 16 << 10;
+/// How many connections there may be for each with a long head that is not whole yet: what nobody has
+/// been asked a key for must not fill memory (P10).
+const FOR_EACH_LONG_HEAD: usize = 12;
+
+/// Serves `app` on `listener`, at most so many `connections` at once (more wait in the kernel's queue),
+/// until `shutdown` completes; then stops accepting, finishes requests in flight (for at most 30 s) and
+/// returns.
 ///
 /// # Errors
 /// None today: failures to accept are waited out, failures of a connection end that connection.
-pub async fn serve(listener: TcpListener, router: Router, shutdown: impl Future<Output = ()>) -> io::Result<()> {
+pub async fn serve(
+    listener: TcpListener,
+    app: App,
+    connections: usize,
+    shutdown: impl Future<Output = ()>,
+) -> io::Result<()> {
+    let room = Arc::new(Semaphore::new(connections));
+    let long_heads = Arc::new(Semaphore::new(connections.div_ceil(FOR_EACH_LONG_HEAD)));
     let connections = TaskTracker::new();
-    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let (stop, stopping) = watch::channel(());
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
@@ -53,7 +71,7 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: impl Future<
             biased;
             () = &mut shutdown => break,
             (stream, permit) = accepting => {
-                let connection = connection(stream, router.clone(), stopping.clone());
+                let connection = connection(stream, app.clone(), Arc::clone(&long_heads), stopping.clone());
                 connections.spawn(async move {
                     connection.await;
                     drop(permit);
@@ -86,24 +104,42 @@ async fn accept(listener: &TcpListener) -> TcpStream {
 }
 
 /// One connection, to its end.
-async fn connection(stream: TcpStream, router: Router, mut stopping: watch::Receiver<()>) {
+async fn connection(stream: TcpStream, app: App, long_heads: Arc<Semaphore>, mut stopping: watch::Receiver<()>) {
     // Answers are written whole: waiting for more to send would only delay them.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "no TCP_NODELAY");
     }
-    let io = TokioIo::new(Stalling { stream, stalled: None });
     let busy = Arc::new(AtomicUsize::new(0));
-    let service = Counting { inner: TowerToHyperService::new(router), busy: Arc::clone(&busy) };
+    let came = Arc::new(AtomicUsize::new(0));
+    let head = Head { came: Arc::clone(&came), busy: Arc::clone(&busy), long_heads, long: None };
+    let io = TokioIo::new(Stalling { stream, stalled: None, head });
+    let service = Counting { app, busy: Arc::clone(&busy), came };
     let serving = http1::Builder::new()
-        .timer(TokioTimer::new())
+        .timer(Alarm::default())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_headers(HEADERS_PARSED)
         .max_buf_size(HEAD_BYTES)
         .serve_connection(io, service);
     let mut serving = std::pin::pin!(serving);
-    let outcome = tokio::select! {
-        outcome = serving.as_mut() => outcome,
-        _ = stopping.changed() => {
+    let served = {
+        let look = stopping.clone();
+        let (mut stop, mut listening) = (std::pin::pin!(stopping.changed()), false);
+        poll_fn(|cx| {
+            if let Poll::Ready(outcome) = serving.as_mut().poll(cx) {
+                return Poll::Ready(Some(outcome));
+            }
+            // This task has one waker: once told it, the stop need not be told again at every turn.
+            if listening && look.has_changed().is_ok_and(|changed| !changed) {
+                return Poll::Pending;
+            }
+            listening = true;
+            stop.as_mut().poll(cx).map(|_| None)
+        })
+        .await
+    };
+    let outcome = match served {
+        Some(outcome) => outcome,
+        None => {
             serving.as_mut().graceful_shutdown();
             tokio::select! {
                 outcome = serving => outcome,
@@ -130,37 +166,43 @@ async fn quiet(busy: &AtomicUsize) {
     }
 }
 
-/// A service that knows how many of its requests are under way.
-struct Counting<S> {
-    inner: S,
+/// The app, knowing how many of its requests are under way.
+struct Counting {
+    app: App,
     busy: Arc<AtomicUsize>,
+    /// Bytes that came since the last head was whole.
+    came: Arc<AtomicUsize>,
 }
 
 /// One request under way.
-struct Busy(Arc<AtomicUsize>);
+struct Counted {
+    answering: Answering,
+    busy: Arc<AtomicUsize>,
+}
 
-impl Drop for Busy {
+impl Drop for Counted {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.busy.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-impl<R, S: Service<R>> Service<R> for Counting<S>
-where
-    S::Future: Send + 'static,
-{
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<S::Response, S::Error>> + Send>>;
+impl Future for Counted {
+    type Output = Result<Response, Infallible>;
 
-    fn call(&self, request: R) -> Self::Future {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.answering).poll(cx).map(Ok)
+    }
+}
+
+impl Service<Request<Incoming>> for Counting {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Counted;
+
+    fn call(&self, request: Request<Incoming>) -> Counted {
         self.busy.fetch_add(1, Ordering::Relaxed);
-        let busy = Busy(Arc::clone(&self.busy));
-        let answering = self.inner.call(request);
-        Box::pin(async move {
-            let _busy = busy;
-            answering.await
-        })
+        self.came.store(0, Ordering::Relaxed);
+        Counted { answering: self.app.answer(request.map(Body::new)), busy: Arc::clone(&self.busy) }
     }
 }
 
@@ -169,6 +211,32 @@ where
 struct Stalling {
     stream: TcpStream,
     stalled: Option<Pin<Box<Sleep>>>,
+    head: Head,
+}
+
+/// The head of a request, as long as it is not whole.
+struct Head {
+    came: Arc<AtomicUsize>,
+    busy: Arc<AtomicUsize>,
+    long_heads: Arc<Semaphore>,
+    /// The right to be a long one.
+    long: Option<OwnedSemaphorePermit>,
+}
+
+impl Head {
+    /// So many bytes came.
+    fn grows(&mut self, bytes: usize) -> io::Result<()> {
+        // Those are of a body, which has room of its own.
+        if self.busy.load(Ordering::Relaxed) > 0 {
+            return Ok(());
+        }
+        let came = self.came.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if came > LONG_HEAD && self.long.is_none() {
+            let long = Arc::clone(&self.long_heads).try_acquire_owned();
+            self.long = Some(long.map_err(|_| io::Error::other("too many long heads at once"))?);
+        }
+        Ok(())
+    }
 }
 
 impl Stalling {
@@ -186,7 +254,12 @@ impl Stalling {
 
 impl AsyncRead for Stalling {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        if self.head.long.is_some() && self.head.came.load(Ordering::Relaxed) == 0 {
+            self.head.long = None;
+        }
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        Poll::Ready(self.head.grows(buf.filled().len() - before))
     }
 }
 

@@ -14,6 +14,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue};
 use serde::de::DeserializeOwned;
 
+use crate::answers::Answers;
 use crate::body::{Allowance, Content, Room};
 use crate::idempotency::Ticket;
 use crate::observe::RequestIds;
@@ -27,6 +28,7 @@ pub(crate) struct Api(Arc<Inner>);
 struct Inner {
     engine: Engine,
     bodies: Arc<Allowance>,
+    answers: Answers,
     request_ids: RequestIds,
 }
 
@@ -36,7 +38,8 @@ impl Api {
         let limits = engine.limits();
         let largest = limits.max_body_bytes.max(limits.max_batch_bytes);
         Api(Arc::new(Inner {
-            bodies: Allowance::new(largest),
+            bodies: Allowance::new(limits.body_bytes, largest),
+            answers: Answers::new(limits),
             engine,
             request_ids: RequestIds::new(SystemEntropy.next_u64()),
         }))
@@ -50,6 +53,11 @@ impl Api {
     /// Room for bodies (P10).
     fn bodies(&self) -> &Arc<Allowance> {
         &self.0.bodies
+    }
+
+    /// Room for answers (P10).
+    pub(crate) fn answers(&self) -> &Answers {
+        &self.0.answers
     }
 
     /// Names for requests.
@@ -91,6 +99,11 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 }
 
 impl Call {
+    /// What is shared.
+    pub(crate) fn api(&self) -> &Api {
+        &self.api
+    }
+
     /// The engine.
     pub(crate) fn engine(&self) -> &Engine {
         self.api.engine()
@@ -114,7 +127,7 @@ impl Call {
         &self,
         text: &'t str,
         scope: Scope,
-    ) -> impl Future<Output = Result<Tenant, Problem>> + Send + use<'t> {
+    ) -> impl Future<Output = Result<Arc<Tenant>, Problem>> + Send + use<'t> {
         let id = self.tenant_id(text, scope);
         let (api, issued_at) = (self.api.clone(), self.caller.issued_at);
         async move {
@@ -145,19 +158,32 @@ impl Call {
     }
 
     /// The body, of one of the content types `accepted`.
-    pub(crate) async fn body(self, accepted: &[Content]) -> Result<Received, Problem> {
-        let content = Content::of(&self.parts.headers, accepted)?;
+    //
+    // Neither this nor the next is an `async fn`: each would move the whole call once more.
+    pub(crate) fn body(self, accepted: &[Content]) -> impl Future<Output = Result<Received, Problem>> + Send + use<> {
+        let content = Content::of(&self.parts.headers, accepted);
         let limits = self.api.engine().limits();
-        let limit = if content.is_batch() { limits.max_batch_bytes } else { limits.max_body_bytes };
-        self.body_up_to(content, limit).await
+        let batch = content.as_ref().is_ok_and(|content| content.is_batch());
+        let limit = if batch { limits.max_batch_bytes } else { limits.max_body_bytes };
+        self.receive(content, limit)
     }
 
     /// The body, read as `content`, of at most `limit` bytes.
-    pub(crate) async fn body_up_to(self, content: Content, limit: usize) -> Result<Received, Problem> {
+    pub(crate) fn body_up_to(
+        self,
+        content: Content,
+        limit: usize,
+    ) -> impl Future<Output = Result<Received, Problem>> + Send + use<> {
+        self.receive(Ok(content), limit)
+    }
+
+    async fn receive(mut self, content: Result<Content, Problem>, limit: usize) -> Result<Received, Problem> {
+        let content = content?;
         let bodies = self.api.bodies();
         let (bytes, room) = crate::body::read(bodies, self.caller.key, &self.parts.headers, self.body, limit).await?;
-        if let Some(ticket) = self.parts.extensions.get::<Ticket>() {
-            ticket.present(self.api.engine(), &self.caller, &self.parts, content, &bytes).await?;
+        if let Some(ticket) = self.parts.extensions.get::<Ticket>().cloned() {
+            // In an allocation of its own: requests without a key are not to carry the room it needs.
+            Box::pin(ticket.present(self.api.engine(), &self.caller, &mut self.parts, content, &bytes)).await?;
         }
         Ok(Received { api: self.api, parts: self.parts, content, bytes, _room: room })
     }

@@ -8,6 +8,8 @@ mod cryptr;
 mod ferriskey;
 mod okta;
 
+use std::sync::Arc;
+
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
@@ -49,7 +51,10 @@ const PROBLEM_MAX: usize = 1 << 20;
 /// The caller's own tenant: in these APIs no path names it. A key that is bound to none opens none.
 //
 // Not an `async fn`: see `Call::tenant`.
-pub(crate) fn own_tenant(call: &Call, scope: Scope) -> impl Future<Output = Result<Tenant, Problem>> + Send + use<> {
+pub(crate) fn own_tenant(
+    call: &Call,
+    scope: Scope,
+) -> impl Future<Output = Result<Arc<Tenant>, Problem>> + Send + use<> {
     let (id, needs, engine) = (call.caller.tenant.clone(), call.needs(scope), call.engine().clone());
     async move {
         let Some(id) = id else {

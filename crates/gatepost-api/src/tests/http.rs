@@ -551,7 +551,7 @@ async fn a_panic_is_a_500_that_tells_nothing() {
         panic!("the secret of the inside")
     }
     let routes = axum::Router::new().route("/boom", axum::routing::get(boom));
-    let server = Server { router: crate::with_layers(routes, server.engine.clone()), ..server };
+    let server = Server { app: server.with(routes), ..server };
     let got = server.send(Request::get("/boom").header("x-request-id", "mine-1").body(Body::empty()).unwrap()).await;
     assert_eq!((got.status.as_u16(), got.code().as_str()), (500, "internal"));
     assert!(!got.text.contains("secret"));

@@ -1,4 +1,4 @@
-//! A router over a real engine on a store in memory, with receivers that always say yes.
+//! The whole API over a real engine on a store in memory, with receivers that always say yes.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,7 +15,9 @@ use gatepost_engine::{Engine, EngineParts, Limits, Running, SystemClock, SystemE
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::Value;
-use tower::ServiceExt;
+
+use crate::app::App;
+use crate::state::Api;
 
 /// The installation's admin key in these tests.
 pub(crate) const ADMIN: &str = "gp_admin";
@@ -40,7 +42,7 @@ impl Transport for Yes {
 
 /// A server without a socket.
 pub(crate) struct Server {
-    pub(crate) router: Router,
+    pub(crate) app: App,
     pub(crate) engine: Engine,
     pub(crate) _running: Running,
 }
@@ -102,12 +104,17 @@ impl Server {
         };
         let running = Running::start(parts).await.unwrap();
         let engine = running.engine();
-        Server { router: crate::router(engine.clone()), engine, _running: running }
+        Server { app: crate::app(engine.clone()), engine, _running: running }
+    }
+
+    /// Other routes on the same engine.
+    pub(crate) fn with(&self, routes: Router<Api>) -> App {
+        App::new(routes, self.engine.clone())
     }
 
     /// Sends any request.
     pub(crate) async fn send(&self, request: Request<Body>) -> Got {
-        let response = self.router.clone().oneshot(request).await.unwrap();
+        let response = self.app.answer(request).await;
         let (parts, body) = response.into_parts();
         let bytes = body.collect().await.unwrap().to_bytes();
         let got =

@@ -11,13 +11,14 @@ use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
 
 use super::requests::{ADMIN, Server};
+use crate::app::App;
 
-/// Serves `router`; answers where, how to stop it, and its end.
-async fn listen(router: Router) -> (SocketAddr, oneshot::Sender<()>, JoinHandle<std::io::Result<()>>) {
+/// Serves `app`; answers where, how to stop it, and its end.
+async fn listen(app: App) -> (SocketAddr, oneshot::Sender<()>, JoinHandle<std::io::Result<()>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel();
-    let serving = tokio::spawn(crate::serve(listener, router, async move {
+    let serving = tokio::spawn(crate::serve(listener, app, 100, async move {
         let _ = stopped.await;
     }));
     (addr, stop, serving)
@@ -45,7 +46,8 @@ async fn requests_in_flight_are_finished_after_the_stop() {
         wait.notified().await;
         "done"
     };
-    let (addr, stop, serving) = listen(Router::new().route("/", get(slow))).await;
+    let server = Server::start().await;
+    let (addr, stop, serving) = listen(server.with(Router::new().route("/", get(slow)))).await;
     // An idle connection must not hold the stop up.
     let idle = connect(addr).await.unwrap();
     let request = tokio::spawn(async move { talk(addr, b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await });
@@ -65,7 +67,7 @@ async fn requests_in_flight_are_finished_after_the_stop() {
 #[tokio::test]
 async fn heads_of_any_size_are_answered() {
     let server = Server::start().await;
-    let (addr, _stop, _serving) = listen(server.router.clone()).await;
+    let (addr, _stop, _serving) = listen(server.app.clone()).await;
     let head = |bytes: usize| {
         format!("GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\nx-a: {}\r\n\r\n", "a".repeat(bytes))
     };
@@ -80,7 +82,7 @@ async fn heads_of_any_size_are_answered() {
 async fn a_body_too_large_is_answered_to_a_sender_still_sending() {
     let server = Server::start().await;
     server.tenant("acme").await;
-    let (addr, _stop, _serving) = listen(server.router.clone()).await;
+    let (addr, _stop, _serving) = listen(server.app.clone()).await;
     let length = 8 << 20;
     let mut request = format!(
         "POST /v1/tenants/acme/events HTTP/1.1\r\nhost: x\r\nconnection: close\r\nauthorization: Bearer {ADMIN}\r\ncontent-length: {length}\r\n\r\n"
@@ -95,7 +97,7 @@ async fn a_body_too_large_is_answered_to_a_sender_still_sending() {
 async fn bodies_that_break_off_are_no_events() {
     let server = Server::start().await;
     server.tenant("acme").await;
-    let (addr, _stop, _serving) = listen(server.router.clone()).await;
+    let (addr, _stop, _serving) = listen(server.app.clone()).await;
     let mut stream = connect(addr).await.unwrap();
     let request = format!(
         "POST /v1/tenants/acme/events HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {ADMIN}\r\ncontent-length: 100\r\n\r\n{{\"type\":\"a\"}}"
@@ -112,7 +114,8 @@ async fn bodies_that_break_off_are_no_events() {
 #[tokio::test]
 async fn an_answer_begun_before_the_whole_head_is_none() {
     let echo = Router::new().route("/", post(async |body: String| body));
-    let (addr, stop, serving) = listen(echo).await;
+    let server = Server::start().await;
+    let (addr, stop, serving) = listen(server.with(echo)).await;
     let mut slow = connect(addr).await.unwrap();
     slow.write_all(b"POST / HTTP/1.1\r\nhost").await.unwrap();
     // Half a head is no request in flight: the stop does not wait for it.
@@ -134,11 +137,7 @@ async fn p2_a_change_is_finished_when_its_caller_hangs_up() {
         wait.notified().await;
         end.notify_one();
     };
-    let api = crate::state::Api::new(server.engine.clone());
-    let router = Router::new()
-        .route("/", post(change))
-        .layer(axum::middleware::from_fn_with_state(api, crate::observe::observe));
-    let (addr, stop, serving) = listen(router).await;
+    let (addr, stop, serving) = listen(server.with(Router::new().route("/", post(change)))).await;
     let mut caller = connect(addr).await.unwrap();
     caller.write_all(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n").await.unwrap();
     arrived.notified().await;
@@ -153,7 +152,8 @@ async fn p2_a_change_is_finished_when_its_caller_hangs_up() {
 
 #[tokio::test]
 async fn half_a_head_does_not_hold_the_stop_up() {
-    let (addr, stop, serving) = listen(Router::new().route("/", get(async || "done"))).await;
+    let server = Server::start().await;
+    let (addr, stop, serving) = listen(server.with(Router::new().route("/", get(async || "done")))).await;
     let mut half = connect(addr).await.unwrap();
     half.write_all(b"GET / HTTP/1.1\r\nHo").await.unwrap();
     // Another request after it: by then the server has read the half.

@@ -2,6 +2,8 @@
 
 use std::str::FromStr;
 
+use std::sync::Arc;
+
 use axum::response::Response;
 use gatepost_core::DeliveryId;
 use gatepost_core::delivery::DeliveryState;
@@ -101,7 +103,7 @@ pub(crate) async fn cancel(Names((name, delivery)): Names<(String, String)>, cal
 }
 
 /// A call that does something to a delivery and has no members.
-async fn of_delivery(call: Call, name: &str, delivery: &str) -> Result<(Received, Tenant, DeliveryId), Problem> {
+async fn of_delivery(call: Call, name: &str, delivery: &str) -> Result<(Received, Arc<Tenant>, DeliveryId), Problem> {
     let tenant = call.tenant(name, Scope::Manage).await?;
     let id = DeliveryId::from_str(delivery).map_err(|_| Problem::missing(Kind::Delivery, delivery))?;
     let mut errors = Errors::default();

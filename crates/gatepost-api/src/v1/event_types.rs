@@ -1,5 +1,7 @@
 //! The catalogue of event types: the server's, and each tenant's own over it.
 
+use std::sync::Arc;
+
 use axum::extract::State;
 use axum::response::Response;
 use gatepost_core::event::EventType;
@@ -64,7 +66,7 @@ fn whose(
     call: &Call,
     params: &Params,
     scope: Scope,
-) -> impl Future<Output = Result<Option<Tenant>, Problem>> + Send + use<> {
+) -> impl Future<Output = Result<Option<Arc<Tenant>>, Problem>> + Send + use<> {
     let named = params.get("tenant").map(str::to_owned);
     let name = named.or_else(|| call.caller.tenant.as_ref().map(ToString::to_string));
     let id = name.as_ref().map(|name| call.tenant_id(name, scope));
@@ -148,7 +150,7 @@ pub(crate) async fn put(Names(name): Names<String>, call: Call) -> Result<Respon
 }
 
 /// Whose declaration is changed: a tenant's own when one is named, else the server's.
-fn owner(call: &Call, params: &Params) -> impl Future<Output = Result<Option<Tenant>, Problem>> + Send + use<> {
+fn owner(call: &Call, params: &Params) -> impl Future<Output = Result<Option<Arc<Tenant>>, Problem>> + Send + use<> {
     let named = params.get("tenant").is_some();
     let allowed = if named { Ok(()) } else { call.needs_installation() };
     let whose = whose(call, params, Scope::Manage);

@@ -2,11 +2,12 @@
 
 use axum::response::Response;
 use gatepost_core::TenantId;
+use gatepost_core::tenant::Tenant;
 use gatepost_core::trace::TraceContext;
 use gatepost_engine::ops::{PublishInput, Published};
 use gatepost_engine::store::{EventQuery, Order, Scope};
 use gatepost_engine::{Kind, PublishOnce};
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderName, StatusCode};
 
 use super::json;
 use crate::body::Content;
@@ -39,7 +40,7 @@ use crate::wire::{At, Errors, cloudevents, schema};
 )]
 pub(crate) async fn publish(Names(name): Names<String>, call: Call) -> Result<Response, Problem> {
     // Before the body is looked at: what is wrong with it is nobody's business where there is no tenant.
-    call.tenant(&name, Scope::Publish).await?;
+    let tenant = call.tenant(&name, Scope::Publish).await?;
     let mut errors = Errors::default();
     Params::open(&call.parts.uri, &[], &mut errors);
     if cloudevents::is_binary(&call.parts.headers) {
@@ -49,7 +50,7 @@ pub(crate) async fn publish(Names(name): Names<String>, call: Call) -> Result<Re
         let (headers, body) = (&received.parts.headers, &received.bytes);
         let input = received.read(&mut errors, |reader| reader.cloudevent_binary(headers, body))?;
         errors.check()?;
-        return answer(&received, &name, input.into_iter().collect(), false).await;
+        return answer(&received, &tenant, input.into_iter().collect(), false).await;
     }
     let received = call.body(&[Content::Json, Content::CloudEvent, Content::CloudEvents]).await?;
     let inputs: Vec<PublishInput> = match received.content {
@@ -61,7 +62,7 @@ pub(crate) async fn publish(Names(name): Names<String>, call: Call) -> Result<Re
     };
     errors.check()?;
     let batch = received.content == Content::CloudEvents;
-    answer(&received, &name, inputs, batch).await
+    answer(&received, &tenant, inputs, batch).await
 }
 
 /// Publish many events
@@ -81,7 +82,7 @@ pub(crate) async fn publish(Names(name): Names<String>, call: Call) -> Result<Re
 )]
 pub(crate) async fn publish_batch(Names(name): Names<String>, call: Call) -> Result<Response, Problem> {
     // Before the body is looked at: what is wrong with it is nobody's business where there is no tenant.
-    call.tenant(&name, Scope::Publish).await?;
+    let tenant = call.tenant(&name, Scope::Publish).await?;
     let mut errors = Errors::default();
     Params::open(&call.parts.uri, &[], &mut errors);
     let content = Content::of(&call.parts.headers, &[Content::Json, Content::Ndjson])?;
@@ -92,28 +93,31 @@ pub(crate) async fn publish_batch(Names(name): Names<String>, call: Call) -> Res
         _ => reader.batch(),
     })?;
     errors.check()?;
-    answer(&received, &name, inputs, true).await
+    answer(&received, &tenant, inputs, true).await
 }
+
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// The publisher's trace: deliveries continue it.
 fn trace_of(headers: &HeaderMap) -> Option<TraceContext> {
-    TraceContext::parse(headers.get("traceparent")?.to_str().ok()?)
+    TraceContext::parse(headers.get(TRACEPARENT)?.to_str().ok()?)
 }
 
 /// Publishes what was read without error.
 async fn answer(
     received: &Received,
-    name: &str,
+    tenant: &Tenant,
     mut inputs: Vec<PublishInput>,
     batch: bool,
 ) -> Result<Response, Problem> {
-    let tenant = id(Kind::Tenant, name)?;
     if let Some(trace) = trace_of(&received.parts.headers) {
         inputs.iter_mut().for_each(|input| input.trace = Some(trace));
     }
-    let published = publish_once(received, &tenant, inputs, batch).await?;
+    let published = publish_once(received, &tenant.id, inputs, batch).await?;
     let mut response = shown(&published, batch)?;
-    if let Some(state) = received.engine().event_quota(&tenant).await {
+    if tenant.settings.quotas.events_per_s.is_some()
+        && let Some(state) = received.engine().event_quota(&tenant.id).await
+    {
         response.headers_mut().extend(quota_headers(&state));
     }
     Ok(response)
@@ -135,7 +139,8 @@ async fn publish_once(
         let published: Vec<Published> = accepted.iter().map(Published::from).collect();
         shown(&published, batch)
     });
-    let outcome = received.engine().publish_once(tenant, inputs, batch, &turn, answer).await;
+    // In an allocation of its own, as all that only a key needs.
+    let outcome = Box::pin(received.engine().publish_once(tenant, inputs, batch, &turn, answer)).await;
     match outcome {
         Ok(PublishOnce::Known(found)) => {
             ticket.found(found)?;

@@ -59,10 +59,13 @@ pub(crate) async fn follow(Names(name): Names<String>, call: Call) -> Result<Res
         Problem::new(ErrorCode::TooManyRequests, "too many streams are being followed already; try again later")
             .with(RETRY_AFTER, HeaderValue::from_static("5"))
     })?;
+    let api = call.api().clone();
     let hello = stream::once(async { Ok::<_, Infallible>(Bytes::from_static(HELLO.as_bytes())) });
-    let changes = stream::unfold(subscription, |mut subscription| async move {
+    let changes = stream::unfold((subscription, api), |(mut subscription, api)| async move {
         let chunk = next_chunk(&mut subscription).await?;
-        Some((Ok(chunk), subscription))
+        // Without room the stream ends, and is gone on with from the last id.
+        let chunk = api.answers().chunk(chunk).await?;
+        Some((Ok(chunk), (subscription, api)))
     });
     let mut response = Response::new(Body::from_stream(stream::StreamExt::chain(hello, changes)));
     let headers = response.headers_mut();

@@ -1,5 +1,7 @@
 //! One person: forgetting what is kept about them, and proving who was told.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
@@ -109,14 +111,14 @@ fn position(bytes: &[u8]) -> Option<(EventSeq, DeliverySeq)> {
 /// What a file is written from.
 struct Rows {
     engine: Engine,
-    tenant: Tenant,
+    tenant: Arc<Tenant>,
     input: ToldInput,
     page: Option<ToldPage>,
     head: bool,
 }
 
 /// All rows as a file, read page by page while it is sent.
-async fn csv(engine: Engine, tenant: Tenant, input: ToldInput, name: &str) -> Result<Response, Problem> {
+async fn csv(engine: Engine, tenant: Arc<Tenant>, input: ToldInput, name: &str) -> Result<Response, Problem> {
     // The first page is read before anything is answered, so that a failure is answered as one.
     let page = engine.told(&tenant, input.clone()).await.map_err(fail(name, ""))?;
     let rows = Rows { engine, tenant, input, page: Some(page), head: true };

@@ -83,7 +83,7 @@ pub(crate) async fn put(Names(name): Names<String>, call: Call) -> Result<Respon
 pub(crate) async fn get(Names(name): Names<String>, call: Call) -> Result<Response, Problem> {
     let tenant = call.tenant(&name, Scope::Read).await?;
     call.no_query()?;
-    json(StatusCode::OK, &ShowTenant::from(&tenant))
+    json(StatusCode::OK, &ShowTenant::from(&*tenant))
 }
 
 /// Delete a tenant

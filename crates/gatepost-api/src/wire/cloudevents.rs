@@ -5,16 +5,19 @@ use bytes::Bytes;
 use gatepost_core::cloudevents::{self, DecodeError, IncomingEvent, Mode};
 use gatepost_core::event::Subject;
 use gatepost_engine::ops::{CloudEventIdentity, PublishInput};
-use http::HeaderMap;
 use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderName};
 
 use super::event::BATCH_MAX;
 use super::value::{DEPTH_MAX, too_deep};
 use super::{At, Errors, Malformed, Read, Reader};
 
+/// The header every event in binary mode has.
+const SPECVERSION: HeaderName = HeaderName::from_static("ce-specversion");
+
 /// Whether a request carries one CloudEvent in its headers and body.
 pub(crate) fn is_binary(headers: &HeaderMap) -> bool {
-    cloudevents::mode(content_type(headers), headers.contains_key("ce-specversion")) == Some(Mode::Binary)
+    headers.contains_key(SPECVERSION) && cloudevents::mode(content_type(headers), true) == Some(Mode::Binary)
 }
 
 fn content_type(headers: &HeaderMap) -> Option<&str> {

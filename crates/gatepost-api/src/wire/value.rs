@@ -28,8 +28,10 @@ pub(crate) fn kind_of(text: &str) -> &'static str {
 
 /// Whether a JSON text (known to be one) is nested deeper than [`DEPTH_MAX`].
 pub(crate) fn too_deep(text: &str) -> bool {
-    // Few brackets in all (in strings too) cannot nest deep: the common case, at memory speed.
-    if text.bytes().filter(|b| matches!(b, b'{' | b'[')).count() <= DEPTH_MAX {
+    // Few brackets in all (in strings too) cannot nest deep: the common case, at memory speed. (One bit
+    // tells the two apart. Counting in bytes lets many be compared at once.)
+    let opening = |part: &[u8]| part.iter().map(|b| u8::from(b | 0x20 == b'{')).sum::<u8>();
+    if text.as_bytes().chunks(255).map(|part| usize::from(opening(part))).sum::<usize>() <= DEPTH_MAX {
         return false;
     }
     let (mut depth, mut in_string, mut escaped) = (0usize, false, false);
@@ -121,7 +123,7 @@ impl<'a> Reader<'a, '_> {
             self.wrong_kind(raw, at, "a string");
             return None;
         };
-        if !inner.contains('\\') {
+        if !inner.as_bytes().contains(&b'\\') {
             return Some(Cow::Borrowed(inner));
         }
         match serde_json::from_str::<String>(text) {

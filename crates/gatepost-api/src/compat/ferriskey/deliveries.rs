@@ -6,7 +6,7 @@ use gatepost_core::profiles::ferriskey::{NAME, delivery_uuid, parse_delivery_uui
 use gatepost_core::tenant::Tenant;
 use gatepost_core::{DeliveryId, Timestamp};
 use gatepost_engine::ops::{DeliveryView, WebhookView};
-use gatepost_engine::store::{DeliveryQuery, DeliveryRow, PageRequest, Scope};
+use gatepost_engine::store::{DeliveryQuery, DeliveryRow, LOOKED_AT, PageRequest, Scope};
 use gatepost_engine::{Engine, Kind};
 use http::{StatusCode, Uri};
 use serde_json::{Value, json};
@@ -21,7 +21,10 @@ use crate::v1::json as answer;
 /// Rows of a page when nothing is said, and at most.
 const PER_PAGE: usize = 20;
 const PER_PAGE_MAX: usize = 100;
-/// Rows looked at for one list, the newest ones: beyond, `total` counts no further.
+/// Rows of one page of ours, of which lists here are made.
+const ROWS: usize = 250;
+/// Deliveries looked at for one list, the newest ones: beyond, `total` counts no further. Other webhooks'
+/// count as well, so that a list costs the same however much the realm has sent.
 const SCANNED_MAX: usize = 10_000;
 
 /// What a list asks for. Unknown parameters are refused, as there.
@@ -154,11 +157,11 @@ async fn rows(
             state: None,
             since: asked.from,
             until: asked.to,
-            page: PageRequest { limit: 250, after },
+            page: PageRequest { limit: ROWS, after },
         };
         let page = engine.deliveries(query).await.map_err(|error| Problem::of(error, tenant.id.as_str(), ""))?;
-        // A page may be empty and have a successor.
-        scanned += page.rows.len().max(1);
+        // A page that is not full and has a successor is one for which that many were looked at.
+        scanned += if page.rows.len() < ROWS { LOOKED_AT } else { ROWS };
         rows.extend(page.rows.into_iter().filter(|row| asked.wants(tenant, row)));
         match page.next {
             Some(next) if scanned < SCANNED_MAX => after = Some(next),

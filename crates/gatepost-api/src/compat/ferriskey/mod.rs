@@ -2,6 +2,8 @@
 
 mod deliveries;
 
+use std::sync::Arc;
+
 use axum::Router;
 use axum::response::Response;
 use axum::routing::{get, post};
@@ -90,7 +92,7 @@ fn said(status: StatusCode, message: &str) -> (StatusCode, Value) {
 }
 
 /// The realm a path names. One that is not there, and one that is not the key's, are 401 alike.
-fn realm(call: &Call, name: &str, scope: Scope) -> impl Future<Output = Result<Tenant, Problem>> + Send + use<> {
+fn realm(call: &Call, name: &str, scope: Scope) -> impl Future<Output = Result<Arc<Tenant>, Problem>> + Send + use<> {
     let id = name.parse::<TenantId>().ok().filter(|id| call.caller.sees(id));
     let (needs, engine) = (call.needs(scope), call.engine().clone());
     let refused = || Problem::new(ErrorCode::Unauthorized, "the realm is unknown, or not this key's");

@@ -1,0 +1,101 @@
+//! The API as one service: every route, and what is around them all.
+//!
+//! Of routes and handlers axum knows; what is around them is plain functions, called once per request,
+//! rather than layers: each of those costs clones and boxes at every level.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use axum::Router;
+use axum::extract::Request;
+use axum::response::Response;
+use gatepost_engine::Engine;
+use hyper::service::Service as _;
+use hyper_util::service::TowerToHyperService;
+use tokio::runtime::Handle;
+
+use crate::observe;
+use crate::problem::{ErrorCode, Problem};
+use crate::state::Api;
+
+/// The whole HTTP API of an engine. Cheap to clone.
+#[derive(Clone)]
+pub struct App {
+    api: Api,
+    routes: TowerToHyperService<Router>,
+}
+
+impl App {
+    /// `routes`, with what is around every route.
+    pub(crate) fn new(routes: Router<Api>, engine: Engine) -> App {
+        let api = Api::new(engine);
+        let routes = routes
+            .fallback(async |request: Request| {
+                let path: String = request.uri().path().chars().take(200).collect();
+                Problem::new(ErrorCode::NotFound, format!("there is no route {path}"))
+            })
+            .method_not_allowed_fallback(async |request: Request| {
+                let detail = format!("this path does not have the method {}", request.method());
+                Problem::new(ErrorCode::MethodNotAllowed, detail)
+            })
+            .with_state(api.clone());
+        App { api, routes: TowerToHyperService::new(routes) }
+    }
+
+    /// What handlers share.
+    pub(crate) fn api(&self) -> &Api {
+        &self.api
+    }
+
+    /// The route's answer, with nothing around it.
+    pub(crate) async fn route(&self, request: Request) -> Response {
+        let answer: Result<Response, Infallible> = self.routes.call(request).await;
+        answer.unwrap_or_else(|never| match never {})
+    }
+
+    /// Answers `request`.
+    ///
+    /// What may change something runs to its end whoever listens: a caller that hangs up between the
+    /// commit and what follows it in memory must not leave the two apart.
+    ///
+    /// An invocation changes nothing here, and is dropped with its caller: then its receivers are too.
+    pub fn answer(&self, request: Request) -> Answering {
+        let route = observe::template(request.uri().path());
+        let finishes = !request.method().is_safe() && !route.ends_with("/invoke");
+        Answering { making: Some(Box::pin(observe::observe(self.clone(), route, request))), finishes }
+    }
+}
+
+/// An answer being made, by whoever waits for it; dropped before its end it goes on by itself, if it
+/// has to be finished.
+#[must_use = "nothing happens unless it is polled"]
+pub struct Answering {
+    making: Option<Pin<Box<dyn Future<Output = Response> + Send>>>,
+    finishes: bool,
+}
+
+impl Future for Answering {
+    type Output = Response;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Response> {
+        // Not there while it runs: one that panics is not gone on with.
+        let Some(mut making) = self.making.take() else { return Poll::Pending };
+        let polled = making.as_mut().poll(cx);
+        if polled.is_pending() {
+            self.making = Some(making);
+        }
+        polled
+    }
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        if let Some(making) = self.making.take().filter(|_| self.finishes)
+            // Without a runtime the process is at its end, which is a crash like any other.
+            && let Ok(runtime) = Handle::try_current()
+        {
+            runtime.spawn(making);
+        }
+    }
+}
