@@ -18,7 +18,8 @@ use serde::Serialize;
 use toml::de::{DeTable, DeValue};
 
 use crate::failure::{Failure, Outcome};
-use crate::{keyfiles, logging};
+use crate::memory::Memory;
+use crate::{keyfiles, logging, memory};
 
 /// The file that is read when `--config` names none, if it is there.
 pub const DEFAULT_FILE: &str = "gatepost.toml";
@@ -51,6 +52,9 @@ pub struct Flags {
     /// Bytes of an API request's body [env: GATEPOST_MAX_BODY_BYTES] [default: 1048576]
     #[arg(long, value_name = "BYTES")]
     pub max_body_bytes: Option<String>,
+    /// MiB of memory that everything the server holds is kept within, from 128 [env: GATEPOST_MEMORY_MIB] [default: 1024]
+    #[arg(long, value_name = "MIB")]
+    pub memory_mib: Option<String>,
     /// Blocking hooks: on, or bypass (nobody is asked, every invocation allows; so does a file hooks.bypass in the data folder while the server runs) [env: GATEPOST_HOOKS] [default: on]
     #[arg(long, value_name = "on|bypass")]
     pub hooks: Option<String>,
@@ -135,6 +139,8 @@ pub struct Settings {
     pub public_url: Setting<Option<String>>,
     /// Bytes of an API request's body.
     pub max_body_bytes: Setting<usize>,
+    /// What everything held in memory is kept within.
+    pub memory_mib: Setting<Memory>,
     /// Blocking hooks: asked, or bypassed.
     pub hooks: Setting<HookSwitch>,
     /// What to log.
@@ -163,11 +169,12 @@ const ALLOW_NETS: Name = name("allow_nets", "GATEPOST_ALLOW_NETS");
 const EXTRA_CA: Name = name("extra_ca", "GATEPOST_EXTRA_CA");
 const PUBLIC_URL: Name = name("public_url", "GATEPOST_PUBLIC_URL");
 const MAX_BODY_BYTES: Name = name("max_body_bytes", "GATEPOST_MAX_BODY_BYTES");
+const MEMORY_MIB: Name = name("memory_mib", "GATEPOST_MEMORY_MIB");
 const HOOKS: Name = name("hooks", "GATEPOST_HOOKS");
 const LOG: Name = name("log", "GATEPOST_LOG");
 const LOG_FORMAT: Name = name("log_format", "GATEPOST_LOG_FORMAT");
 
-const ALL: [&Name; 12] = [
+const ALL: [&Name; 13] = [
     &LISTEN,
     &DATA_DIR,
     &DATABASE_URL,
@@ -177,6 +184,7 @@ const ALL: [&Name; 12] = [
     &EXTRA_CA,
     &PUBLIC_URL,
     &MAX_BODY_BYTES,
+    &MEMORY_MIB,
     &HOOKS,
     &LOG,
     &LOG_FORMAT,
@@ -199,6 +207,7 @@ impl Sources<'_> {
             "extra_ca" => &flags.extra_ca,
             "public_url" => &flags.public_url,
             "max_body_bytes" => &flags.max_body_bytes,
+            "memory_mib" => &flags.memory_mib,
             "hooks" => &flags.hooks,
             "log" => &flags.log,
             "log_format" => &flags.log_format,
@@ -271,7 +280,7 @@ impl Settings {
             None => BTreeMap::new(),
         };
         let from = Sources { flags, environment, file };
-        Ok(Settings {
+        let settings = Settings {
             listen: from.read(&LISTEN, SocketAddr::from(([127, 0, 0, 1], 8080)), read_listen)?,
             data_dir: from.read(&DATA_DIR, PathBuf::from("./gatepost-data"), |text| Ok(PathBuf::from(text)))?,
             database_url: from.read(&DATABASE_URL, None, |text| Ok(Some(Secret::new(text))))?,
@@ -284,10 +293,26 @@ impl Settings {
             extra_ca: from.read(&EXTRA_CA, None, |text| Ok(Some(PathBuf::from(text))))?,
             public_url: from.read(&PUBLIC_URL, None, |text| read_url(text).map(Some))?,
             max_body_bytes: from.read(&MAX_BODY_BYTES, 1 << 20, read_bytes)?,
+            memory_mib: from.read(&MEMORY_MIB, Memory::default(), read_memory)?,
             hooks: from.read(&HOOKS, HookSwitch::Enabled, read_hooks)?,
             log: from.read(&LOG, "info".to_owned(), |text| logging::check_filter(text).map(|()| text.to_owned()))?,
             log_format: from.read(&LOG_FORMAT, LogFormat::Text, read_format)?,
-        })
+        };
+        settings.check_body_fits()?;
+        Ok(settings)
+    }
+
+    /// A body that memory has no room for could never be read.
+    fn check_body_fits(&self) -> Outcome {
+        let (most, memory) = (self.memory_mib.value.max_body_bytes(), self.memory_mib.value.mib());
+        if self.max_body_bytes.value <= most {
+            return Ok(());
+        }
+        let reason = format!(
+            "is {}, but memory_mib ({}) is {memory}, which has room for bodies of {most} bytes: lower it, or raise memory_mib",
+            self.max_body_bytes.value, self.memory_mib.origin
+        );
+        Err(bad(&MAX_BODY_BYTES, &self.max_body_bytes.origin, &reason))
     }
 
     /// Refuses what can be set but is not in this version: silence would be taken for consent.
@@ -330,6 +355,7 @@ impl Settings {
             shown(&EXTRA_CA, &self.extra_ca, self.extra_ca.value.as_ref().map(|path| path.display().to_string())),
             shown(&PUBLIC_URL, &self.public_url, self.public_url.value.clone()),
             shown(&MAX_BODY_BYTES, &self.max_body_bytes, Some(self.max_body_bytes.value.to_string())),
+            shown(&MEMORY_MIB, &self.memory_mib, Some(self.memory_mib.value.mib().to_string())),
             shown(&HOOKS, &self.hooks, Some(hooks_word(self.hooks.value).to_owned())),
             shown(&LOG, &self.log, Some(self.log.value.clone())),
             shown(&LOG_FORMAT, &self.log_format, Some(self.log_format.value.as_str().to_owned())),
@@ -410,6 +436,14 @@ fn read_bytes(text: &str) -> Result<usize, String> {
         Ok(bytes) if BODY_BYTES.contains(&bytes) => Ok(bytes),
         _ => Err(format!("is {text:?}, not a whole number of bytes from {least} to {most}")),
     }
+}
+
+fn read_memory(text: &str) -> Result<Memory, String> {
+    let (least, most) = (memory::MIB.start(), memory::MIB.end());
+    text.parse()
+        .ok()
+        .and_then(Memory::of_mib)
+        .ok_or_else(|| format!("is {text:?}, not a whole number of MiB from {least} to {most}"))
 }
 
 fn read_hooks(text: &str) -> Result<HookSwitch, String> {

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use clap::Args;
 use gatepost_core::delivery::Outcome as Sent;
 use gatepost_core::secret::Secret;
-use gatepost_engine::net::{Client, Host, OutgoingRequest, SystemResolver, Target};
+use gatepost_engine::net::{Client, Headers, Host, OutgoingRequest, SystemResolver, Target};
 use gatepost_engine::{SystemClock, USER_AGENT};
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, Method};
@@ -169,10 +169,10 @@ impl Api {
     pub async fn call(&self, method: Method, path: &str, body: Option<Bytes>) -> Result<Bytes, CallError> {
         let target = Target::parse(&format!("{}{path}", self.base))
             .map_err(|error| CallError::NotReached(format!("{}{path} cannot be called: {error}", self.base)))?;
-        let mut headers =
-            vec![(AUTHORIZATION, self.authorization.clone()), (ACCEPT, HeaderValue::from_static("application/json"))];
+        let json = HeaderValue::from_static("application/json");
+        let mut headers = Headers::from([(AUTHORIZATION, self.authorization.clone()), (ACCEPT, json)]);
         if body.is_some() {
-            headers.push((CONTENT_TYPE, HeaderValue::from_static("application/json")));
+            headers.push(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         }
         let request = OutgoingRequest {
             target: &target,

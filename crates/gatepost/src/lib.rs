@@ -9,6 +9,7 @@
 //! form, [`masterkey`] the change of keys. [`declare`] is what `apply` and `export` read and write.
 //!
 //! To add a setting: one line in [`config`]'s list, one member of [`config::Settings`], and its use.
+//! What is held in memory is bounded in [`memory`], all of it.
 //! To add a command: a file in `cli` and a variant of its `Command`.
 
 mod answers;
@@ -23,6 +24,7 @@ pub mod http_client;
 pub mod keyfiles;
 pub mod logging;
 pub mod masterkey;
+pub mod memory;
 #[cfg(feature = "otel")]
 pub mod otel;
 pub mod receiver;

@@ -140,8 +140,7 @@ impl HttpClient for Http {
 async fn send(client: &Client, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
     let (parts, body) = request.into_parts();
     let target = Target::parse(&parts.uri.to_string()).map_err(|error| error.to_string())?;
-    let headers: Vec<(HeaderName, HeaderValue)> =
-        parts.headers.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+    let headers = parts.headers.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
     let request = OutgoingRequest {
         target: &target,
         method: parts.method,

@@ -10,7 +10,7 @@ use gatepost_core::seal::Key;
 use gatepost_core::secret::Secret;
 use gatepost_core::tenant::HookSwitch;
 use gatepost_engine::net::{Client, ClientOptions, EgressPolicy, SystemResolver};
-use gatepost_engine::{Engine, EngineParts, Limits, Running, SystemClock, SystemEntropy, USER_AGENT};
+use gatepost_engine::{Engine, EngineParts, Running, SystemClock, SystemEntropy, USER_AGENT};
 use gatepost_store::sqlite::Options;
 use gatepost_store::{SqliteStore, StoreError};
 use http::HeaderValue;
@@ -21,6 +21,7 @@ use tokio::time::Instant;
 
 use crate::config::Settings;
 use crate::failure::{Failure, Outcome};
+use crate::memory::{Memory, Plan};
 use crate::{keyfiles, masterkey};
 
 /// How long a stop may take in all (DESIGN 3.1).
@@ -51,6 +52,8 @@ pub struct ServerConfig {
     pub public_url: Option<String>,
     /// Bytes of an API request's body.
     pub max_body_bytes: usize,
+    /// What everything held in memory is kept within.
+    pub memory: Memory,
     /// Whether blocking hooks are asked.
     pub hooks: HookSwitch,
 }
@@ -71,6 +74,7 @@ impl ServerConfig {
             extra_ca_pem: settings.extra_ca_pem()?,
             public_url: settings.public_url.value.clone(),
             max_body_bytes: settings.max_body_bytes.value,
+            memory: settings.memory_mib.value,
             hooks: settings.hooks.value,
         })
     }
@@ -117,6 +121,7 @@ impl Server {
     /// As [`Server::start`].
     pub async fn start_on(listener: Option<TcpListener>, config: ServerConfig) -> Result<Server> {
         use_all_descriptors();
+        let Plan { store: store_options, limits, idle_connections } = config.memory.plan(config.max_body_bytes);
         let entropy = Arc::new(SystemEntropy);
         let clock = Arc::new(SystemClock);
         let policy = Arc::new(EgressPolicy::new(config.allow_nets));
@@ -127,7 +132,8 @@ impl Server {
             user_agent: HeaderValue::from_static(USER_AGENT),
             extra_ca_pem: config.extra_ca_pem,
         })
-        .map_err(|error| Failure::usage(format!("setting extra_ca: {error}")))?;
+        .map_err(|error| Failure::usage(format!("setting extra_ca: {error}")))?
+        .keeping(idle_connections);
 
         keyfiles::make_folder(&config.data_dir)?;
         // Before the database is there: a crash in between must not leave one without its key.
@@ -136,7 +142,7 @@ impl Server {
             Some(key) => key,
             None => keyfiles::master_key(&config.data_dir, &*entropy)?.key,
         };
-        let store = open_store(config.data_dir.clone()).await?;
+        let store = open_store(config.data_dir.clone(), store_options).await?;
         let master_key = masterkey::settle(&config.data_dir, master_key, from_settings, &store).await?;
         let listener = match listener {
             Some(listener) => listener,
@@ -157,12 +163,6 @@ impl Server {
             }
         };
 
-        let defaults = Limits::default();
-        let limits = Limits {
-            max_body_bytes: config.max_body_bytes,
-            max_batch_bytes: defaults.max_batch_bytes.max(config.max_body_bytes),
-            ..defaults
-        };
         let local_url = format!("http://{}", reachable(addr));
         let url = config.public_url.unwrap_or_else(|| local_url.clone());
         let parts = EngineParts {
@@ -241,7 +241,8 @@ impl Server {
                 bypass.apply(&running.engine());
             }
         };
-        let serving = gatepost_api::serve(listener, gatepost_api::router(running.engine()), shutdown);
+        let connections = running.engine().limits().connections;
+        let serving = gatepost_api::serve(listener, gatepost_api::app(running.engine()), connections, shutdown);
         tokio::select! {
             served = serving => served.context("serving ended")?,
             () = requests_late => tracing::warn!("requests under way were cut off"),
@@ -259,7 +260,7 @@ impl Server {
 
 /// Takes as many file descriptors as the system grants: the usual soft limit of 1,024 is there for
 /// programs that use `select`, and a server with many receivers would meet it.
-fn use_all_descriptors() {
+pub(crate) fn use_all_descriptors() {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
     if limit.current == limit.maximum {
@@ -282,8 +283,8 @@ fn reachable(addr: SocketAddr) -> SocketAddr {
 }
 
 /// Opens the store off the runtime: migrating may take a while.
-async fn open_store(folder: PathBuf) -> Result<SqliteStore> {
-    let opening = tokio::task::spawn_blocking(move || SqliteStore::open(&folder, Options::default()));
+async fn open_store(folder: PathBuf, options: Options) -> Result<SqliteStore> {
+    let opening = tokio::task::spawn_blocking(move || SqliteStore::open(&folder, options));
     opening.await.context("opening the store")?.map_err(|error| match error {
         StoreError::Unavailable(reason) if reason.contains("in use") => {
             anyhow!("{reason}: stop the other server, or choose another folder with --data-dir")

@@ -14,7 +14,7 @@ use super::sink::Sink;
 use super::stage::{self, Cast, Stage};
 
 /// Connections of an open loop: more than are ever needed at once, unless the server stalls.
-const CONNECTIONS: usize = 64;
+pub(super) const CONNECTIONS: usize = 64;
 /// Events a slow receiver is owed, and how long it takes over each.
 const SLOW_EVENTS: usize = 2_000;
 const SLOW_ANSWER: Duration = Duration::from_secs(10);
@@ -28,16 +28,16 @@ const ORDINARY: Duration = Duration::from_millis(20);
 const FLUSHES: usize = 200;
 
 /// End-to-end latencies of one open loop, in milliseconds.
-struct Latency {
-    p50: f64,
-    p99: f64,
-    max: f64,
+pub(super) struct Latency {
+    pub(super) p50: f64,
+    pub(super) p99: f64,
+    pub(super) max: f64,
     /// 99 % of the answers to publishers were there by then.
-    answered_p99: f64,
+    pub(super) answered_p99: f64,
 }
 
 /// Latencies of the events due before `until`.
-fn latencies(ledger: &Ledger, applied: &Applied, per_second: u32, until: u64) -> Latency {
+pub(super) fn latencies(ledger: &Ledger, applied: &Applied, per_second: u32, until: u64) -> Latency {
     let due = |index: usize| Load::due(per_second, applied.began, index);
     let mut waits: Vec<u64> = (0..ledger.capacity())
         .take_while(|index| due(*index) < until)
@@ -80,7 +80,7 @@ impl Run {
     }
 
     /// An open loop on one tenant of a stage, to its end.
-    async fn open(
+    pub(super) async fn open(
         &mut self,
         scenario: &'static str,
         stage: &Stage,

@@ -100,6 +100,11 @@ impl Ledger {
         true
     }
 
+    /// Whether event `number` was accepted.
+    pub(super) fn is_accepted(&self, number: usize) -> bool {
+        self.accepted[number].load(Ordering::Relaxed)
+    }
+
     /// When event `number` first arrived anywhere.
     pub(super) fn arrival(&self, number: usize) -> Option<u64> {
         let copies = &self.first[number * self.copies..(number + 1) * self.copies];

@@ -10,16 +10,23 @@
 //! are counted. Something lost is exit code 1.
 //!
 //! To add a scenario: a variant of [`Scenario`], a method of `Run` in the file it belongs to
-//! (`throughput`, `latency`, `upkeep`, `hooks`), and its line in `Run::play`.
+//! (`throughput`, `latency`, `upkeep`, `hooks`, `endpoints`, `retention`, `lists`), and its line in `Run::play`.
 
 mod answerer;
+mod asking;
+mod endpoints;
+mod faraway;
 mod hooks;
 mod latency;
 mod ledger;
+mod lists;
 mod load;
+mod matching;
 mod measure;
+mod past;
 mod process;
 mod report;
+mod retention;
 mod sink;
 mod stage;
 mod throughput;
@@ -32,9 +39,11 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use self::measure::Stopwatch;
+use self::process::Program;
 use self::report::Report;
 use self::throughput::Ceiling;
 use crate::failure::{Failure, Outcome};
+use crate::memory;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -63,10 +72,11 @@ pub struct Command {
     /// Longer runs, larger backlogs
     #[arg(long)]
     full: bool,
-    /// Seconds of load in one measured run [default: 2, with --full 10]
+    /// Seconds of load in one measured run [default: 2, with --full 10; endpoints: 20, 300]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=600))]
     seconds: Option<u64>,
-    /// At most so many events in one measured run of one-to-one, fan-out and batch
+    /// At most so many events in one measured run of one-to-one, fan-out and batch, and calls of each of the
+    /// lists
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(100..=50_000_000))]
     count: Option<u64>,
     /// Rounds of each scenario, of which the median counts
@@ -75,12 +85,28 @@ pub struct Command {
     /// Events of the backlog in drain and urgent
     #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1_000..=10_000_000))]
     backlog: u64,
-    /// Pending events in memory, each measured apart [default: 0,200000, with --full 0,200000,1000000]
+    /// Pending events in memory, each measured apart [default: 0,200000, with --full 0,200000,2000000]
     #[arg(long, value_name = "N,…", value_delimiter = ',', value_parser = clap::value_parser!(u64).range(0..=20_000_000))]
     pending: Vec<u64>,
+    /// Old events in retention, and deliveries of the large store in lists [default: 300000 and 200000,
+    /// with --full 1000000 and 10000000]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(10_000..=100_000_000))]
+    rows: Option<u64>,
+    /// Folder in which lists keeps its filled stores, to be used again by the next run
+    #[arg(long, value_name = "DIR")]
+    keep: Option<PathBuf>,
+    /// Endpoints of the scenario endpoints [default: 1000, with --full 5000]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    endpoints: Option<u64>,
+    /// The endpoints of that scenario speak HTTP/2
+    #[arg(long)]
+    endpoints_http2: bool,
     /// Folder for the servers' data, on the disk to be measured [default: the system's for temporary files]
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
+    /// The servers' memory_mib [default: their own]
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(i64::from(*memory::MIB.start())..=i64::from(*memory::MIB.end())))]
+    memory_mib: Option<u32>,
     /// The program to measure [default: this one]
     #[arg(long, value_name = "FILE")]
     program: Option<PathBuf>,
@@ -112,12 +138,29 @@ enum Scenario {
     Kill,
     /// What a blocking hook adds to its receiver's own time
     Hooks,
+    /// Many TLS endpoints 100 ms away, some of them dead
+    Endpoints,
+    /// Publishing while old events are removed
+    Retention,
+    /// Every list of the API on a small and on a large store
+    Lists,
+    /// Very many webhooks in one tenant, very many tenants
+    Matching,
+}
+
+/// How much there is to go through.
+#[derive(Clone, Copy, Debug)]
+struct Rows {
+    /// Old events to remove.
+    old: usize,
+    /// Deliveries in the large store.
+    deliveries: usize,
 }
 
 /// One run of the benchmark.
 struct Run {
     watch: Stopwatch,
-    program: PathBuf,
+    program: Program,
     dir: Option<PathBuf>,
     /// Of load in one round.
     length: Duration,
@@ -125,6 +168,10 @@ struct Run {
     rounds: usize,
     backlog: usize,
     pending: Vec<usize>,
+    endpoints: endpoints::Plan,
+    rows: Rows,
+    matching: matching::Plan,
+    keep: Option<PathBuf>,
     ceilings: Vec<Ceiling>,
     report: Report,
 }
@@ -145,19 +192,33 @@ impl Command {
         };
         let pending = match (self.pending.is_empty(), self.full) {
             (false, _) => self.pending.clone(),
-            (true, true) => vec![0, 200_000, 1_000_000],
+            (true, true) => vec![0, 200_000, 2_000_000],
             (true, false) => vec![0, 200_000],
         };
         // All of these are bounded far below what a usize holds.
         let mut run = Run {
             watch: Stopwatch::start(),
-            program,
+            program: Program { path: program, memory_mib: self.memory_mib },
             dir: self.dir,
             length: Duration::from_secs(self.seconds.unwrap_or(if self.full { 10 } else { 2 })),
             count: self.count.map(|count| count as usize),
             rounds: usize::from(self.rounds),
             backlog: self.backlog as usize,
             pending: pending.into_iter().map(|pending| pending as usize).collect(),
+            endpoints: endpoints::Plan {
+                count: self.endpoints.unwrap_or(if self.full { 5_000 } else { 1_000 }) as usize,
+                length: Duration::from_secs(self.seconds.unwrap_or(if self.full { 300 } else { 20 })),
+                http2: self.endpoints_http2,
+            },
+            rows: Rows {
+                old: self.rows.unwrap_or(if self.full { 1_000_000 } else { 300_000 }) as usize,
+                deliveries: self.rows.unwrap_or(if self.full { 10_000_000 } else { 200_000 }) as usize,
+            },
+            matching: matching::Plan {
+                webhooks: if self.full { 100_000 } else { 10_000 },
+                tenants: if self.full { 10_000 } else { 1_000 },
+            },
+            keep: self.keep,
             ceilings: Vec::new(),
             report: Report {
                 version: env!("CARGO_PKG_VERSION"),
@@ -206,6 +267,10 @@ impl Run {
             Scenario::Memory => self.memory().await,
             Scenario::Kill => self.kill().await,
             Scenario::Hooks => self.hooks().await,
+            Scenario::Endpoints => self.endpoints().await,
+            Scenario::Retention => self.retention().await,
+            Scenario::Lists => self.lists().await,
+            Scenario::Matching => self.matching().await,
         }
     }
 

@@ -23,6 +23,15 @@ const START: Duration = Duration::from_secs(120);
 /// Log lines kept to explain a failure.
 const LOG_LINES: usize = 20;
 
+/// What is measured.
+#[derive(Clone, Debug)]
+pub(super) struct Program {
+    /// The binary.
+    pub(super) path: PathBuf,
+    /// Its `memory_mib`; none: its own default.
+    pub(super) memory_mib: Option<u32>,
+}
+
 /// A running server.
 pub(super) struct ServerProcess {
     child: Child,
@@ -45,11 +54,27 @@ impl ServerProcess {
     ///
     /// # Errors
     /// It did not become ready; with the end of its log.
-    pub(super) async fn start(program: &Path, folder: &Path, listen: SocketAddr) -> Result<ServerProcess> {
+    pub(super) async fn start(program: &Program, folder: &Path, listen: SocketAddr) -> Result<ServerProcess> {
+        ServerProcess::start_with(program, folder, listen, &[]).await
+    }
+
+    /// The same with more settings on its command line.
+    ///
+    /// # Errors
+    /// As [`ServerProcess::start`].
+    pub(super) async fn start_with(
+        program: &Program,
+        folder: &Path,
+        listen: SocketAddr,
+        settings: &[&str],
+    ) -> Result<ServerProcess> {
         std::fs::create_dir_all(folder)?;
-        let mut command = Command::new(program);
+        let mut command = Command::new(&program.path);
         command.args(["serve", "--listen", &listen.to_string(), "--allow-nets", "127.0.0.0/8", "--log-format", "json"]);
-        command.args(["--log", "info", "--data-dir", "."]);
+        command.args(["--log", "info", "--data-dir", "."]).args(settings);
+        if let Some(mib) = program.memory_mib {
+            command.args(["--memory-mib", &mib.to_string()]);
+        }
         // Neither the caller's settings nor a gatepost.toml nearby change what is measured.
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("GATEPOST_") {
@@ -58,7 +83,7 @@ impl ServerProcess {
         }
         command.current_dir(folder).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let started = Instant::now();
-        let mut child = command.spawn().with_context(|| format!("{} cannot be started", program.display()))?;
+        let mut child = command.spawn().with_context(|| format!("{} cannot be started", program.path.display()))?;
         let log = Arc::new(Mutex::new(Log::default()));
         let (told, listening) = oneshot::channel();
         if let Some(stderr) = child.stderr.take() {
@@ -230,7 +255,12 @@ pub(super) struct Counts(String);
 impl Counts {
     /// The sum of a metric over its labels; 0 when nothing was counted yet.
     pub(super) fn sum(&self, name: &str) -> f64 {
-        let samples = self.0.lines().filter_map(|line| {
+        self.of(name, "")
+    }
+
+    /// The same over the samples one of whose labels is `label`, as in `kind="replay"`.
+    pub(super) fn of(&self, name: &str, label: &str) -> f64 {
+        let samples = self.0.lines().filter(|line| line.contains(label)).filter_map(|line| {
             let rest = line.strip_prefix(name)?;
             let value = match rest.strip_prefix('{') {
                 Some(labels) => labels.rsplit_once('}')?.1,
@@ -274,6 +304,7 @@ mod tests {
         );
         assert_eq!(counts.sum("gatepost_attempts_total"), 7.0);
         assert_eq!(counts.sum("gatepost_store_commits_total"), 12.0);
+        assert_eq!(counts.of("gatepost_attempts_total", r#"outcome="ok""#), 3.0);
         assert_eq!(counts.sum("gatepost_absent"), 0.0);
     }
 }

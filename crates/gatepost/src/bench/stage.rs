@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +13,7 @@ use tokio::time::Instant;
 use super::ledger::{Balance, Ledger};
 use super::load::{Applied, Form, Load, Pace};
 use super::measure::{Stopwatch, cpu_by_thread, process_cpu};
-use super::process::{Folder, ServerProcess};
+use super::process::{Folder, Program, ServerProcess};
 use super::report::Report;
 use super::sink::Sink;
 
@@ -77,7 +76,7 @@ pub(super) struct Spent {
 impl Stage {
     /// Starts everything afresh.
     pub(super) async fn set(
-        program: &Path,
+        program: &Program,
         dir: Option<&std::path::PathBuf>,
         cast: Cast,
         watch: Stopwatch,
@@ -215,7 +214,7 @@ impl Stage {
 
     /// Kills the server and starts it again on the same folder and address. Answers when the start
     /// began.
-    pub(super) async fn restart(&mut self, program: &Path) -> Result<u64> {
+    pub(super) async fn restart(&mut self, program: &Program) -> Result<u64> {
         self.server.kill()?;
         let began = self.watch.nanos();
         self.server = ServerProcess::start(program, self.folder.path(), self.server.addr()).await?;

@@ -45,6 +45,7 @@ fn every_setting_can_be_set_by_the_environment_and_by_the_file() {
         ("extra_ca", "ca.pem"),
         ("public_url", "https://hooks.example.com/gp"),
         ("max_body_bytes", "2048"),
+        ("memory_mib", "256"),
         ("hooks", "bypass"),
         ("log", "warn,gatepost_engine=debug"),
         ("log_format", "json"),
@@ -84,7 +85,7 @@ fn the_file_takes_numbers_and_lists_too() {
 #[test]
 fn a_bad_value_is_named_with_its_origin_and_what_would_be_right() {
     type Case = (&'static [(&'static str, &'static str)], &'static str, &'static [&'static str]);
-    let cases: [Case; 19] = [
+    let cases: [Case; 24] = [
         (&[("GATEPOST_LISTEN", "8080")], "", &["listen", "environment GATEPOST_LISTEN", "127.0.0.1:8080"]),
         (&[("GATEPOST_LISTEN", "localhost")], "", &["listen", "IP:port"]),
         (&[("GATEPOST_ALLOW_NETS", "127.0.0.1")], "", &["allow_nets", "\"127.0.0.1\"", "127.0.0.0/8"]),
@@ -94,6 +95,15 @@ fn a_bad_value_is_named_with_its_origin_and_what_would_be_right() {
         (&[("GATEPOST_PUBLIC_URL", "https://a.example/?x=1")], "", &["public_url", "leave out"]),
         (&[("GATEPOST_MAX_BODY_BYTES", "1MB")], "", &["max_body_bytes", "whole number"]),
         (&[("GATEPOST_MAX_BODY_BYTES", "10")], "", &["max_body_bytes", "1024"]),
+        (&[("GATEPOST_MEMORY_MIB", "1GiB")], "", &["memory_mib", "environment GATEPOST_MEMORY_MIB", "128"]),
+        (&[("GATEPOST_MEMORY_MIB", "127")], "", &["memory_mib", "\"127\"", "from 128 to 1048576"]),
+        (&[("GATEPOST_MEMORY_MIB", "-1")], "", &["memory_mib", "whole number"]),
+        (&[], "memory_mib = 9999999999\n", &["memory_mib", "file gatepost.toml:1"]),
+        (
+            &[("GATEPOST_MAX_BODY_BYTES", "67108864")],
+            "\nmemory_mib = 512\n",
+            &["max_body_bytes", "67108864", "memory_mib (file gatepost.toml:2) is 512", "raise memory_mib"],
+        ),
         (&[("GATEPOST_HOOKS", "off")], "", &["hooks", "on or bypass"]),
         (&[("GATEPOST_LOG", "a=b=c")], "", &["setting log ", "environment GATEPOST_LOG"]),
         (&[("GATEPOST_LOG", "loud")], "", &["setting log ", "loud=info"]),

@@ -1,6 +1,7 @@
 //! One file per promise of the design (section 2). A test here fails when the promise is broken.
 
 mod p10_bounded;
+mod p10_memory;
 mod p1_durable_accept;
 mod p2_at_least_once;
 mod p3_frozen;
