@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Everything that must hold: formatting, lints, unit, property, conformance, simulation and end-to-end tests.
 #   scripts/test.sh          the fast tier: minutes
-#   scripts/test.sh --slow   also what takes longer: long kill loops, long simulations
+#   scripts/test.sh --slow   also what takes longer: long kill loops, long simulations, instructions counted
 # Needs a Rust toolchain. Installs the Debian packages the tests use when it may (root, apt-get); otherwise says what
 # is missing. Ends with the test runner's own summary.
 set -euo pipefail
@@ -52,6 +52,14 @@ else
     cargo test -p gatepost --features otel --locked --test it otel::
 fi
 
+# Before the tests, whose summary comes last; judged after them.
+instructions=0
+if [ "$slow" = 1 ]; then
+    say "instructions"
+    scripts/instructions.sh || instructions=$?
+    [ "$instructions" != 3 ] || { echo "skipped: instructions are not counted without what is missing"; instructions=0; }
+fi
+
 say "tests"
 [ "$slow" = 1 ] && export GATEPOST_TEST_SLOW=1
 if command -v cargo-nextest >/dev/null; then
@@ -59,3 +67,4 @@ if command -v cargo-nextest >/dev/null; then
 else
     cargo test --workspace --locked
 fi
+exit "$instructions"
