@@ -14,7 +14,7 @@ use gatepost_core::Timestamp;
 use gatepost_engine::net::{Client, OutgoingRequest, SystemResolver, Target};
 use gatepost_engine::spans::{Attribute, Role, Span, SpanSink};
 use gatepost_engine::{SystemClock, USER_AGENT};
-use http::{HeaderName, HeaderValue, Request, Response};
+use http::{HeaderValue, Request, Response};
 use opentelemetry::trace::{SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState};
 use opentelemetry::{InstrumentationScope, KeyValue};
 use opentelemetry_http::{HttpClient, HttpError};
