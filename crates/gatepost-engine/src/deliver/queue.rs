@@ -87,6 +87,9 @@ pub(super) struct Queue {
     /// Deliveries in memory, and the bytes each holds since it was started (0 for a head, which is
     /// counted elsewhere).
     pub(super) known: NumberMap<DeliverySeq, usize>,
+    /// The highest number read from the store. What is offered below it may have been read, sent and
+    /// settled already: whoever published it was slow to hand it over.
+    pub(super) read_up_to: DeliverySeq,
     pub(super) in_flight: u32,
     /// Requests at once that its answers have earned so far; see [`Queue::learn`].
     pub(super) earned: u32,
@@ -105,6 +108,7 @@ impl Queue {
             terms: None,
             classes: Default::default(),
             known: NumberMap::default(),
+            read_up_to: DeliverySeq(i64::MIN),
             in_flight: 0,
             earned: FIRST_LIMIT,
             probing: false,

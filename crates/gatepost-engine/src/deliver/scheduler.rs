@@ -47,6 +47,8 @@ pub(crate) struct Scheduler {
     rate_waits: u64,
     /// Webhooks whose terms are not known yet.
     strangers: Vec<WebhookKey>,
+    /// The highest number that webhooks forgotten since had read from the store.
+    read_up_to: DeliverySeq,
     /// Classes that run low, first come first served: a webhook's turn to be read comes, however many
     /// others are hungry.
     hungry: VecDeque<(WebhookKey, usize)>,
@@ -120,6 +122,7 @@ impl Scheduler {
             resting: Resting::default(),
             rate_waits: 0,
             strangers: Vec::new(),
+            read_up_to: DeliverySeq(i64::MIN),
             hungry: VecDeque::new(),
             large: VecDeque::new(),
             heads: 0,
@@ -178,7 +181,7 @@ impl Scheduler {
 
     /// A delivery in the store, due then, is not in memory.
     pub(crate) fn stored(&mut self, tenant: TenantKey, key: WebhookKey, rank: usize, due: Timestamp, now: Timestamp) {
-        let queue = Self::queue(&mut self.queues, &mut self.strangers, tenant, key);
+        let queue = Self::queue(&mut self.queues, &mut self.strangers, self.read_up_to, tenant, key);
         if queue.terms.is_some_and(|t| !t.open) {
             // Whoever opens it looks at everything.
             return self.tidy(key);
@@ -203,7 +206,7 @@ impl Scheduler {
         let (key, tenant, rank) = (due.webhook, due.tenant, due.urgency.rank());
         let full = self.is_full();
         let packed = self.is_packed() && is_large(&due);
-        let queue = Self::queue(&mut self.queues, &mut self.strangers, tenant, key);
+        let queue = Self::queue(&mut self.queues, &mut self.strangers, self.read_up_to, tenant, key);
         let window = if full { ASSURED_HEADS } else { queue.window(self.limits.window) };
         // What may not be sent to yet must not fill the window.
         let rests = queue.terms.is_some_and(|t| !t.takes(now));
@@ -214,6 +217,9 @@ impl Scheduler {
             if Self::drop_head(class, due.seq, &mut self.heads, &mut self.head_bytes) {
                 queue.known.remove(&due.seq);
             }
+            return self.stored(tenant, key, rank, due.due, now);
+        }
+        if due.seq <= queue.read_up_to {
             return self.stored(tenant, key, rank, due.due, now);
         }
         let overtakes = class.next_due.is_some_and(|next| next <= due.due);
@@ -241,7 +247,9 @@ impl Scheduler {
     ) {
         let queue = match self.queues.entry(key) {
             Entry::Occupied(entry) => entry.into_mut(),
-            Entry::Vacant(entry) if terms.open && reopened => entry.insert(Queue::new(tenant)),
+            Entry::Vacant(entry) if terms.open && reopened => {
+                entry.insert(Queue { read_up_to: self.read_up_to, ..Queue::new(tenant) })
+            }
             Entry::Vacant(_) => return,
         };
         let was = queue.terms.replace(terms);
@@ -566,6 +574,7 @@ impl Scheduler {
             class.cursor = Some((last.due, last.seq));
         }
         for due in page.rows {
+            queue.read_up_to = queue.read_up_to.max(due.seq);
             if refill.settled.contains(&due.seq) {
                 continue;
             }
@@ -602,6 +611,7 @@ impl Scheduler {
             return;
         }
         let Some(queue) = self.queues.remove(&key) else { return };
+        self.read_up_to = self.read_up_to.max(queue.read_up_to);
         if let Some(armed) = queue.armed {
             self.timers.remove(&(armed, key));
         }
@@ -629,12 +639,13 @@ impl Scheduler {
     fn queue<'q>(
         queues: &'q mut NumberMap<WebhookKey, Queue>,
         strangers: &mut Vec<WebhookKey>,
+        read_up_to: DeliverySeq,
         tenant: TenantKey,
         key: WebhookKey,
     ) -> &'q mut Queue {
         queues.entry(key).or_insert_with(|| {
             strangers.push(key);
-            Queue::new(tenant)
+            Queue { read_up_to, ..Queue::new(tenant) }
         })
     }
 }

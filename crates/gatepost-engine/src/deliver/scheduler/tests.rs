@@ -365,6 +365,25 @@ fn a_cancellation_that_is_heard_late_does_not_lose_what_was_reopened_meanwhile()
 }
 
 #[test]
+fn p2_what_was_read_sent_and_settled_is_not_sent_again_when_its_hand_over_comes_late() {
+    let mut scheduler = Scheduler::new(ROOMY);
+    scheduler.stored(tenant_of(10), WebhookKey(10), Urgency::Normal.rank(), at(0), at(0));
+    introduce(&mut scheduler, open(), at(0));
+    let query = scheduler.wanted_refills(at(0)).pop().expect("something is due");
+    let page = DuePage { rows: vec![due(7, 10, Urgency::Normal, at(0))], more: false, next_due: None };
+    scheduler.refilled(&query, Some(page), at(1), at(0));
+    assert_eq!(picks(&mut scheduler, at(0)), [7]);
+    finish(&mut scheduler, 10, 7, Feedback::Answered, at(0));
+    // Its publisher was slow; the webhook may be forgotten by now.
+    scheduler.offer(due(7, 10, Urgency::Normal, at(0)), at(0));
+    introduce(&mut scheduler, open(), at(0));
+    assert_eq!(picks(&mut scheduler, at(0)), Vec::<i64>::new(), "only the store knows whether it is owed");
+    assert_eq!(scheduler.wanted_refills(at(0)).len(), 1);
+    scheduler.offer(due(8, 10, Urgency::Normal, at(0)), at(0));
+    assert_eq!(scheduler.heads(), 0, "what the store is asked for comes from there");
+}
+
+#[test]
 fn p10_a_webhook_has_one_timer_however_often_it_is_put_off() {
     let mut scheduler = Scheduler::new(ROOMY);
     for (round, seq) in (0..500).zip(1_000..) {

@@ -83,7 +83,7 @@ fn what_is_kept_about_a_person_goes_and_the_bare_record_stays() {
         assert_eq!((&view["type"], &view["subject"]["type"]), (&json!("user.updated"), &json!("user")));
         assert!(text(&view["subject"], "id").starts_with("erased:"), "{view:#}");
         let delivery = server.wait_event("acme", event, "delivered");
-        assert_eq!(delivery["attempts"], 2);
+        assert_eq!(delivery["attempts"], 2, "{delivery:#}");
         for (attempt, status) in delivery["attempt_list"].as_array().expect("attempts").iter().zip([503, 200]) {
             assert_eq!(attempt["status"], status);
             assert!(attempt["response"].is_null() || attempt["response"]["body"].is_null(), "{attempt:#}");
