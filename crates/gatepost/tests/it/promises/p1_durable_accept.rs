@@ -46,18 +46,64 @@ fn calls(trace: &str) -> impl Iterator<Item = Call<'_>> {
     })
 }
 
-/// Reads a trace as a whole: how many 202 were written to sockets, each after the end of a flush of
-/// the write-ahead log that began when all of it had been written.
+/// What the ids of the events in a trace begin with; two digits follow.
+const MARK: &str = "marked-";
+
+/// Text as `strace -xx` writes it.
+fn traced(text: &str) -> String {
+    use std::fmt::Write as _;
+    text.bytes().fold(String::new(), |mut traced, byte| {
+        write!(traced, "\\x{byte:02x}").expect("a string takes everything");
+        traced
+    })
+}
+
+/// The ids of events in what a call wrote.
+fn marks(text: &str) -> impl Iterator<Item = &str> {
+    let mark = traced(MARK);
+    let digits = 2 * traced("0").len();
+    let starts: Vec<usize> = text.match_indices(&mark).map(|(at, _)| at + mark.len()).collect();
+    starts.into_iter().filter_map(move |at| text.get(at..at + digits))
+}
+
+/// Whether the file of a call is the write-ahead log.
+fn is_log(text: &str) -> bool {
+    text.contains(&format!("{}>", traced("-wal")))
+}
+
+/// Whether a write to the log is the head of a commit's last frame: 24 bytes, the second four of
+/// which, the size of the database after the commit, are not zero (SQLite's file format, 4.2).
+fn is_last_head(text: &str) -> bool {
+    let Some((_, bytes)) = text.split_once('"') else { return false };
+    text.contains(", 24, ") && bytes.get(16..32).is_some_and(|size| size != r"\x00\x00\x00\x00")
+}
+
+/// Reads a trace as a whole: how many events were acknowledged in a 202, each after the end of a flush
+/// of the write-ahead log that began when the whole commit with the event's id had been written.
+///
+/// What another commit writes meanwhile does not matter: the next one may begin before the answer is on
+/// its way.
 fn acknowledged_after_flush(trace: &str) -> Result<usize, String> {
     // Writes to the log so far, of which how many are surely flushed, and for each thread what it
     // is flushing.
     let (mut written, mut flushed, mut flushing) = (0_u64, 0_u64, HashMap::new());
-    let (mut at_last_202, mut acknowledged) = (0, 0);
+    // Where the commit with an event ends, once it is written, and the events of the commit being written.
+    let (mut ends, mut in_commit, mut last_frame) = (HashMap::new(), HashSet::new(), false);
+    let mut acknowledged = HashSet::new();
     for call in calls(trace) {
         match call.name {
-            "pwrite64" | "pwritev" | "write" | "writev" if call.begins && call.text.contains("-wal>") => written += 1,
+            "pwrite64" if call.begins && is_log(call.text) => {
+                written += 1;
+                in_commit.extend(marks(call.text));
+                if std::mem::replace(&mut last_frame, is_last_head(call.text)) {
+                    // A page carries what was on it before: the first commit is the one.
+                    for mark in in_commit.drain() {
+                        ends.entry(mark).or_insert(written);
+                    }
+                }
+            }
             "fdatasync" | "fsync" => {
-                if call.begins && call.text.contains("-wal>") {
+                if call.begins && is_log(call.text) {
                     flushing.insert(call.pid, written);
                 }
                 if call.ends
@@ -66,43 +112,60 @@ fn acknowledged_after_flush(trace: &str) -> Result<usize, String> {
                     flushed = flushed.max(upto);
                 }
             }
-            "write" | "writev" | "sendto" | "sendmsg" if call.begins && call.text.contains("\"HTTP/1.1 202") => {
-                acknowledged += 1;
-                if written == at_last_202 {
-                    return Err(format!("the {acknowledged}th 202 had nothing written before it"));
+            "write" | "writev" | "sendto" | "sendmsg" if call.begins && call.text.contains(&traced("HTTP/1.1 202")) => {
+                for mark in marks(call.text) {
+                    let end = *ends.get(mark).ok_or_else(|| format!("{mark}: its 202 left before its commit"))?;
+                    if flushed < end {
+                        return Err(format!("{mark}: its 202 left before the log was flushed ({flushed} < {end})"));
+                    }
+                    acknowledged.insert(mark);
                 }
-                if flushed < written {
-                    return Err(format!(
-                        "the {acknowledged}th 202 left before the log was flushed ({flushed} < {written})"
-                    ));
-                }
-                at_last_202 = written;
             }
             _ => {}
         }
     }
-    Ok(acknowledged)
+    Ok(acknowledged.len())
 }
 
 #[test]
 fn p1_the_reading_of_a_trace_can_fail() {
-    let write = "7 pwrite64(5</d/gatepost.db-wal>, \"x\"..., 4096, 0) = 4096\n";
-    let sync = "7 fdatasync(5</d/gatepost.db-wal>) = 0\n";
-    let begun = "7 fdatasync(5</d/gatepost.db-wal> <unfinished ...>\n";
-    let ended = "7 <... fdatasync resumed>) = 0\n";
-    let other = "7 fdatasync(4</d/gatepost.db>) = 0\n";
-    let answer = "8 writev(9<TCP:[1]>, [{iov_base=\"HTTP/1.1 202 Accepted\"..., iov_len=9}], 1) = 9\n";
+    let log = traced("/d/gatepost.db-wal");
+    let head = |size: &str| {
+        format!("7 pwrite64(5<{log}>, \"{}{}{}\", 24, 0) = 24\n", traced("page"), size, traced("0123456789abcdef"))
+    };
+    let (head, last) = (head(&traced("\0\0\0\0")), head(&traced("\0\0\0H")));
+    let page = |text: &str| format!("7 pwrite64(5<{log}>, \"{}\"..., 4096, 24) = 4096\n", traced(text));
+    let (other, one, both) = (page("x"), page("..marked-01.."), page("marked-02marked-01"));
+    let sync = format!("7 fdatasync(5<{log}>) = 0\n");
+    let begun = format!("7 fdatasync(5<{log}> <unfinished ...>\n");
+    let ended = "7 <... fdatasync resumed>) = 0\n".to_owned();
+    let elsewhere = format!("7 fdatasync(4<{}>) = 0\n", traced("/d/gatepost.db"));
+    let answer = |id: &str| {
+        format!(
+            "8 writev(9<TCP:[1]>, [{{iov_base=\"{}\", iov_len=9}}], 1) = 9\n",
+            traced(&format!("HTTP/1.1 202 \"{id}\""))
+        )
+    };
+    let (first, second) = (answer("marked-01"), answer("marked-02"));
     for (good, lines) in [
-        (true, vec![write, sync, answer, write, begun, ended, answer]),
-        (true, vec![sync, write, write, begun, ended, answer]),
-        (false, vec![write, answer]),
-        (false, vec![answer]),
-        (false, vec![write, other, answer]),
-        (false, vec![write, begun, answer, ended]),
-        (false, vec![write, begun, write, ended, answer]),
-        (false, vec![write, sync, answer, answer]),
+        (Some(1), vec![&last, &one, &sync, &first]),
+        (Some(2), vec![&last, &one, &sync, &first, &last, &both, &begun, &ended, &second]),
+        (Some(1), vec![&sync, &head, &one, &last, &other, &begun, &ended, &first]),
+        // The next commit has begun, or is even written, when the answer leaves.
+        (Some(1), vec![&last, &one, &sync, &head, &first, &other]),
+        (Some(1), vec![&last, &one, &sync, &last, &other, &first]),
+        (None, vec![&last, &one, &first]),
+        (None, vec![&first]),
+        (None, vec![&last, &one, &elsewhere, &first]),
+        (None, vec![&last, &one, &begun, &first, &ended]),
+        (None, vec![&head, &one, &begun, &last, &other, &ended, &first]),
+        (None, vec![&head, &one, &sync, &last, &other, &first]),
+        (None, vec![&last, &one, &sync, &first, &second]),
+        (None, vec![&last, &one, &sync, &first, &last, &both, &second]),
+        (None, vec![&last, &other, &sync, &first, &last, &one, &sync]),
     ] {
-        assert_eq!(acknowledged_after_flush(&lines.concat()).is_ok(), good, "{lines:?}");
+        let trace: String = lines.iter().map(|line| line.as_str()).collect();
+        assert_eq!(acknowledged_after_flush(&trace).ok(), good, "{trace}");
     }
 }
 
@@ -118,8 +181,10 @@ fn p1_no_202_before_the_flush_of_its_commit() {
         "-f",
         "-D",
         "-y",
+        "-xx",
+        // Whole pages of the log.
         "-s",
-        "24",
+        "4096",
         "-e",
         "trace=fdatasync,fsync,pwrite64,pwritev,write,writev,sendto,sendmsg",
         "-o",
@@ -127,21 +192,22 @@ fn p1_no_202_before_the_flush_of_its_commit() {
     ];
     let mut server = Server::with(Options::default().under(&wrapper));
     server.create_tenant("acme");
-    // Deliveries are part of the commit. Their outcomes would be commits of their own, so there are none.
+    // Deliveries are part of the commit.
     let silent = receiver();
     silent.script(Script::Hang);
     server.webhook("acme", &silent.url("/"), json!({"timeout_ms": 60_000}));
     for n in 0..30 {
-        server.publish("acme", "user.created", json!({"n": n}));
+        server.publish_event("acme", format!(r#"{{"id":"{MARK}{n:02}","type":"user.created"}}"#));
     }
-    server.post("/v1/tenants/acme/events/batch", json!({"events": [{"type": "a.b"}, {"type": "a.c"}]})).expect(202);
+    let two = [30, 31].map(|n| json!({"id": format!("{MARK}{n}"), "type": "user.created"}));
+    server.post("/v1/tenants/acme/events/batch", json!({"events": two})).expect(202);
     server.kill9();
     // The tracer writes on until it has seen the end of what it traces.
     let trace = wait_until("the end of the trace", || {
         let trace = std::fs::read_to_string(&trace).unwrap();
         trace.contains("+++ killed by SIGKILL +++").then_some(trace)
     });
-    assert_eq!(acknowledged_after_flush(&trace), Ok(31));
+    assert_eq!(acknowledged_after_flush(&trace), Ok(32));
 }
 
 /// What was answered 202: the data of each id, as sent.
