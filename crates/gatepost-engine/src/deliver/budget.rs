@@ -4,6 +4,10 @@
 //! Two piles tell that publishers outrun deliveries: what was accepted and the lane has not even looked
 //! at, and what it did and could not record yet. While one of them is high, publishing waits for the
 //! lane to work it off. A long backlog in the store is no reason to wait: that is what a queue is for.
+//!
+//! The other way round the lane takes short rests while much waits to be written down. It would keep a
+//! core busy all the time, and the writer would share what is left with everybody else; what is accepted
+//! is safe and can wait a moment, its publisher cannot.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -12,13 +16,31 @@ use tokio::sync::Notify;
 
 /// Deliveries the lane has not looked at: above this publishers wait.
 const UNSEEN: usize = 8_192;
+/// Events that wait to be written down: above this the lane takes rests. A few hundred publishers of single
+/// events stay below: resting would only delay their deliveries.
+const UNWRITTEN: usize = 256;
 
-/// See the module. Two loads where there is nothing to wait for.
+/// See the module. A few loads where there is nothing to wait for.
 #[derive(Default)]
 pub(crate) struct Budget {
     unseen: AtomicUsize,
     unrecorded: AtomicBool,
+    /// Events handed to the store, and not written down yet.
+    unwritten: AtomicUsize,
     eased: Notify,
+}
+
+/// Events being written down, as long as it lives.
+#[must_use]
+pub(crate) struct Writing<'a> {
+    budget: &'a Budget,
+    events: usize,
+}
+
+impl Drop for Writing<'_> {
+    fn drop(&mut self) {
+        self.budget.unwritten.fetch_sub(self.events, Ordering::Relaxed);
+    }
 }
 
 impl Budget {
@@ -35,6 +57,17 @@ impl Budget {
         if self.unrecorded.swap(much, Ordering::Relaxed) && !much {
             self.eased.notify_waiters();
         }
+    }
+
+    /// So many events are being written down, as long as the answer lives.
+    pub(crate) fn writing(&self, events: usize) -> Writing<'_> {
+        self.unwritten.fetch_add(events, Ordering::Relaxed);
+        Writing { budget: self, events }
+    }
+
+    /// Whether so much waits to be written down that the lane should take rests.
+    pub(super) fn much_to_write(&self) -> bool {
+        self.unwritten.load(Ordering::Relaxed) > UNWRITTEN
     }
 
     fn is_tight(&self) -> bool {
@@ -84,5 +117,18 @@ mod tests {
         assert!((&mut waiting).now_or_never().is_none(), "one pile is still high");
         budget.unrecorded(false);
         assert_eq!(waiting.now_or_never(), Some(true));
+    }
+
+    #[test]
+    fn large_writes_and_many_at_once_are_much_to_write() {
+        let budget = Budget::default();
+        let large = budget.writing(UNWRITTEN);
+        assert!(!budget.much_to_write());
+        let one_more = budget.writing(1);
+        assert!(budget.much_to_write() && budget.is_free());
+        drop(large);
+        assert!(!budget.much_to_write());
+        drop(one_more);
+        assert_eq!(budget.unwritten.into_inner(), 0);
     }
 }

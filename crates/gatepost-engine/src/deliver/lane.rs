@@ -21,6 +21,7 @@ use gatepost_core::webhook::Webhook;
 use gatepost_core::{TenantId, Timestamp, WebhookKey};
 use gatepost_store::{Due, DuePage, DueQuery, Next, Owed, SettleAnswer, Settled, Settlement, Store, StoreError, Wake};
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::time::Instant;
 
 use super::NumberMap;
 use super::batch::{answer_bytes, batch_len, settlement_bytes};
@@ -40,6 +41,11 @@ const LOCAL_FAULT_REST: Duration = Duration::from_secs(1);
 const GONE: &str = "gone";
 /// Webhooks read at once while looking for what is owed after a start.
 const OWED_PAGE: usize = 1_000;
+
+/// While much waits to be written down, the lane rests after so much work, for so long: acceptance gains
+/// half as much again by it, and deliveries lose a twentieth (docs/performance.md).
+const WORK: Duration = Duration::from_millis(4);
+const REST: Duration = Duration::from_millis(1);
 
 /// How often the store is asked what it holds, whatever memory thinks: the safety net.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
@@ -135,6 +141,7 @@ impl Lane {
     /// Delivers until told to drain, then finishes what is under way.
     pub(crate) async fn run(mut self) {
         let inbox = Arc::clone(&self.parts.inbox);
+        let mut rested = Instant::now();
         loop {
             let now = self.parts.sender.clock.now();
             self.turn(now);
@@ -149,6 +156,10 @@ impl Lane {
                 () = sleep(wait) => {}
             }
             self.take_in_ready();
+            if inbox.budget.much_to_write() && rested.elapsed() >= WORK {
+                tokio::time::sleep(REST).await;
+                rested = Instant::now();
+            }
         }
     }
 

@@ -66,10 +66,12 @@ impl Engine {
             (publish, inputs) = self.matched(&state, inputs, batch).await?;
             let room = self.room_for(present.settings.quotas, &publish).await?;
             let doubt = self.inner.inbox.unless_resolved(Command::LookForOwed);
+            let writing = self.inner.inbox.budget.writing(publish.events.len());
             let outcome = match key.as_mut() {
                 Some(key) => key.publish(&*self.inner.store, publish).await?,
                 None => self.inner.store.publish(publish).await?,
             };
+            drop(writing);
             doubt.resolved();
             match outcome {
                 PublishOutcome::Accepted(accepted) => {

@@ -2,6 +2,7 @@
 
 mod durability;
 mod erasure;
+mod groups;
 mod paging;
 mod scale;
 mod upgrade_health;
