@@ -309,6 +309,23 @@ pub struct EventQuery {
     pub page: PageRequest,
 }
 
+impl EventQuery {
+    /// All events of a tenant, the newest first.
+    pub fn of(tenant: TenantKey, page: PageRequest) -> Self {
+        let order = Order::Descending;
+        EventQuery {
+            tenant,
+            event_type: None,
+            subject: None,
+            subject_type: None,
+            after: None,
+            before: None,
+            order,
+            page,
+        }
+    }
+}
+
 /// Rows looked at for one page of a filtered list, at most: past them the page ends, full or not, with a
 /// cursor to go on from.
 pub const LOOKED_AT: usize = 1_000;
@@ -344,6 +361,23 @@ pub struct DeliveryQuery {
     pub until: Option<Timestamp>,
     /// Which page; cursors are delivery numbers.
     pub page: PageRequest,
+}
+
+impl DeliveryQuery {
+    /// All deliveries of a tenant, the newest first.
+    pub fn of(tenant: TenantKey, page: PageRequest) -> Self {
+        DeliveryQuery {
+            tenant,
+            webhook: None,
+            event: None,
+            subject: None,
+            subject_type: None,
+            state: None,
+            since: None,
+            until: None,
+            page,
+        }
+    }
 }
 
 /// A delivery as listed. `state` and `reason` are as shown: a pending delivery of a disabled webhook

@@ -36,7 +36,6 @@ pub(crate) async fn list(Names(name): Names<String>, call: Call) -> Result<Respo
     let params = Params::open(&call.parts.uri, &allowed, &mut errors);
     let states = DeliveryState::ALL.map(|state| (state.as_str(), state));
     let query = DeliveryQuery {
-        tenant: tenant.key,
         webhook: params.parsed("webhook_id", &mut errors),
         event: params.parsed("event_id", &mut errors),
         subject: params.text("subject", &mut errors),
@@ -44,7 +43,7 @@ pub(crate) async fn list(Names(name): Names<String>, call: Call) -> Result<Respo
         state: params.word("state", &states, &mut errors),
         since: params.parsed("since", &mut errors),
         until: params.parsed("until", &mut errors),
-        page: params.page(List::Deliveries, tenant.key.0, &mut errors),
+        ..DeliveryQuery::of(tenant.key, params.page(List::Deliveries, tenant.key.0, &mut errors))
     };
     errors.check()?;
     let page = call.engine().deliveries(query).await.map_err(fail(&name, ""))?;

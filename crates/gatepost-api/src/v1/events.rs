@@ -187,14 +187,13 @@ pub(crate) async fn list(Names(name): Names<String>, call: Call) -> Result<Respo
         Order::Descending => List::Events,
     };
     let query = EventQuery {
-        tenant: tenant.key,
         event_type: params.parsed("type", &mut errors),
         subject: params.text("subject", &mut errors),
         subject_type: params.text("subject_type", &mut errors),
         after: params.parsed("after", &mut errors),
         before: params.parsed("before", &mut errors),
         order,
-        page: params.page(kind, tenant.key.0, &mut errors),
+        ..EventQuery::of(tenant.key, params.page(kind, tenant.key.0, &mut errors))
     };
     errors.check()?;
     let page = call.engine().events(query).await.map_err(fail(&name, ""))?;

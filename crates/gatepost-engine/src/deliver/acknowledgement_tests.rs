@@ -154,15 +154,8 @@ impl Stage {
 
     fn delivery(&self) -> DeliveryRow {
         let query = DeliveryQuery {
-            tenant: self.tenant.key,
             webhook: Some(self.webhook),
-            event: None,
-            subject: None,
-            subject_type: None,
-            state: None,
-            since: None,
-            until: None,
-            page: PageRequest { limit: 10, after: None },
+            ..DeliveryQuery::of(self.tenant.key, PageRequest { limit: 10, after: None })
         };
         let mut rows = done(self.store.deliveries(query)).unwrap().rows;
         assert_eq!(rows.len(), 1);

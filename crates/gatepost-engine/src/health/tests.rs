@@ -13,7 +13,7 @@ use gatepost_core::seal::Key;
 use gatepost_core::secret::Secret;
 use gatepost_core::tenant::Tenant;
 use gatepost_core::{Clock as _, WebhookId};
-use gatepost_store::{EventQuery, Order, PageRequest, SqliteStore, Store as _};
+use gatepost_store::{EventQuery, PageRequest, SqliteStore, Store as _};
 use gatepost_testkit::{ManualClock, SeededEntropy};
 
 use crate::deliver::Lane;
@@ -157,14 +157,8 @@ impl World {
     /// How often an own event was published.
     fn told(&self, name: &str) -> usize {
         let query = EventQuery {
-            tenant: self.tenant().key,
             event_type: Some(name.parse().unwrap()),
-            subject: None,
-            subject_type: None,
-            after: None,
-            before: None,
-            order: Order::Descending,
-            page: PageRequest { limit: 250, after: None },
+            ..EventQuery::of(self.tenant().key, PageRequest { limit: 250, after: None })
         };
         done(self.store.events(query)).unwrap().rows.len()
     }

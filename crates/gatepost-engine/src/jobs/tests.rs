@@ -75,17 +75,7 @@ fn deliveries(store: &dyn Store, tenant: &Tenant) -> BTreeMap<EventId, usize> {
     let mut counts = BTreeMap::new();
     let mut after = None;
     loop {
-        let query = DeliveryQuery {
-            tenant: tenant.key,
-            webhook: None,
-            event: None,
-            subject: None,
-            subject_type: None,
-            state: None,
-            since: None,
-            until: None,
-            page: PageRequest { limit: 250, after },
-        };
+        let query = DeliveryQuery::of(tenant.key, PageRequest { limit: 250, after });
         let page = done(store.deliveries(query)).unwrap();
         for row in page.rows {
             *counts.entry(row.event_ids[0].clone()).or_insert(0) += 1;
@@ -303,14 +293,8 @@ fn retention_comes_by_every_hour() {
         assert!(done(engine.event(&acme, event)).is_err());
     }
     let feed = |after| gatepost_store::EventQuery {
-        tenant: acme.key,
-        event_type: None,
-        subject: None,
-        subject_type: None,
-        after: None,
-        before: None,
         order: gatepost_store::Order::Ascending,
-        page: PageRequest { limit: 10, after },
+        ..gatepost_store::EventQuery::of(acme.key, PageRequest { limit: 10, after })
     };
     let expired = done(engine.events(feed(Some(17))));
     assert!(matches!(expired, Err(Error::Conflict { code: ConflictCode::CursorExpired, .. })), "{expired:?}");

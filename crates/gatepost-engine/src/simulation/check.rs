@@ -121,15 +121,8 @@ impl World {
     /// All deliveries to a webhook, in the order they were made.
     fn stored_deliveries(&self, hook: &Hook) -> Vec<DeliveryRow> {
         let mut query = DeliveryQuery {
-            tenant: self.tenants[hook.tenant].key,
             webhook: Some(hook.id),
-            event: None,
-            subject: None,
-            subject_type: None,
-            state: None,
-            since: None,
-            until: None,
-            page: PageRequest { limit: 250, after: None },
+            ..DeliveryQuery::of(self.tenants[hook.tenant].key, PageRequest { limit: 250, after: None })
         };
         let mut list = Vec::new();
         loop {
@@ -144,14 +137,8 @@ impl World {
 
     fn stored_events(&self, tenant: usize) -> Vec<Event> {
         let query = EventQuery {
-            tenant: self.tenants[tenant].key,
-            event_type: None,
-            subject: None,
-            subject_type: None,
-            after: None,
-            before: None,
             order: Order::Ascending,
-            page: PageRequest { limit: 250, after: None },
+            ..EventQuery::of(self.tenants[tenant].key, PageRequest { limit: 250, after: None })
         };
         let mut list = Vec::new();
         let mut after = None;

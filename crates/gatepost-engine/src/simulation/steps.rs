@@ -359,17 +359,7 @@ impl World {
     /// Any delivery there is, with its tenant.
     fn some_delivery(&mut self) -> Option<(usize, DeliveryId, usize)> {
         let tenant = self.some_tenant();
-        let query = gatepost_store::DeliveryQuery {
-            tenant: self.tenants[tenant].key,
-            webhook: None,
-            event: None,
-            subject: None,
-            subject_type: None,
-            state: None,
-            since: None,
-            until: None,
-            page: PageRequest { limit: 50, after: None },
-        };
+        let query = gatepost_store::DeliveryQuery::of(self.tenants[tenant].key, PageRequest { limit: 50, after: None });
         let page = self.disk.deliveries(query).now_or_never().expect("inline").expect("the disk is well");
         if page.rows.is_empty() {
             return None;

@@ -176,17 +176,7 @@ pub async fn a_batch_is_found_by_each_of_its_events(store: Arc<dyn Store>) {
     let accepted = publish(&*store, hook.tenant, at(10), vec![new("anna"), new("bert"), new("anna")]).await;
     assert!(accepted.iter().all(|a| a.delivery_count == 2 && a.deliveries.len() == 1), "{accepted:?}");
     let batch = accepted[0].wakes[0].seq;
-    let base = DeliveryQuery {
-        tenant: hook.tenant,
-        webhook: None,
-        event: None,
-        subject: None,
-        subject_type: None,
-        state: None,
-        since: None,
-        until: None,
-        page: page(50, None),
-    };
+    let base = DeliveryQuery::of(hook.tenant, page(50, None));
     for accepted in &accepted {
         let own = accepted.deliveries[0].seq;
         let mut expected = vec![batch, own];

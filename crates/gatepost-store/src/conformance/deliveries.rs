@@ -145,19 +145,7 @@ pub async fn writing_cancellations_down_changes_nothing_visible(store: Arc<dyn S
     let kept = one_delivery(&*store, &keep).await;
     store.delete_webhook(acme, hook.id, at(20)).await.unwrap().unwrap();
     store.delete_webhook(acme, empty.id, at(20)).await.unwrap().unwrap();
-    let all = || {
-        store.deliveries(DeliveryQuery {
-            tenant: acme,
-            webhook: None,
-            event: None,
-            subject: None,
-            subject_type: None,
-            state: None,
-            since: None,
-            until: None,
-            page: page(100, None),
-        })
-    };
+    let all = || store.deliveries(DeliveryQuery::of(acme, page(100, None)));
     let before = all().await.unwrap();
     let mut steps = 0;
     while store.sweep(at(500), 3).await.unwrap().more {

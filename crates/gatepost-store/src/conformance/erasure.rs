@@ -269,17 +269,7 @@ pub async fn a_person_erased_is_found_by_what_stands_for_them(store: Arc<dyn Sto
     assert!(!store.only_erased(acme, "anna", ALIAS).await.unwrap());
     erase(&*store, acme, 1, of("anna", None)).await;
     assert!(store.only_erased(acme, "anna", ALIAS).await.unwrap());
-    let query = DeliveryQuery {
-        tenant: acme,
-        webhook: None,
-        event: None,
-        subject: Some(ALIAS.to_owned()),
-        subject_type: None,
-        state: None,
-        since: None,
-        until: None,
-        page: super::page(10, None),
-    };
+    let query = DeliveryQuery { subject: Some(ALIAS.to_owned()), ..DeliveryQuery::of(acme, super::page(10, None)) };
     let rows = store.deliveries(query).await.unwrap().rows;
     assert_eq!(rows.iter().map(|row| row.seq).collect::<Vec<_>>(), [mine.deliveries[0].seq]);
     one(&*store, 3_000, "anna", &[&hook]).await;

@@ -10,30 +10,11 @@ use super::{about, at, event, page, publish, settlement, tenant, webhook, webhoo
 use crate::{DeliveryQuery, EventQuery, NewEvent, Next, Order, Store};
 
 fn events(tenant: TenantKey) -> EventQuery {
-    EventQuery {
-        tenant,
-        event_type: None,
-        subject: None,
-        subject_type: None,
-        after: None,
-        before: None,
-        order: Order::Descending,
-        page: page(100, None),
-    }
+    EventQuery::of(tenant, page(100, None))
 }
 
 fn deliveries(tenant: TenantKey) -> DeliveryQuery {
-    DeliveryQuery {
-        tenant,
-        webhook: None,
-        event: None,
-        subject: None,
-        subject_type: None,
-        state: None,
-        since: None,
-        until: None,
-        page: page(100, None),
-    }
+    DeliveryQuery::of(tenant, page(100, None))
 }
 
 /// All rows of an event list, by pages of `limit`; how many pages.

@@ -8,20 +8,11 @@ use gatepost_core::trace::TraceContext;
 use gatepost_core::{EventId, TenantKey};
 
 use super::{about, at, event, named, page, publish, tenant, try_publish, webhook};
-use crate::{EventQuery, NewEvent, Order, Publish, PublishOutcome, Store};
+use crate::{EventQuery, NewEvent, Publish, PublishOutcome, Store};
 
 /// How many events a tenant has.
 async fn count(store: &dyn Store, tenant: TenantKey) -> usize {
-    let query = EventQuery {
-        tenant,
-        event_type: None,
-        subject: None,
-        subject_type: None,
-        after: None,
-        before: None,
-        order: Order::Descending,
-        page: page(250, None),
-    };
+    let query = EventQuery::of(tenant, page(250, None));
     store.events(query).await.expect("events").rows.len()
 }
 

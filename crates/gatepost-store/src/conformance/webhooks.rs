@@ -12,7 +12,7 @@ use super::{
     webhook_id,
 };
 use crate::{
-    CancelOutcome, Created, DeliveryQuery, EventQuery, NewWebhook, Next, Order, Publish, PublishOutcome, PutTenant,
+    CancelOutcome, Created, DeliveryQuery, EventQuery, NewWebhook, Next, Publish, PublishOutcome, PutTenant,
     RetryOutcome, Settled, Store, UpdateOutcome, WebhookUpdate,
 };
 
@@ -105,30 +105,11 @@ pub async fn a_deleted_tenant_does_not_exist_for_any_method(store: Arc<dyn Store
 }
 
 fn all_events(tenant: TenantKey) -> EventQuery {
-    EventQuery {
-        tenant,
-        event_type: None,
-        subject: None,
-        subject_type: None,
-        after: None,
-        before: None,
-        order: Order::Descending,
-        page: page(100, None),
-    }
+    EventQuery::of(tenant, page(100, None))
 }
 
 fn all_deliveries(tenant: TenantKey) -> DeliveryQuery {
-    DeliveryQuery {
-        tenant,
-        webhook: None,
-        event: None,
-        subject: None,
-        subject_type: None,
-        state: None,
-        since: None,
-        until: None,
-        page: page(100, None),
-    }
+    DeliveryQuery::of(tenant, page(100, None))
 }
 
 /// Sweeps until nothing is left; how many steps that took.

@@ -225,16 +225,8 @@ mod tests {
         std::io::copy(&mut File::open(&target).unwrap(), &mut placing.create_draft().unwrap()).unwrap();
         placing.finish().unwrap();
         let copied = opened(&new);
-        let query = EventQuery {
-            tenant: acme,
-            event_type: None,
-            subject: None,
-            subject_type: None,
-            after: None,
-            before: None,
-            order: Order::Ascending,
-            page: PageRequest { limit: 200, after: None },
-        };
+        let query =
+            EventQuery { order: Order::Ascending, ..EventQuery::of(acme, PageRequest { limit: 200, after: None }) };
         let events = copied.events(query).await.unwrap().rows;
         assert_eq!(events.len(), 200);
         assert!(events.iter().all(|(_, deliveries)| *deliveries == 1));

@@ -149,15 +149,10 @@ async fn rows(
     let (mut after, mut scanned) = (None, 0);
     loop {
         let query = DeliveryQuery {
-            tenant: tenant.key,
             webhook: Some(view.webhook.id),
-            event: None,
-            subject: None,
-            subject_type: None,
-            state: None,
             since: asked.from,
             until: asked.to,
-            page: PageRequest { limit: ROWS, after },
+            ..DeliveryQuery::of(tenant.key, PageRequest { limit: ROWS, after })
         };
         let page = engine.deliveries(query).await.map_err(|error| Problem::of(error, tenant.id.as_str(), ""))?;
         // A page that is not full and has a successor is one for which that many were looked at.

@@ -13,7 +13,7 @@ use crate::sqlite::error::DbError;
 use crate::sqlite::queue::Lane;
 use crate::sqlite::writer::Tx;
 use crate::sqlite::{Options, meta};
-use crate::{EventQuery, NewEvent, NewWebhook, Next, Order, Publish, PublishOutcome, SqliteStore, Store, StoreError};
+use crate::{EventQuery, NewEvent, NewWebhook, Next, Publish, PublishOutcome, SqliteStore, Store, StoreError};
 
 fn open(folder: &Path) -> Arc<SqliteStore> {
     Arc::new(SqliteStore::open(folder, Options::default()).unwrap())
@@ -59,16 +59,7 @@ async fn all_events(store: &dyn Store, tenant: TenantKey) -> Vec<EventId> {
     let mut found = Vec::new();
     let mut after = None;
     loop {
-        let query = EventQuery {
-            tenant,
-            event_type: None,
-            subject: None,
-            subject_type: None,
-            after: None,
-            before: None,
-            order: Order::Descending,
-            page: page(250, after),
-        };
+        let query = EventQuery::of(tenant, page(250, after));
         let answer = store.events(query).await.unwrap();
         found.extend(answer.rows.into_iter().map(|(event, _)| event.id));
         after = answer.next;

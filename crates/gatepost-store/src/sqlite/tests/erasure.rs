@@ -113,13 +113,7 @@ async fn what_was_erased_is_in_no_file() {
 
 fn all(tenant: TenantKey) -> crate::EventQuery {
     crate::EventQuery {
-        tenant,
-        event_type: None,
-        subject: None,
-        subject_type: None,
-        after: None,
-        before: None,
         order: crate::Order::Descending,
-        page: crate::conformance::page(250, None),
+        ..crate::EventQuery::of(tenant, crate::conformance::page(250, None))
     }
 }

@@ -46,14 +46,9 @@ async fn history(steps: Vec<Step>) {
     let (mut feed, mut rare_feed, mut list, mut rare_list, mut made) =
         (Reading::default(), Reading::default(), Reading::default(), Reading::default(), Reading::default());
     let query = |order, rare: bool, limit, cursor| EventQuery {
-        tenant: acme,
         event_type: rare.then(|| "rare".parse().unwrap()),
-        subject: None,
-        subject_type: None,
-        after: None,
-        before: None,
         order,
-        page: page(limit, cursor),
+        ..EventQuery::of(acme, page(limit, cursor))
     };
     let drain = (0..200).map(|_| Step::Read(7));
     for step in steps.into_iter().chain(drain) {
@@ -86,17 +81,8 @@ async fn history(steps: Vec<Step>) {
                 }
                 if !made.ended {
                     made.there.get_or_insert_with(|| deliveries.clone());
-                    let ask = DeliveryQuery {
-                        tenant: acme,
-                        webhook: Some(hook.id),
-                        event: None,
-                        subject: None,
-                        subject_type: None,
-                        state: None,
-                        since: None,
-                        until: None,
-                        page: page(limit, made.cursor),
-                    };
+                    let ask =
+                        DeliveryQuery { webhook: Some(hook.id), ..DeliveryQuery::of(acme, page(limit, made.cursor)) };
                     let answer = store.deliveries(ask).await.unwrap();
                     made.took(answer.rows.iter().map(|row| row.seq.0).collect(), answer.next);
                 }

@@ -93,16 +93,7 @@ impl Scale {
     }
 
     fn events(&self) -> Vec<(String, EventQuery)> {
-        let all = EventQuery {
-            tenant: self.tenant,
-            event_type: None,
-            subject: None,
-            subject_type: None,
-            after: None,
-            before: None,
-            order: Order::Descending,
-            page: page(50, None),
-        };
+        let all = EventQuery::of(self.tenant, page(50, None));
         let typed = |name: &str| EventQuery { event_type: Some(name.parse().unwrap()), ..all.clone() };
         let subject = |id: &str| EventQuery { subject: Some(id.into()), ..all.clone() };
         let cases = [
@@ -124,17 +115,7 @@ impl Scale {
     }
 
     fn deliveries(&self) -> Vec<(String, DeliveryQuery)> {
-        let all = DeliveryQuery {
-            tenant: self.tenant,
-            webhook: None,
-            event: None,
-            subject: None,
-            subject_type: None,
-            state: None,
-            since: None,
-            until: None,
-            page: page(50, None),
-        };
+        let all = DeliveryQuery::of(self.tenant, page(50, None));
         let state = |state| DeliveryQuery { state: Some(state), ..all.clone() };
         let subject = |id: &str| DeliveryQuery { subject: Some(id.into()), ..all.clone() };
         let cases = [

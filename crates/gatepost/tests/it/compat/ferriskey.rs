@@ -269,6 +269,30 @@ fn deliveries_are_listed_shown_and_retried() {
 }
 
 #[test]
+fn a_list_looks_at_the_newest_ten_thousand_of_its_realm() {
+    let (server, mut client) = started();
+    let silent = receiver();
+    silent.script(Script::Hang);
+    let quiet = registered(&mut client, &silent.url("/quiet"), &["user.deleted"]);
+    server.publish("acme", "user.deleted", json!({}));
+    let total = |client: &mut Client, webhook: &Value, query: &str| {
+        let path = format!("{API}/{}/deliveries?{query}", text(webhook, "id"));
+        client.get(&path).expect(200).json()["total"].clone()
+    };
+    assert_eq!(total(&mut client, &quiet, ""), 1);
+    let busy = registered(&mut client, &silent.url("/busy"), &["user.created"]);
+    let made_at = text(&busy, "created_at");
+    let events = json!({"events": vec![json!({"type": "user.created"}); 500]});
+    for _ in 0..21 {
+        server.post("/v1/tenants/acme/events/batch", events.clone()).expect(202);
+    }
+    assert_eq!(total(&mut client, &busy, ""), 10_000, "of 10,500");
+    // Other webhooks' deliveries count, so what is older is found only by its time.
+    assert_eq!(total(&mut client, &quiet, ""), 0);
+    assert_eq!(total(&mut client, &quiet, &format!("created_to={made_at}")), 1);
+}
+
+#[test]
 fn what_is_made_here_is_seen_through_v1_and_the_reverse() {
     let (server, mut client) = started();
     let url = "http://127.0.0.1:9/in";
