@@ -44,8 +44,10 @@ const OWED_PAGE: usize = 1_000;
 
 /// While much waits to be written down, the lane rests after so much work, for so long: acceptance gains
 /// half as much again by it, and deliveries lose a twentieth (docs/performance.md).
-const WORK: Duration = Duration::from_millis(4);
+const WORK: Duration = Duration::from_millis(3);
 const REST: Duration = Duration::from_millis(1);
+/// What is taken in at most before the lane listens again and may rest: about two milliseconds of work.
+const AT_ONCE: usize = 128;
 
 /// How often the store is asked what it holds, whatever memory thinks: the safety net.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
@@ -185,9 +187,10 @@ impl Lane {
         self.parts.metrics.lane(self.scheduler.in_flight(), self.scheduler.heads(), self.scheduler.webhooks());
     }
 
-    /// Takes in whatever is done already, without waiting.
+    /// Takes in what is done already, without waiting.
     pub(crate) fn take_in_ready(&mut self) {
-        while let Some(Some(done)) = self.work.next().now_or_never() {
+        for _ in 0..AT_ONCE {
+            let Some(Some(done)) = self.work.next().now_or_never() else { return };
             self.take_in(done);
         }
     }

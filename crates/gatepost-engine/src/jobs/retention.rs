@@ -14,12 +14,12 @@ use gatepost_store::{RetentionCursor, StoreError};
 use crate::engine::Engine;
 
 /// Rows one step removes, about: at first and as soon as others write, at least, and at most.
-const ROWS: usize = 20;
-const ROWS_MIN: usize = 10;
+const ROWS: usize = 10;
+const ROWS_MIN: usize = 5;
 const ROWS_MAX: usize = 2_000;
 /// What a step may take, with its reading, its waiting for the writer and its flush: while others write,
 /// and otherwise.
-const STEP_BUSY: Duration = Duration::from_millis(1);
+const STEP_BUSY: Duration = Duration::from_micros(500);
 const STEP_QUIET: Duration = Duration::from_millis(5);
 /// Between two steps, while others write: at most, and so many times what the step took.
 const PAUSE_MAX: Duration = Duration::from_millis(100);
