@@ -25,7 +25,7 @@ const UNWRITTEN: usize = 256;
 pub(crate) struct Budget {
     unseen: AtomicUsize,
     unrecorded: AtomicBool,
-    /// Events handed to the store, and not written down yet.
+    /// Events handed to the store and not written down yet, by callers that still wait.
     unwritten: AtomicUsize,
     eased: Notify,
 }

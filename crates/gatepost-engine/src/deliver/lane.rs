@@ -7,9 +7,10 @@
 mod changes;
 
 use std::collections::BTreeMap;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -30,6 +31,7 @@ use super::queue::SLOW;
 use super::route::Route;
 use super::scheduler::{Feedback, Limits, READ_AGAIN_AFTER, Scheduler, Terms};
 use super::sender::{Made, Order, Sender, attempt};
+use super::shift::Shift;
 use super::watch::Watch;
 use crate::metrics::Metrics;
 use crate::stream::Streams;
@@ -42,10 +44,6 @@ const GONE: &str = "gone";
 /// Webhooks read at once while looking for what is owed after a start.
 const OWED_PAGE: usize = 1_000;
 
-/// While much waits to be written down, the lane rests after so much work, for so long: acceptance gains
-/// half as much again by it, and deliveries lose a twentieth (docs/performance.md).
-const WORK: Duration = Duration::from_millis(3);
-const REST: Duration = Duration::from_millis(1);
 /// What is taken in at most before the lane listens again and may rest: about two milliseconds of work.
 const AT_ONCE: usize = 128;
 
@@ -143,7 +141,7 @@ impl Lane {
     /// Delivers until told to drain, then finishes what is under way.
     pub(crate) async fn run(mut self) {
         let inbox = Arc::clone(&self.parts.inbox);
-        let mut rested = Instant::now();
+        let mut shift = Shift::begin();
         loop {
             let now = self.parts.sender.clock.now();
             self.turn(now);
@@ -151,17 +149,20 @@ impl Lane {
                 return;
             }
             let wait = self.next_wake().map(|at| at.since(now));
+            let mut idle = None;
             tokio::select! {
                 biased;
                 Some(done) = self.work.next(), if !self.work.is_empty() => self.take_in(done),
                 () = inbox.listen() => {}
                 () = sleep(wait) => {}
+                // Asked last: there is nothing to do.
+                () = poll_fn(|_| { idle.get_or_insert_with(Instant::now); Poll::Pending }) => {}
+            }
+            if let Some(since) = idle {
+                shift.waited(since);
             }
             self.take_in_ready();
-            if inbox.budget.much_to_write() && rested.elapsed() >= WORK {
-                tokio::time::sleep(REST).await;
-                rested = Instant::now();
-            }
+            shift.rest(&inbox.budget).await;
         }
     }
 

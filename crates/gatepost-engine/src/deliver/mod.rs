@@ -14,6 +14,7 @@ mod queue;
 mod route;
 pub(crate) mod scheduler;
 mod sender;
+mod shift;
 pub(crate) mod trace;
 mod watch;
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use gatepost_core::Timestamp;
 use gatepost_core::delivery::{DeliveryState, Reason};
-use gatepost_store::{RetentionCursor, StoreError};
+use gatepost_store::{Retained, RetentionCursor, StoreError};
 
 use crate::engine::Engine;
 
@@ -27,7 +27,9 @@ const PAUSE_TIMES: u32 = 19;
 /// Between two steps that removed something: at least.
 const PAUSE_MIN: Duration = Duration::from_millis(1);
 /// For each event accepted so many are removed, if there are.
-const AHEAD: f64 = 1.5;
+const AHEAD: f64 = 2.0;
+/// So many attempts and other rows weigh as much as an event.
+const BESIDE: usize = 4;
 /// Requests others make of the writer each second from which on they are considered: a server that has
 /// nothing to do makes a few.
 const BUSY_PER_S: f64 = 50.0;
@@ -65,7 +67,7 @@ impl Retention {
             return Ok(after.saturating_add(PASS_EVERY));
         };
         self.cursor = next;
-        let removed = step.events + step.attempts + step.others + step.expired;
+        let removed = weight(&step);
         if removed == 0 {
             return Ok(after);
         }
@@ -73,6 +75,12 @@ impl Retention {
             Seen { at: after, accepted: inner.metrics.events_accepted(), written: inner.store.stats().await?.requests };
         Ok(after.saturating_add(self.pace.pause(seen, after.since(now), removed)))
     }
+}
+
+/// What was removed, in events. What is kept less long than its event is removed apart, and may be several
+/// times as much: it must not make retention fall behind.
+fn weight(step: &Retained) -> usize {
+    step.events + step.expired + (step.attempts + step.others).div_ceil(BESIDE)
 }
 
 /// What others had done at the end of a step.
@@ -127,7 +135,7 @@ impl Pace {
         self.busy = busy;
         let mut pause = least;
         if busy {
-            // As long as it takes to accept two thirds of what was removed.
+            // As long as it takes to accept half of what was removed.
             let each = seen.at.since(last.at).as_secs_f64() / accepted.max(1) as f64;
             let keeps_up = Duration::from_secs_f64(each * removed as f64 / AHEAD);
             pause = keeps_up.min(took * PAUSE_TIMES).min(PAUSE_MAX).max(least);
@@ -227,7 +235,16 @@ mod tests {
         let paused = pauses(&mut Pace::default(), took, 20_000, 1_000);
         let each = took + paused.iter().sum::<Duration>() / u32::try_from(paused.len()).unwrap();
         let ratio = EVENTS as f64 / each.as_secs_f64() / 20_000.0;
-        assert!((1.1..AHEAD + 0.1).contains(&ratio), "{ratio}");
+        assert!((1.3..AHEAD + 0.1).contains(&ratio), "{ratio}");
+    }
+
+    #[test]
+    fn rows_beside_events_weigh_less_and_never_nothing() {
+        for (events, attempts, others, expired, expected) in
+            [(0, 0, 0, 0, 0), (5, 0, 0, 0, 5), (0, 1, 0, 0, 1), (0, 6, 2, 0, 2), (3, 8, 0, 2, 7)]
+        {
+            assert_eq!(weight(&Retained { events, attempts, others, expired, ..Retained::default() }), expected);
+        }
     }
 
     #[test]

@@ -148,17 +148,6 @@ async fn p6_pending_is_exact_whatever_memory_knows() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_lane_goes_on_while_much_waits_to_be_written_down() {
-    let World { engine, lane, tenant, .. } = world(QuotasInput::default(), 1).await;
-    let _much = engine.inner.inbox.budget.writing(1_000_000);
-    engine.publish(&tenant, vec![event(None); 3], true).await.unwrap();
-    let running = tokio::time::timeout(Duration::from_secs(1), lane.run());
-    assert!(running.await.is_err(), "nobody told it to end");
-    let metrics = engine.metrics_text().await;
-    assert!(metrics.contains("gatepost_attempts_in_flight 3"), "{metrics}");
-}
-
-#[tokio::test(start_paused = true)]
 async fn publishers_wait_for_the_lane_and_are_told_when_it_takes_too_long() {
     let mut world = world(QuotasInput::default(), 1).await;
     for _ in 0..9 {

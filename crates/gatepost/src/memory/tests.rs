@@ -64,7 +64,7 @@ fn the_default_bounds_nothing_that_ordinary_use_needs() {
     let Plan { store, limits, idle_connections } = memory.plan(ONE_MIB);
     assert_eq!(limits.max_batch_bytes, 16 * ONE_MIB);
     assert!(memory.max_body_bytes() >= 64 * ONE_MIB, "every size a body may be set to");
-    assert_eq!((limits.lane.slots, limits.lane.window), (1_024, 512));
+    assert_eq!((limits.lane.slots, limits.lane.window), (1_024, 256));
     assert!(idle_connections >= 5_000 && limits.connections >= 4_000, "{idle_connections} {}", limits.connections);
     assert_eq!(store.page_bytes, 8 * ONE_MIB);
 }

@@ -32,7 +32,7 @@ impl Default for Limits {
         Limits {
             slots: 1_024,
             extra_slots: 4_096,
-            window: 512,
+            window: 256,
             heads: 32_768,
             head_bytes: 96 << 20,
             flight_bytes: 96 << 20,

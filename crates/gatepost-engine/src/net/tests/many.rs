@@ -11,7 +11,7 @@ use tokio_rustls::server::TlsStream;
 use super::*;
 
 /// As many as stay awake, and some more.
-const HOSTS: usize = 512 + 20;
+const HOSTS: usize = 400 + 20;
 
 async fn send(client: &Client, url: &str) -> Exchange {
     let target = Target::parse(url).expect("a URL");
