@@ -44,7 +44,7 @@ const GOODBYE: Duration = Duration::from_secs(1);
 /// How often idle connections are looked through.
 const SWEEP: Duration = Duration::from_secs(5);
 /// As many idle connections stay awake, however little they are used.
-const AWAKE: usize = 400;
+pub(super) const AWAKE: usize = 400;
 
 /// A request as it goes out.
 pub(super) type Message = Request<Full<Bytes>>;

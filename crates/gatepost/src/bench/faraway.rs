@@ -22,7 +22,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use bytes::Bytes;
 use http::{Request, Response};
-use http_body_util::{BodyExt, Empty};
+use http_body_util::Empty;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -39,7 +39,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::ledger::Ledger;
 use super::measure::{Stopwatch, this_thread, thread_cpu};
-use super::sink::ID_HEADER;
+use super::sink::take_in;
 
 /// Every endpoint has a name of its own below this one: sessions are kept by name. Names under
 /// `localhost` are this machine without any resolver (RFC 6761 section 6.3).
@@ -276,13 +276,7 @@ async fn answer(
     used: Arc<AtomicBool>,
     request: Request<Incoming>,
 ) -> Result<Response<Empty<Bytes>>, Infallible> {
-    let id = request.headers().get(ID_HEADER).and_then(|id| Ledger::read_id(id.as_bytes()));
-    let mut body = request.into_body();
-    while let Some(frame) = body.frame().await {
-        if frame.is_err() {
-            break;
-        }
-    }
+    let id = take_in(request).await;
     let counts = &shared.counts;
     counts.arrivals.fetch_add(1, Ordering::Relaxed);
     if !used.swap(true, Ordering::Relaxed) {

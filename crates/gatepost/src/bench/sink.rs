@@ -173,11 +173,8 @@ async fn accept(listener: TcpListener, receiver: usize, shared: Arc<Shared>) {
     }
 }
 
-async fn answer(
-    shared: &Shared,
-    receiver: usize,
-    request: Request<Incoming>,
-) -> Result<Response<Empty<Bytes>>, Infallible> {
+/// Reads a request to its end; its number, if it has one.
+pub(super) async fn take_in(request: Request<Incoming>) -> Option<(u32, usize)> {
     let id = request.headers().get(ID_HEADER).and_then(|id| Ledger::read_id(id.as_bytes()));
     let mut body = request.into_body();
     while let Some(frame) = body.frame().await {
@@ -185,6 +182,15 @@ async fn answer(
             break;
         }
     }
+    id
+}
+
+async fn answer(
+    shared: &Shared,
+    receiver: usize,
+    request: Request<Incoming>,
+) -> Result<Response<Empty<Bytes>>, Infallible> {
+    let id = take_in(request).await;
     shared.note(id, receiver);
     let this = &shared.receivers[receiver];
     loop {

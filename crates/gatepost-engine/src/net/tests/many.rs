@@ -9,9 +9,10 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::*;
+use crate::net::pool::AWAKE;
 
 /// As many as stay awake, and some more.
-const HOSTS: usize = 400 + 20;
+const HOSTS: usize = AWAKE + 20;
 
 async fn send(client: &Client, url: &str) -> Exchange {
     let target = Target::parse(url).expect("a URL");
