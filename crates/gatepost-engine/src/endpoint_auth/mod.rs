@@ -11,10 +11,13 @@
 //!   same endpoint as the same client for the same scope; requests at once share one fetch;
 //! - it is fetched anew beside the requests shortly before it expires, and once when the endpoint
 //!   answers 401 with it: then the same attempt is repeated once;
+//! - a secret goes where it was given for: a change that would send a kept one elsewhere is refused
+//!   ([`Moved`]);
 //! - no token is a failed attempt like any other, told as data: nothing was sent, `status` is none,
 //!   `error` names the token endpoint and never a secret (P7).
 
 mod check;
+mod moved;
 mod oauth;
 mod tokens;
 
@@ -35,6 +38,7 @@ use ipnet::IpNet;
 use tokio::time::Instant;
 
 pub(crate) use self::check::check;
+pub(crate) use self::moved::{Moved, Places};
 use self::oauth::Grant;
 use self::tokens::{Token, Tokens};
 use crate::metrics::Metrics;

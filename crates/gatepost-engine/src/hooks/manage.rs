@@ -20,7 +20,7 @@ use serde_json::{Map, Value};
 
 use super::snapshot::TenantHooks;
 use super::view::HookView;
-use crate::endpoint_auth;
+use crate::endpoint_auth::{self, Moved, Places};
 use crate::engine::Engine;
 use crate::error::{ConflictCode, Error, FieldError, Kind, Result};
 use crate::net::Target;
@@ -322,6 +322,14 @@ impl Engine {
             let found = endpoint_auth::check(auth, secret, may_call);
             judged.extend(found.into_iter().map(|e| FieldError::new(format!("/auth{}", e.pointer), e.message)));
         }
+        if let Some((hook, _)) = present {
+            // A value that is kept is not sent to another place (P7).
+            let kept = config.header_names.iter().filter(|name| !write.headers.contains_key(*name));
+            let auth = config.auth.as_ref().filter(|_| write.auth_secret.is_none());
+            let mut refused = moved_elsewhere(hook, write).refuse(kept.map(String::as_str), auth);
+            refused.retain(|error| judged.iter().all(|known| known.pointer != error.pointer));
+            judged.extend(refused);
+        }
         // Of a member that could not be read the later checks know only that it is not there.
         let told = |later: &FieldError, known: &[FieldError]| {
             known
@@ -375,6 +383,13 @@ impl Engine {
         let circuit = circuit.unwrap_or(gatepost_core::hooks::breaker::BreakerState::Closed);
         Ok(HookView { members: hook.config.shown(&point), hook, warnings, circuit })
     }
+}
+
+/// What a change would send elsewhere.
+pub(super) fn moved_elsewhere(present: &StoredHook, write: &HookWrite) -> Moved {
+    let (before, after) = (&present.config, &write.config);
+    let before = Places { url: &before.url, auth: before.auth.as_ref() };
+    Moved::between(before, Places { url: &after.url, auth: after.auth.as_ref() })
 }
 
 /// What a merge must not mix: an auth of another type, a condition (one expression, whatever its

@@ -8,6 +8,7 @@ use gatepost_core::tenant::Tenant;
 use gatepost_store::{Page, PageRequest};
 use serde_json::{Map, Value};
 
+use super::manage::moved_elsewhere;
 use crate::engine::Engine;
 use crate::error::{Error, FieldError, Kind, Result};
 
@@ -18,7 +19,7 @@ pub struct HookPreview {
     pub before: Option<Map<String, Value>>,
     /// As it would be. Secrets are masked here as there.
     pub after: Map<String, Value>,
-    /// Pointers to the secrets that would be new or others than now.
+    /// Pointers to the secrets that would be new or others than now, or go elsewhere: those are not kept.
     pub secrets: Vec<String>,
 }
 
@@ -75,7 +76,13 @@ impl Engine {
             Some(hook) => Some(declared(&hook.config, &*self.point_of(tenant, hook).await?)),
             None => None,
         };
-        let secrets = others(&write, &kept.unwrap_or_default());
+        let mut secrets = others(&write, &kept.unwrap_or_default());
+        if let Some(hook) = &present {
+            let again = moved_elsewhere(hook, &write);
+            let again = again.needed(write.headers.keys().map(String::as_str), write.config.auth.as_ref());
+            let again: Vec<_> = again.filter(|pointer| !secrets.contains(pointer)).collect();
+            secrets.extend(again);
+        }
         Ok(HookPreview { before, after: declared(&write.config, &point.def), secrets })
     }
 }

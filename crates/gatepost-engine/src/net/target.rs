@@ -149,7 +149,7 @@ impl Target {
     }
 
     /// `scheme://host:port`: what may share connections.
-    pub(super) fn key(&self) -> &Arc<str> {
+    pub(crate) fn key(&self) -> &Arc<str> {
         &self.0.key
     }
 

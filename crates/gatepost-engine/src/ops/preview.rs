@@ -8,7 +8,7 @@ use gatepost_core::tenant::Tenant;
 use gatepost_core::webhook::{Webhook, WebhookConfig, WebhookSecrets};
 
 use super::event_types::check_definition;
-use super::validate::{auth_secret, pointer_part};
+use super::validate::{auth_secret, moved_elsewhere, pointer_part};
 use super::webhooks::{config_of, merge_headers, plan_of};
 use super::{AuthInput, WebhookInput};
 use crate::engine::Engine;
@@ -19,7 +19,7 @@ use crate::error::{Error, FieldError, Result};
 pub struct WebhookPreview {
     /// What would be registered.
     pub config: WebhookConfig,
-    /// Pointers to the secrets that would be new or others than now.
+    /// Pointers to the secrets that would be new or others than now, or go elsewhere: those are not kept.
     pub secrets: Vec<String>,
 }
 
@@ -55,6 +55,13 @@ impl Engine {
             None => WebhookSecrets::default(),
         };
         let mut secrets = others(&input, &known);
+        if let Some(present) = present {
+            let headers = input.headers.iter().map(|(name, _)| name.as_str());
+            let again =
+                moved_elsewhere(&input, &present.config).needed(headers, input.auth.as_ref().map(|auth| &auth.auth));
+            let again: Vec<_> = again.filter(|pointer| !secrets.contains(pointer)).collect();
+            secrets.extend(again);
+        }
         let given = input.secret.is_some();
         let config = config_of(input, present.map(|present| &present.config));
         if let Some(import) = &import {

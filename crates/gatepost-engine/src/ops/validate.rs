@@ -16,6 +16,7 @@ use gatepost_core::webhook::{Webhook, WebhookConfig, bounds};
 use self::wire::Writers;
 pub(super) use self::wire::auth_secret;
 use super::WebhookInput;
+use crate::endpoint_auth::{Moved, Places};
 use crate::engine::Engine;
 use crate::error::FieldError;
 use crate::net::Target;
@@ -97,6 +98,9 @@ impl Engine {
         check_profile(input, existing, &mut errors);
         let writers = self.check_wire(tenant, input, existing, &mut errors);
         check_headers(&input.headers, existing, &writers, &mut errors);
+        if let Some(existing) = existing {
+            check_places(input, &existing.config, &mut errors);
+        }
         if let Some(retry) = &input.retry {
             let problems = retry.problems();
             errors.extend(
@@ -209,6 +213,25 @@ fn check_profile(input: &WebhookInput, existing: Option<&Webhook>, errors: &mut 
         let names: Vec<_> = profiles::all().filter(|p| p.registrable()).map(|p| p.name()).collect();
         errors.push(FieldError::new("/profile", format!("must be one of {}", names.join(", "))));
     }
+}
+
+/// A value that is kept is not sent to another place (P7).
+fn check_places(input: &WebhookInput, present: &WebhookConfig, errors: &mut Vec<FieldError>) {
+    let echoed = input.headers.iter().filter(|(_, value)| value == MASK).map(|(name, _)| name.as_str());
+    let kept = echoed.filter(|name| present.header_names.iter().any(|known| known.eq_ignore_ascii_case(name)));
+    let auth = input.auth.as_ref().filter(|auth| auth.secret.as_ref().is_none_or(|secret| secret.expose() == MASK));
+    for error in moved_elsewhere(input, present).refuse(kept, auth.map(|auth| &auth.auth)) {
+        if errors.iter().all(|known| known.pointer != error.pointer) {
+            errors.push(error);
+        }
+    }
+}
+
+/// What a change would send elsewhere.
+pub(super) fn moved_elsewhere(input: &WebhookInput, present: &WebhookConfig) -> Moved {
+    let after =
+        Places { url: input.url.as_deref().unwrap_or(&present.url), auth: input.auth.as_ref().map(|auth| &auth.auth) };
+    Moved::between(Places { url: &present.url, auth: present.auth.as_ref() }, after)
 }
 
 fn check_headers(

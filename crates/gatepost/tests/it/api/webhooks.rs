@@ -134,7 +134,7 @@ fn a_patch_keeps_what_is_absent_clears_null_and_sets_values() {
         (json!({"name": "m"}), "name", json!("m")),
         (json!({"description": "e"}), "description", json!("e")),
         (json!({"description": null}), "description", plain["description"].clone()),
-        (json!({"url": "https://example.org/b"}), "url", json!("https://example.org/b")),
+        (json!({"url": "https://example.com/b"}), "url", json!("https://example.com/b")),
         (json!({"events": ["a.*", "b"]}), "events", json!(["a.*", "b"])),
         (json!({"filter": "true"}), "filter", json!("true")),
         (json!({"filter": null}), "filter", plain["filter"].clone()),

@@ -9,5 +9,6 @@ mod p3_same_bytes;
 mod p4_no_blind_spot;
 mod p5_isolation;
 mod p6_nothing_silent;
+mod p7_kept_values;
 mod p7_secrets;
 mod p8_egress;
