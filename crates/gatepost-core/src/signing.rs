@@ -55,6 +55,12 @@ pub enum BadSecret {
     /// A text that is too short or too long to be a key.
     #[error("must have 24 to 1024 bytes (its UTF-8 bytes are the key), but has {0}")]
     TextLength(usize),
+    /// A text copied together with the end of its line.
+    #[error("ends in white space (its UTF-8 bytes are the key): leave it out")]
+    TrailingBlank,
+    /// The version that Standard Webhooks puts before a signature, or a name before a secret.
+    #[error("begins with \"v1,\": leave it out, the secret begins with whsec_")]
+    Version,
     /// An Ed25519 private key that is not seed and public key, 64 bytes together.
     #[error("must hold 64 bytes (Ed25519 seed and public key), but holds {0}")]
     PrivateLength(usize),
@@ -97,7 +103,11 @@ impl PrivateKey {
             let pair = Ed25519KeyPair::from_seed_and_public_key(seed, public).map_err(|_| BadSecret::Mismatch)?;
             return Ok(PrivateKey::Ed25519(Box::new(pair)));
         }
-        Err(if text.starts_with(PUBLIC_PREFIX) { BadSecret::Public } else { BadSecret::Prefix })
+        Err(match () {
+            () if text.starts_with(PUBLIC_PREFIX) => BadSecret::Public,
+            () if text.strip_prefix("v1,").is_some_and(|rest| rest.starts_with(SECRET_PREFIX)) => BadSecret::Version,
+            () => BadSecret::Prefix,
+        })
     }
 
     /// Appends `version,base64`.
@@ -148,6 +158,9 @@ pub fn generate_secret(entropy: &(impl Entropy + ?Sized)) -> Secret {
 /// # Errors
 /// Says what is wrong, without repeating the text.
 pub fn check_text(text: &str) -> Result<(), BadSecret> {
+    if text.ends_with(char::is_whitespace) {
+        return Err(BadSecret::TrailingBlank);
+    }
     if TEXT_BYTES.contains(&text.len()) { Ok(()) } else { Err(BadSecret::TextLength(text.len())) }
 }
 

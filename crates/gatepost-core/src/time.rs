@@ -8,18 +8,43 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A moment, in whole microseconds since the Unix epoch (UTC).
 ///
-/// Printed as RFC 3339 with `Z` and only as many fractional digits as are needed.
+/// Displayed as RFC 3339 with `Z` and only as many fractional digits as are needed; serialised (as text) with
+/// exactly six, so that texts sort as the moments do.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Timestamp(i64);
 
 /// Why a text is not a [`Timestamp`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("not an RFC 3339 time, such as 2026-01-31T12:00:00Z")]
-pub struct BadTimestamp;
+pub enum BadTimestamp {
+    /// It is no time at all.
+    #[error("not an RFC 3339 time, such as 2026-01-31T12:00:00Z")]
+    Form,
+    /// It is a time, but later than [`Timestamp::MAX`].
+    #[error("a time that is too far away: the last one there is room for is 9999-12-30T22:00:00Z")]
+    Range,
+}
+
+/// A time that something is compared with ("later than this"): one beyond [`Timestamp::MAX`] is that one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limit(pub Timestamp);
+
+impl FromStr for Limit {
+    type Err = BadTimestamp;
+
+    fn from_str(s: &str) -> Result<Self, BadTimestamp> {
+        match s.parse() {
+            Ok(at) => Ok(Limit(at)),
+            Err(BadTimestamp::Range) => Ok(Limit(Timestamp::MAX)),
+            Err(BadTimestamp::Form) => Err(BadTimestamp::Form),
+        }
+    }
+}
 
 impl Timestamp {
     /// The Unix epoch.
     pub const EPOCH: Timestamp = Timestamp(0);
+    /// The last moment: 9999-12-30T22:00:00Z.
+    pub const MAX: Timestamp = Timestamp(MAX_MICROS);
 
     /// From microseconds since the Unix epoch.
     pub const fn from_micros(micros: i64) -> Self {
@@ -74,13 +99,28 @@ const MAX_MICROS: i64 = 253_402_207_200_000_000;
 /// The year -9999, the first one.
 const MIN_MICROS: i64 = -377_705_023_201_000_000;
 
+impl Timestamp {
+    fn civil(self) -> jiff::Timestamp {
+        jiff::Timestamp::from_microsecond(self.0.clamp(MIN_MICROS, MAX_MICROS)).unwrap_or(jiff::Timestamp::UNIX_EPOCH)
+    }
+}
+
+impl Timestamp {
+    /// As RFC 3339 with exactly six digits of its second: such texts sort as the moments do.
+    pub fn fixed(self) -> impl fmt::Display {
+        struct Fixed(jiff::Timestamp);
+        impl fmt::Display for Fixed {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{:.6}", self.0)
+            }
+        }
+        Fixed(self.civil())
+    }
+}
+
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let micros = self.0.clamp(MIN_MICROS, MAX_MICROS);
-        match jiff::Timestamp::from_microsecond(micros) {
-            Ok(t) => fmt::Display::fmt(&t, f),
-            Err(_) => f.write_str("1970-01-01T00:00:00Z"),
-        }
+        fmt::Display::fmt(&self.civil(), f)
     }
 }
 
@@ -94,22 +134,44 @@ impl FromStr for Timestamp {
     type Err = BadTimestamp;
 
     /// Reads RFC 3339; any offset is accepted and converted to UTC, digits past the
-    /// microsecond are cut.
+    /// microsecond are cut, however many there are.
     fn from_str(s: &str) -> Result<Self, BadTimestamp> {
         // jiff also reads forms RFC 3339 does not have (a bare date, a zone in brackets).
-        let looks_right =
-            s.len() >= 20 && s.is_ascii() && matches!(s.as_bytes()[10], b'T' | b't' | b' ') && !s.contains('[');
-        if !looks_right {
-            return Err(BadTimestamp);
+        let digits = s.bytes().take_while(u8::is_ascii_digit).count();
+        if digits < 4 || !s.is_ascii() || s.contains('[') {
+            return Err(BadTimestamp::Form);
         }
-        let t: jiff::Timestamp = s.parse().map_err(|_| BadTimestamp)?;
-        Ok(Timestamp(t.as_microsecond()))
+        // The year 10000 has no place in RFC 3339; its next neighbour tells whether the rest is a time.
+        let (years, rest) = s.split_at(digits);
+        let rest = without_long_fraction(rest);
+        let looks_right = rest.len() >= 16 && matches!(rest.as_bytes()[6], b'T' | b't' | b' ');
+        if !looks_right {
+            return Err(BadTimestamp::Form);
+        }
+        if let Ok(t) = format!("{years}{rest}").parse::<jiff::Timestamp>()
+            && digits == 4
+        {
+            return Ok(Timestamp(t.as_microsecond()));
+        }
+        // 2000 is a leap year: the 29th of February of any year that has one stays a day.
+        let far = (digits > 4 || years == "9999") && format!("2000{rest}").parse::<jiff::Timestamp>().is_ok();
+        Err(if far { BadTimestamp::Range } else { BadTimestamp::Form })
     }
+}
+
+/// The text with at most six digits after the point of its seconds.
+fn without_long_fraction(s: &str) -> std::borrow::Cow<'_, str> {
+    let Some(point) = s.find(['.', ',']) else { return s.into() };
+    let fraction = s[point + 1..].bytes().take_while(u8::is_ascii_digit).count();
+    if fraction <= 6 {
+        return s.into();
+    }
+    format!("{}{}", &s[..point + 7], &s[point + 1 + fraction..]).into()
 }
 
 impl Serialize for Timestamp {
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        if s.is_human_readable() { s.collect_str(self) } else { s.serialize_i64(self.0) }
+        if s.is_human_readable() { s.collect_str(&self.fixed()) } else { s.serialize_i64(self.0) }
     }
 }
 
@@ -142,10 +204,39 @@ mod tests {
     }
 
     #[test]
+    fn serialised_times_sort_as_texts() {
+        let texts = |micros: i64| serde_json::to_string(&Timestamp::from_micros(micros)).unwrap();
+        assert_eq!(texts(0), "\"1970-01-01T00:00:00.000000Z\"");
+        assert_eq!(texts(1_686_041_373_500_000), "\"2023-06-06T08:49:33.500000Z\"");
+        assert!(texts(1_940_000) < texts(1_949_000));
+    }
+
+    #[test]
     fn reads_rfc3339_only() {
         assert_eq!("2023-06-06T10:49:33.075265999+02:00".parse(), Ok(Timestamp(1_686_041_373_075_265)));
-        for bad in ["", "2023-06-06", "yesterday", "2023-06-06T08:49:33", "2023-13-06T08:49:33Z", "1686041373"] {
-            assert_eq!(bad.parse::<Timestamp>(), Err(BadTimestamp), "{bad}");
+        let long = format!("2023-06-06T08:49:33.{}Z", "0752659".repeat(20));
+        assert_eq!(long.parse(), Ok(Timestamp(1_686_041_373_075_265)));
+        let malformed = [
+            "",
+            "2023-06-06",
+            "yesterday",
+            "2023-06-06T08:49:33",
+            "2023-13-06T08:49:33Z",
+            "1686041373",
+            "9999-13-31T23:59:59Z",
+        ];
+        for bad in malformed {
+            assert_eq!(bad.parse::<Timestamp>(), Err(BadTimestamp::Form), "{bad}");
+            assert_eq!(bad.parse::<Limit>(), Err(BadTimestamp::Form), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_time_too_far_away_is_told_apart_and_is_the_last_one_where_only_later_than_matters() {
+        for far in ["9999-12-31T23:59:59Z", "9999-12-31T23:59:59.123456789012+02:00", "10000-02-29T00:00:00Z"] {
+            assert_eq!(far.parse::<Timestamp>(), Err(BadTimestamp::Range), "{far}");
+            assert_eq!(far.parse(), Ok(Limit(Timestamp::MAX)), "{far}");
+        }
+        assert_eq!("9999-12-30T22:00:00Z".parse(), Ok(Timestamp::MAX));
     }
 }

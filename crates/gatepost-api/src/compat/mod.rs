@@ -31,7 +31,7 @@ use serde_json::{Map, Value};
 use crate::problem::{ErrorCode, PROBLEM_JSON, Problem};
 use crate::state::{Api, Call};
 use crate::wire::webhook::{merge_webhook, writable};
-use crate::wire::{Errors, Reader};
+use crate::wire::{BOM, Errors, HAS_BOM, Reader};
 
 /// Every system's API, each below its own base address.
 pub(crate) fn routes() -> Router<Api> {
@@ -204,6 +204,9 @@ fn read(members: &Value, errors: &mut Errors) -> WebhookInput {
 /// A JSON body, of any members: other systems' clients send what their systems know.
 pub(crate) fn json_body(bytes: &[u8]) -> Result<Map<String, Value>, Problem> {
     let malformed = |message: &str, line, column| Problem::malformed(message, line, column);
+    if bytes.starts_with(BOM) {
+        return Err(malformed(HAS_BOM, 1, 1));
+    }
     match serde_json::from_slice(bytes) {
         Ok(Value::Object(members)) => Ok(members),
         Ok(_) => Err(malformed("the body is no JSON object", 1, 1)),

@@ -318,6 +318,8 @@ async fn keys_are_shown_once_and_stop_at_once() {
     let past =
         server.admin("POST", "/v1/keys", r#"{"name":"k","scopes":["read"],"expires_at":"2020-01-01T00:00:00Z"}"#).await;
     assert_eq!(past.pointers(), ["/expires_at"]);
+    let far = r#"{"name":"far","scopes":["read"],"expires_at":"9999-12-31T23:59:59Z"}"#;
+    assert_eq!(server.admin("POST", "/v1/keys", far).await.status, 201, "later than anything is a time");
 }
 
 #[tokio::test]

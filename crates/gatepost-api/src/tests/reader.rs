@@ -59,6 +59,11 @@ fn malformed_bodies_have_a_line_and_a_column() {
         assert_eq!(problem["code"], "malformed_json", "{shown}");
         assert_eq!(problem["status"], 400, "{shown}");
         let found = (problem["line"].as_u64().unwrap(), problem["column"].as_u64().unwrap());
+        assert_eq!(
+            body.starts_with(b"\xef"),
+            problem["detail"].as_str().unwrap().contains("byte order mark"),
+            "{shown}"
+        );
         // An end that came too early is found at the end, whose column serde_json counts its own way.
         if !shown.ends_with('{') {
             assert_eq!(found, (line as u64, column as u64), "{shown}: {problem}");

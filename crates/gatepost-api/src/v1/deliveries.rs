@@ -41,8 +41,8 @@ pub(crate) async fn list(Names(name): Names<String>, call: Call) -> Result<Respo
         subject: params.text("subject", &mut errors),
         subject_type: params.text("subject_type", &mut errors),
         state: params.word("state", &states, &mut errors),
-        since: params.parsed("since", &mut errors),
-        until: params.parsed("until", &mut errors),
+        since: params.time("since", &mut errors),
+        until: params.time("until", &mut errors),
         ..DeliveryQuery::of(tenant.key, params.page(List::Deliveries, tenant.key.0, &mut errors))
     };
     errors.check()?;

@@ -190,8 +190,8 @@ pub(crate) async fn list(Names(name): Names<String>, call: Call) -> Result<Respo
         event_type: params.parsed("type", &mut errors),
         subject: params.text("subject", &mut errors),
         subject_type: params.text("subject_type", &mut errors),
-        after: params.parsed("after", &mut errors),
-        before: params.parsed("before", &mut errors),
+        after: params.time("after", &mut errors),
+        before: params.time("before", &mut errors),
         order,
         ..EventQuery::of(tenant.key, params.page(kind, tenant.key.0, &mut errors))
     };

@@ -4,7 +4,7 @@ use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use gatepost_core::hooks::decision::{Cause, Decision};
 use gatepost_core::trace::TraceContext;
-use gatepost_core::{InvocationId, TenantId, Timestamp};
+use gatepost_core::{InvocationId, TenantId};
 use gatepost_engine::hooks::{Ask, AskError, AskTarget};
 use gatepost_engine::store::hooks::InvocationQuery;
 use gatepost_engine::store::{Scope, StoreError};
@@ -181,8 +181,8 @@ pub(crate) async fn list(Names(name): Names<String>, call: Call) -> Result<Respo
         subject: params.text("subject", &mut errors),
         denied: params.word("decision", &[("allow", false), ("deny", true)], &mut errors),
         cause: params.word("cause", &causes.map(|cause| (cause, cause)), &mut errors).map(str::to_owned),
-        since: params.parsed::<Timestamp>("since", &mut errors),
-        until: params.parsed::<Timestamp>("until", &mut errors),
+        since: params.time("since", &mut errors),
+        until: params.time("until", &mut errors),
         page: params.page(List::Invocations, tenant.key.0, &mut errors),
     };
     errors.check()?;

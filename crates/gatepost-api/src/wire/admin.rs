@@ -133,7 +133,7 @@ impl<'a> Reader<'a, '_> {
             None => None,
         };
         let tenant = fields.optional("tenant").and_then(|raw| self.parsed(raw, at.member("tenant")));
-        let expires_at = fields.optional("expires_at").and_then(|raw| self.parsed(raw, at.member("expires_at")));
+        let expires_at = fields.optional("expires_at").and_then(|raw| self.time_limit(raw, at.member("expires_at")));
         Ok(KeyInput { name: name.unwrap_or_default(), scopes: scopes.unwrap_or_default(), tenant, expires_at })
     }
 

@@ -16,8 +16,8 @@ impl Reader<'_, '_> {
     pub(crate) fn replay(&mut self) -> Read<Option<ReplayInput>> {
         let at = At::Root;
         let Some(fields) = self.open(self.document(), at, &REPLAY)? else { return Ok(None) };
-        let since = fields.required("since", at, self).and_then(|raw| self.parsed(raw, at.member("since")));
-        let until = fields.optional("until").map(|raw| self.parsed(raw, at.member("until")));
+        let since = fields.required("since", at, self).and_then(|raw| self.time_limit(raw, at.member("since")));
+        let until = fields.optional("until").map(|raw| self.time_limit(raw, at.member("until")));
         let scope = fields.required("scope", at, self).and_then(|raw| self.word(raw, at.member("scope"), &SCOPES));
         let (Some(since), Some(scope)) = (since, scope) else { return Ok(None) };
         // One that cannot be read is noted.

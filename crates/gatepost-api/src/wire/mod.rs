@@ -146,6 +146,11 @@ pub(crate) struct Malformed {
     message: String,
 }
 
+/// What some editors put before a text (RFC 8259, 8.1: no JSON text begins with it).
+pub(crate) const BOM: &[u8] = "\u{feff}".as_bytes();
+/// Names it to who sent it.
+pub(crate) const HAS_BOM: &str = gatepost_core::hooks::json::HAS_BOM;
+
 /// A result of reading; `Err` ends it.
 pub(crate) type Read<T> = Result<T, Malformed>;
 
@@ -177,6 +182,9 @@ pub(crate) struct Reader<'a, 'e> {
 impl<'a, 'e> Reader<'a, 'e> {
     /// Reads `body`, which must be UTF-8.
     pub(crate) fn new(body: &'a [u8], errors: &'e mut Errors) -> Read<Self> {
+        if body.starts_with(BOM) {
+            return Err(Malformed::new(0, HAS_BOM));
+        }
         match std::str::from_utf8(body) {
             Ok(document) => Ok(Reader { document, errors }),
             Err(error) => Err(Malformed::new(error.valid_up_to(), "the body is not UTF-8")),

@@ -5,6 +5,8 @@ use std::fmt::Display;
 use std::str::FromStr;
 
 use axum::extract::Query;
+use gatepost_core::Timestamp;
+use gatepost_core::time::Limit;
 use gatepost_engine::store::PageRequest;
 use http::Uri;
 
@@ -72,6 +74,11 @@ impl Params {
     /// A value with a grammar, whose error says what it must be.
     pub(crate) fn parsed<T: FromStr<Err: Display>>(&self, name: &str, errors: &mut Errors) -> Option<T> {
         self.get(name)?.parse().map_err(|error: T::Err| errors.push(format_args!("?{name}"), error.to_string())).ok()
+    }
+
+    /// A time that rows are compared with: one too far away for us is the last one there is.
+    pub(crate) fn time(&self, name: &str, errors: &mut Errors) -> Option<Timestamp> {
+        self.parsed::<Limit>(name, errors).map(|limit| limit.0)
     }
 
     /// One of a list of words.

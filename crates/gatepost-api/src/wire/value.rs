@@ -7,6 +7,8 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use bytes::Bytes;
+use gatepost_core::Timestamp;
+use gatepost_core::time::Limit;
 use serde_json::value::RawValue;
 
 use super::{At, Read, Reader};
@@ -155,6 +157,11 @@ impl<'a> Reader<'a, '_> {
                 None
             }
         }
+    }
+
+    /// A time that something is compared with: one too far away for us is the last one there is.
+    pub(crate) fn time_limit(&mut self, raw: &'a RawValue, at: At<'_>) -> Option<Timestamp> {
+        self.parsed::<Limit>(raw, at).map(|limit| limit.0)
     }
 
     /// One of a list of words.

@@ -20,12 +20,18 @@ pub struct Malformed {
     pub column: usize,
 }
 
+/// Names a byte order mark to who sent it (RFC 8259, 8.1: no JSON text begins with one).
+pub const HAS_BOM: &str = "a byte order mark (EF BB BF) stands before the JSON: leave it out";
+
 /// Reads one JSON value. A member twice is malformed: two readers would disagree about what was
 /// said. Nesting is bounded by the parser (128).
 ///
 /// # Errors
 /// Where and why it is not JSON.
 pub fn parse_strict(bytes: &[u8]) -> Result<Value, Malformed> {
+    if bytes.starts_with("\u{feff}".as_bytes()) {
+        return Err(Malformed { message: HAS_BOM.to_owned(), line: 1, column: 1 });
+    }
     serde_json::from_slice::<Strict>(bytes).map(|Strict(value)| value).map_err(|e| {
         let text = e.to_string();
         // serde_json appends the place, which travels in its own members here.

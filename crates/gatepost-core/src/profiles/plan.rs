@@ -151,9 +151,10 @@ impl SigningPlan {
             return signing::check_secret(text).map_err(|problem| problem.to_string());
         }
         match self.shared_form() {
-            Some(KeyForm::Standard) if !text.starts_with(signing::SECRET_PREFIX) => {
-                Err("must be whsec_ and the base64 text of 24 to 64 bytes".into())
-            }
+            Some(KeyForm::Standard) if !text.starts_with(signing::SECRET_PREFIX) => match signing::check_secret(text) {
+                Err(version @ signing::BadSecret::Version) => Err(version.to_string()),
+                _ => Err("must be whsec_ and the base64 text of 24 to 64 bytes".into()),
+            },
             Some(KeyForm::Standard) => signing::check_secret(text).map_err(|problem| problem.to_string()),
             Some(_) => signing::check_text(text).map_err(|problem| problem.to_string()),
             None if self.wants(Kind::Pair) => Err("must be whsk_ and the base64 text of an Ed25519 key pair".into()),

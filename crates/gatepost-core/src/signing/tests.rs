@@ -78,6 +78,8 @@ fn secrets_that_must_be_refused() {
         ("whsec_%", BadSecret::Base64),
         ("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLa-_", BadSecret::Base64),
         (" whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", BadSecret::Prefix),
+        ("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n", BadSecret::Base64),
+        ("v1,whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", BadSecret::Version),
         (SW8_PUBLIC, BadSecret::Public),
         (&short, BadSecret::Length(23)),
         (&long, BadSecret::Length(65)),
@@ -93,6 +95,16 @@ fn secrets_that_must_be_refused() {
     for bytes in [24, 64] {
         assert_eq!(check_secret(&format!("whsec_{}", STANDARD.encode(vec![7; bytes]))), Ok(()));
     }
+}
+
+#[test]
+fn a_text_copied_with_the_end_of_its_line_is_no_secret() {
+    let text = "G8DXTIOobwGxhkFf2X5VidlQhJ8hoVAO";
+    assert_eq!(check_text(text), Ok(()));
+    for end in ["\n", "\r\n", " ", "\t", "\u{a0}"] {
+        assert_eq!(check_text(&format!("{text}{end}")), Err(BadSecret::TrailingBlank), "{end:?}");
+    }
+    assert_eq!(check_text(&format!(" {text}")), Ok(()));
 }
 
 #[test]

@@ -24,6 +24,11 @@ pub(super) fn shown_name(path: &str) -> &str {
     if path == "-" { "stdin" } else { path }
 }
 
+/// A text without the byte order mark that some editors put before it.
+pub(super) fn without_bom(text: &str) -> &str {
+    text.strip_prefix('\u{feff}').unwrap_or(text)
+}
+
 impl Source {
     /// Opens a file, or stdin for `-`.
     ///
@@ -57,7 +62,7 @@ impl Source {
         let mut bytes = Vec::new();
         self.reader.read_to_end(&mut bytes).map_err(|error| self.fail(error))?;
         let text = std::str::from_utf8(&bytes).map_err(|error| self.fail(format!("is not UTF-8: {error}")))?;
-        serde_json::from_str(text).map_err(|error| self.fail(format!("is not JSON: {error}")))
+        serde_json::from_str(without_bom(text)).map_err(|error| self.fail(format!("is not JSON: {error}")))
     }
 
     /// The file's events. NDJSON is read as it is needed, so that its size does not matter.
@@ -103,6 +108,7 @@ impl Lines {
             self.number += 1;
             let text =
                 String::from_utf8(bytes).map_err(|_| self.source.fail(format!("line {} is not UTF-8", self.number)))?;
+            let text = if self.number == 1 { without_bom(&text).to_owned() } else { text };
             if !text.trim_ascii().is_empty() {
                 return Ok(Some(Line { number: self.number, text }));
             }
@@ -235,7 +241,9 @@ mod tests {
         let (a, b) = ("{\"type\": \"a\",\"data\":1.00}", "{ \"type\":\"b\" }");
         let item = |n, text: &str| (Place::Item(n), text.to_owned());
         let line = |n, text: &str| (Place::Line(n), text.to_owned());
-        let cases: [(&'static str, Vec<_>); 9] = [
+        let cases: [(&'static str, Vec<_>); 11] = [
+            ("\u{feff}{\"type\": \"a\",\"data\":1.00}", vec![item(1, a)]),
+            ("\u{feff}{\"type\": \"a\",\"data\":1.00}\n{ \"type\":\"b\" }", vec![line(1, a), line(2, b)]),
             ("{\"type\": \"a\",\"data\":1.00}", vec![item(1, a)]),
             ("\n  {\"type\": \"a\",\"data\":1.00}\n\n", vec![item(1, a)]),
             ("{\n\"type\":\n\"a\"}", vec![item(1, "{\n\"type\":\n\"a\"}")]),
@@ -274,6 +282,7 @@ mod tests {
     #[test]
     fn a_whole_file_as_data_keeps_its_bytes() {
         assert_eq!(Source::of(" { \"a\" : 1.0,\n\"b\":[ ] }\n").value().unwrap().get(), "{ \"a\" : 1.0,\n\"b\":[ ] }");
+        assert_eq!(Source::of("\u{feff}{ }").value().unwrap().get(), "{ }");
         let broken = Source::of("{\"a\":1,\n}").value().unwrap_err().to_string();
         assert!(broken.contains("line 2 column 1"), "{broken}");
     }

@@ -178,7 +178,8 @@ fn print_array(rows: &[Box<serde_json::value::RawValue>]) -> Outcome {
 /// Reads a file, or stdin for `-`.
 fn read_whole(path: &str) -> Outcome<String> {
     let read = if path == "-" { std::io::read_to_string(std::io::stdin()) } else { std::fs::read_to_string(path) };
-    read.map_err(|error| Failure::failed(format!("{} cannot be read: {error}", input::shown_name(path))))
+    let text = read.map_err(|error| Failure::failed(format!("{} cannot be read: {error}", input::shown_name(path))))?;
+    Ok(input::without_bom(&text).to_owned())
 }
 
 #[cfg(test)]

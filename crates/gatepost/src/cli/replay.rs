@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use clap::Args;
 use clap::builder::PossibleValuesParser;
+use gatepost_core::time::Limit;
 use gatepost_core::{Clock as _, TenantId, Timestamp};
 use gatepost_engine::SystemClock;
 use gatepost_engine::store::ReplayScope;
@@ -83,7 +84,7 @@ impl When {
 }
 
 fn when(text: &str) -> Result<When, String> {
-    if let Ok(at) = text.parse() {
+    if let Ok(Limit(at)) = text.parse() {
         return Ok(When::At(at));
     }
     let unit = match text.chars().next_back() {

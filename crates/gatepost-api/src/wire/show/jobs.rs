@@ -184,12 +184,12 @@ pub(crate) fn csv_header() -> String {
 /// One line of the file (RFC 4180).
 pub(crate) fn csv_row(text: &mut String, told: &Told) {
     let row = ShowTold::from(told);
-    let time = |at: Option<Timestamp>| at.map(|at| at.to_string()).unwrap_or_default();
+    let time = |at: Option<Timestamp>| at.map(|at| at.fixed().to_string()).unwrap_or_default();
     let cells: [String; 18] = [
         row.event_id.to_string(),
         row.event_type.to_string(),
-        row.timestamp.to_string(),
-        row.accepted_at.to_string(),
+        row.timestamp.fixed().to_string(),
+        row.accepted_at.fixed().to_string(),
         row.erased.to_string(),
         row.webhook_id.to_string(),
         row.webhook_name.to_owned(),
@@ -202,8 +202,8 @@ pub(crate) fn csv_row(text: &mut String, told: &Told) {
         time(row.last_attempt_at),
         row.outcome.unwrap_or_default().to_owned(),
         row.status.map(|status| status.to_string()).unwrap_or_default(),
-        row.created_at.to_string(),
-        row.updated_at.to_string(),
+        row.created_at.fixed().to_string(),
+        row.updated_at.fixed().to_string(),
     ];
     for (index, cell) in cells.iter().enumerate() {
         if index > 0 {

@@ -34,13 +34,7 @@ pub enum BadKeys {
     /// An asymmetric key where a shared one is needed.
     #[error("must be a shared secret (whsec_…): a receiver signs its answers with it too")]
     Asymmetric,
-    /// Too short to be a key.
-    #[error("must be at least 24 bytes long")]
-    Short,
 }
-
-/// Bytes a text must have to be a key (SETTLED, Webhooks).
-const TEXT_KEY_MIN: usize = 24;
 
 impl KeyScheme {
     /// Whether a text may become a hook's secret.
@@ -53,8 +47,7 @@ impl KeyScheme {
                 signing::check_secret(text)?;
                 if text.starts_with("whsec_") { Ok(()) } else { Err(BadKeys::Asymmetric) }
             }
-            KeyScheme::Text if text.len() < TEXT_KEY_MIN => Err(BadKeys::Short),
-            KeyScheme::Text => Ok(()),
+            KeyScheme::Text => Ok(signing::check_text(text)?),
         }
     }
 

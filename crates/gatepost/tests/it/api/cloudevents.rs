@@ -26,7 +26,7 @@ fn a_structured_event_is_an_event_like_any_other() {
     let reply = server.send("POST", EVENTS, &[("content-type", "application/cloudevents+json")], event).expect(202);
     assert_eq!(
         reply.json(),
-        json!({"id": "c1", "type": "user.created", "timestamp": "2026-01-02T03:04:05Z", "deliveries": 1, "duplicate": false})
+        json!({"id": "c1", "type": "user.created", "timestamp": "2026-01-02T03:04:05.000000Z", "deliveries": 1, "duplicate": false})
     );
     let view = server.event("acme", "c1");
     assert_eq!(view["subject"]["id"], "u1");
@@ -81,7 +81,7 @@ fn a_binary_event_is_in_the_headers_percent_decoded() {
     );
     assert_eq!(
         (&view["type"], &view["timestamp"], &view["data"]),
-        (&json!("user.created"), &json!("2026-01-02T03:04:05Z"), &json!({"n": 1}))
+        (&json!("user.created"), &json!("2026-01-02T03:04:05.000000Z"), &json!({"n": 1}))
     );
     assert!(server.get(&format!("{EVENTS}/b1")).text().contains(r#""data":{ "n":1 }"#));
 

@@ -16,7 +16,7 @@ fn a_key_is_shown_once_and_works_at_once() {
     assert!(id.starts_with("key_") && key.len() >= 24, "{id}");
     assert_eq!(
         (&created["name"], &created["tenant"], &created["expires_at"]),
-        (&json!("ci"), &json!("acme"), &json!("2101-01-01T00:00:00Z"))
+        (&json!("ci"), &json!("acme"), &json!("2101-01-01T00:00:00.000000Z"))
     );
     let mut scopes = column_of(&created["scopes"]);
     scopes.sort();
