@@ -305,12 +305,14 @@ fn from_cymmetri(request: Map<String, Value>, target: &Target<'_>, errors: &mut 
     if let Some(value) = reader.take("defaultValue") {
         default.insert("mappedValue".into(), value);
     }
+    let context = wire_names(reader.rest());
+    let user = object.get("user").or_else(|| context.get("user"));
     Invocation {
-        subject: Value::Null,
+        subject: user.map_or(Value::Null, subject_of_user),
         actor: Value::Null,
         object: Value::Object(object),
         old_object: Value::Null,
-        context: Value::Object(wire_names(reader.rest())),
+        context: Value::Object(context),
         default: Value::Object(default),
         attributes,
         secrets,
@@ -318,6 +320,17 @@ fn from_cymmetri(request: Map<String, Value>, target: &Target<'_>, errors: &mut 
         explain: false,
         form: Form::Cymmetri,
     }
+}
+
+/// Whom a question in Cymmetri's form is about: the user, by its login, else by its id. Without it nobody
+/// would find, and erase, the question again.
+fn subject_of_user(user: &Value) -> Value {
+    let named = |name: &str| match user.get(name)? {
+        Value::String(text) if !text.is_empty() => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    };
+    named("login").or_else(|| named("id")).map_or(Value::Null, |id| json!({"type": "user", "id": id}))
 }
 
 impl Invocation {

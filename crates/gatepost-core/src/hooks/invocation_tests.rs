@@ -43,6 +43,24 @@ fn the_native_form() {
 }
 
 #[test]
+fn a_question_in_cymmetris_form_is_about_its_user() {
+    for (at, user, subject) in [
+        ("validateUser", json!({"login":"ada","id":"u1"}), json!({"type":"user","id":"ada"})),
+        ("policyMap", json!({"login":"","id":"u1"}), json!({"type":"user","id":"u1"})),
+        ("runDeprovision", json!({"id":17}), json!({"type":"user","id":"17"})),
+        ("changePassword", json!({"firstName":"Ada"}), Value::Null),
+    ] {
+        assert_eq!(read_at(at, json!({"request":{"user":user}})).unwrap().subject, subject, "{at}");
+    }
+    // At a point of one's own, whose object is something else, too.
+    let mut own = PointDef::new("beforeBadge", PointKind::Mutate);
+    own.object_members = vec!["badge".into()];
+    let body = json!({"request":{"badge":{"colour":"red"},"user":{"login":"ada"}}});
+    let read = from_value(body, Target::Point(&own)).unwrap();
+    assert_eq!((read.subject, read.context), (json!({"type":"user","id":"ada"}), json!({"user":{"login":"ada"}})));
+}
+
+#[test]
 fn p7_a_password_misplaced_in_object_or_context_is_a_secret_too() {
     let body = json!({"object":{"passwordText":"Welcome@123","user":{}},"context":{"passwordText":"Welcome@124"}});
     let read = read_at("changePassword", body).unwrap();

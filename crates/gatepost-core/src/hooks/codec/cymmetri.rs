@@ -41,17 +41,19 @@ impl Codec for Cymmetri {
         true
     }
 
-    /// The base and the point's path; a base that ends in that path already is the whole address.
+    /// The base and the point's path; a url that ends in that path already, in any case, is called as it
+    /// stands (the document's own curl writes `/policymap`).
     fn endpoint(&self, url: &str, path: Option<&str>, point: &PointDef) -> String {
         match path {
             Some("") => url.to_owned(),
             Some(path) => join(url, path),
-            None => join(base(url, point), &point.receiver_path()),
+            None if base(url, point).is_some() => url.to_owned(),
+            None => join(url, &point.receiver_path()),
         }
     }
 
     fn probe_endpoint(&self, url: &str, _path: Option<&str>, point: &PointDef) -> String {
-        join(base(url, point), PROBE_PATH)
+        base(url, point).map_or_else(|| join(url, PROBE_PATH), |base| join(&base, PROBE_PATH))
     }
 
     fn request_body(&self, question: &Question<'_>) -> Bytes {
@@ -151,15 +153,15 @@ impl Codec for Cymmetri {
     }
 }
 
-/// The address without the point's own path, whatever its case.
-fn base<'a>(url: &'a str, point: &PointDef) -> &'a str {
+/// The address without the point's own path, if it ends in that, whatever its case; its query stays.
+fn base(url: &str, point: &PointDef) -> Option<String> {
     let path = point.receiver_path();
-    let trimmed = url.trim_end_matches('/');
-    let at = trimmed.len().checked_sub(path.len());
-    match at.and_then(|at| Some((trimmed.get(..at)?, trimmed.get(at..)?))) {
-        Some((base, tail)) if tail.eq_ignore_ascii_case(&path) && base.contains("://") && !base.ends_with('/') => base,
-        _ => url,
-    }
+    let (address, query) = url.find('?').map_or((url, ""), |at| url.split_at(at));
+    let trimmed = address.trim_end_matches('/');
+    let at = trimmed.len().checked_sub(path.len())?;
+    let (base, tail) = (trimmed.get(..at)?, trimmed.get(at..)?);
+    let ends = tail.eq_ignore_ascii_case(&path) && base.contains("://") && !base.ends_with('/');
+    ends.then(|| format!("{base}{query}"))
 }
 
 /// The part of the object a bare `data` speaks about.

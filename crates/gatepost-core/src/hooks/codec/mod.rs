@@ -298,10 +298,10 @@ fn object(body: &[u8]) -> Result<Map<String, Value>, Failure> {
 fn join(url: &str, path: &str) -> String {
     let (base, query) = url.split_once('?').map_or((url, None), |(base, query)| (base, Some(query)));
     let mut out = base.trim_end_matches('/').to_owned();
-    if !path.is_empty() && !path.starts_with('/') {
+    if !path.is_empty() {
         out.push('/');
+        out.push_str(path.trim_start_matches('/'));
     }
-    out.push_str(path);
     if let Some(query) = query {
         out.push('?');
         out.push_str(query);
