@@ -22,6 +22,15 @@ pub struct Failed {
     pub retry_after: Option<Duration>,
 }
 
+/// Less than this is not divided: neither part would be worth a try.
+const DIVISIBLE: Duration = Duration::from_millis(20);
+
+/// How long the first try of a call may take, of `limit` for all of it. A hook that may be asked again
+/// when it is silent has its silence noticed while there is time for that.
+pub fn first_try(limit: Duration, idempotent: bool) -> Duration {
+    if idempotent && limit >= DIVISIBLE { limit / 2 } else { limit }
+}
+
 /// After how long to try once more; `None` when the failure stands. `left` is the smaller of what
 /// remains of the hook's timeout and of the invocation's budget.
 ///
@@ -34,10 +43,12 @@ pub fn once_more(attempt: u32, failed: &Failed, idempotent: bool, left: Duration
     }
     let wait = match failed.class {
         Status429 | Status5xx if matches!(failed.status, Some(429 | 503)) => failed.retry_after?,
+        // Whether it had begun to answer or not.
+        Timeout if idempotent => Duration::ZERO,
         _ if failed.answer_begun => return None,
         Connect if !failed.request_written => Duration::ZERO,
         Reset if failed.reused_connection || !failed.request_written => Duration::ZERO,
-        Timeout | Reset if idempotent => Duration::ZERO,
+        Reset if idempotent => Duration::ZERO,
         _ => return None,
     };
     (wait.saturating_add(super::budget::LEAST) <= left).then_some(wait)
@@ -73,7 +84,8 @@ mod tests {
             (Failed { reused_connection: true, answer_begun: true, ..base }, false, None),
             (with(FailureClass::Timeout), false, None),
             (with(FailureClass::Timeout), true, zero),
-            (Failed { answer_begun: true, ..with(FailureClass::Timeout) }, true, None),
+            (Failed { answer_begun: true, ..with(FailureClass::Timeout) }, true, zero),
+            (Failed { answer_begun: true, ..with(FailureClass::Timeout) }, false, None),
             (status(FailureClass::Status429, 429, Some(500)), false, half),
             (status(FailureClass::Status429, 429, None), false, None),
             (status(FailureClass::Status5xx, 503, Some(500)), false, half),
@@ -88,5 +100,8 @@ mod tests {
             assert_eq!(once_more(2, &failed, idempotent, Duration::from_secs(1)), None);
         }
         assert_eq!(once_more(1, &rows[0].0, false, Duration::ZERO), None);
+        let second = Duration::from_secs(1);
+        assert_eq!((first_try(second, true), first_try(second, false)), (second / 2, second));
+        assert_eq!(first_try(DIVISIBLE / 2, true), DIVISIBLE / 2);
     }
 }

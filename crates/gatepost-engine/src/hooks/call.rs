@@ -11,7 +11,7 @@ use gatepost_core::hooks::codec::{ANSWER_SIGNATURE_HEADER, ANSWER_TIMESTAMP_HEAD
 use gatepost_core::hooks::decision::Conn;
 use gatepost_core::hooks::failure::{Failure, FailureClass};
 use gatepost_core::hooks::hook::limits;
-use gatepost_core::hooks::retry::{Failed, once_more};
+use gatepost_core::hooks::retry::{Failed, first_try, once_more};
 use gatepost_core::retry::parse_retry_after;
 use gatepost_core::secret::Secret;
 use gatepost_core::trace::TraceContext;
@@ -29,6 +29,8 @@ pub(super) struct Put<'a> {
     pub(super) target: &'a Target,
     pub(super) body: Bytes,
     pub(super) limit: Duration,
+    /// How long the first attempt may take of it.
+    pub(super) first: Duration,
     /// Whether what the body says matters.
     pub(super) reads_answer: bool,
     pub(super) idempotent: bool,
@@ -68,9 +70,11 @@ impl Hooks {
         clock: &dyn Clock,
         headers: impl Fn(u32, Duration, Timestamp) -> Vec<(String, Secret)>,
     ) -> Came {
-        let deadline = Instant::now() + put.limit;
+        let began = Instant::now();
+        let until = began + put.limit;
         let mut number = 1;
         loop {
+            let deadline = if number == 1 { until.min(began + put.first) } else { until };
             let left = deadline.saturating_duration_since(Instant::now());
             let sent_at = clock.now();
             let lines = match header_lines(headers(number, left, sent_at), put.trace) {
@@ -91,10 +95,11 @@ impl Hooks {
             // The limit is a wall: the rest of an answer that came late gets no time beyond it.
             let sending = self.door.send(put.route.auth.as_ref(), request);
             let exchange = tokio::time::timeout_at(deadline, sending).await.ok();
-            let (came, failed) = judge(exchange, sent_at, put.reads_answer);
+            let late = Instant::now() >= deadline;
+            let (came, failed) = judge(exchange, sent_at, put.reads_answer, late);
             let came = Came { attempts: number, ..came };
             let Some(failed) = failed else { return came };
-            let left = deadline.saturating_duration_since(Instant::now());
+            let left = until.saturating_duration_since(Instant::now());
             match once_more(number, &failed, put.idempotent, left) {
                 Some(wait) => tokio::time::sleep(wait).await,
                 None => return came,
@@ -121,6 +126,7 @@ impl Hooks {
                     target: &route.target,
                     body: call.body.clone(),
                     limit: call.limit,
+                    first: first_try(call.limit, call.hook.config.idempotent),
                     reads_answer: call.hook.point.reads_answers(),
                     idempotent: call.hook.config.idempotent,
                     trace,
@@ -139,8 +145,14 @@ impl Came {
     }
 }
 
-/// What an exchange was, and, if it failed, what deciding about another attempt needs.
-fn judge(exchange: Option<Exchange>, sent_at: Timestamp, reads_answer: bool) -> (Came, Option<Failed>) {
+/// What an exchange was, and, if it failed, what deciding about another attempt needs. `late`: its time is
+/// over, which is then why an answer is not whole.
+fn judge(
+    exchange: Option<Exchange>,
+    sent_at: Timestamp,
+    reads_answer: bool,
+    late: bool,
+) -> (Came, Option<Failed>) {
     let Some(exchange) = exchange else {
         let failed = failed(FailureClass::Timeout, false, true);
         let came = Came { conn: Some(Conn::Cold), ..Came::failed(FailureClass::Timeout.into()) };
@@ -161,9 +173,12 @@ fn judge(exchange: Option<Exchange>, sent_at: Timestamp, reads_answer: bool) -> 
     };
     let broke_off = response.truncated && response.body.len() <= limits::ANSWER_MAX;
     if broke_off && reads_answer && (200..300).contains(&status) {
-        let failure = Failure::new(FailureClass::Reset, "the answer broke off");
-        let came = Came { outcome: Outcome::Failed(failure), conn, ..Came::failed(FailureClass::Reset.into()) };
-        return (came, Some(failed(FailureClass::Reset, reused, true)));
+        let (class, detail) = match late {
+            true => (FailureClass::Timeout, "the answer had begun, and was not whole in time"),
+            false => (FailureClass::Reset, "the answer broke off"),
+        };
+        let came = Came { conn, ..Came::failed(Failure::new(class, detail)) };
+        return (came, Some(failed(class, reused, true)));
     }
     let header = |name: &str| {
         let found = response.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name));
@@ -228,4 +243,34 @@ fn header_lines(headers: Vec<(String, Secret)>, trace: TraceContext) -> Result<H
         lines.push(HeaderName::from_static("traceparent"), value);
     }
     Ok(lines)
+}
+
+#[cfg(test)]
+mod tests {
+    use gatepost_core::delivery::Timings;
+
+    use super::*;
+
+    #[test]
+    fn an_answer_that_is_not_whole_is_late_or_broken_off() {
+        let exchange = || {
+            let body = Bytes::from_static(b"{\"id\":");
+            Exchange {
+                started_at: Timestamp::EPOCH,
+                outcome: Sent::Ok,
+                status: Some(200),
+                error: None,
+                timings: Timings::default(),
+                response: Some(Response { headers: Vec::new(), body, truncated: true }),
+                local_fault: false,
+            }
+        };
+        for (late, class) in [(true, FailureClass::Timeout), (false, FailureClass::Reset)] {
+            let (came, failed) = judge(Some(exchange()), Timestamp::EPOCH, true, late);
+            let Outcome::Failed(failure) = came.outcome else { panic!("it is no answer") };
+            assert_eq!((failure.class, failed.map(|failed| failed.class)), (class, Some(class)));
+        }
+        // Where nothing is read of it, it has come.
+        assert!(judge(Some(exchange()), Timestamp::EPOCH, false, true).1.is_none());
+    }
 }

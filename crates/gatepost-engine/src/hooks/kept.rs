@@ -131,6 +131,7 @@ impl Engine {
             target: &route.target,
             body: body.clone(),
             limit: hook.config.timeout(),
+            first: hook.config.timeout(),
             reads_answer: false,
             idempotent: false,
             trace: trace_below(None, &*self.inner.entropy),

@@ -12,6 +12,7 @@ use gatepost_core::hooks::hook::{HookConfig, Mode, SideEffects};
 use gatepost_core::hooks::invocation::{self, Invocation, Target};
 use gatepost_core::hooks::plan::{Attempt, PlannedHook};
 use gatepost_core::hooks::points::PointDef;
+use gatepost_core::hooks::retry::first_try;
 use gatepost_core::hooks::secrets::Secrets;
 use gatepost_core::secret::{MASK, Secret};
 use gatepost_core::signing::{ID_HEADER, TIMESTAMP_HEADER};
@@ -127,6 +128,7 @@ impl Engine {
             target: &route.probe,
             body: probe.body.clone(),
             limit: hook.config.timeout(),
+            first: hook.config.timeout(),
             reads_answer: true,
             idempotent: true,
             trace: trace_below(None, &*self.inner.entropy),
@@ -261,6 +263,7 @@ impl Engine {
                         target: &route.target,
                         body: call.body.clone(),
                         limit: call.limit,
+                        first: first_try(call.limit, planned.config.idempotent),
                         reads_answer: point.reads_answers(),
                         idempotent: planned.config.idempotent,
                         trace: trace_below(None, &*self.inner.entropy),
