@@ -40,6 +40,9 @@ pub(crate) struct HookInput {
     /// Kept for this hook when hooks before it are slow; default 100.
     #[schema(minimum = 1, maximum = 30000)]
     min_timeout_ms: Option<u32>,
+    /// Calls to it under way at once; default 64. Others wait for a place within their budget.
+    #[schema(minimum = 1, maximum = 1024)]
+    max_in_flight: Option<u32>,
     /// `merge` (default) or `replace`.
     replace_mode: Option<String>,
     /// Whether passwords and the like are sent to it, over https only.
@@ -266,6 +269,8 @@ pub(crate) struct Decision {
     hooks: Vec<Value>,
     budget_ms: u64,
     took_us: u64,
+    /// How long a question waited for a place at its receiver.
+    waited_us: u64,
     /// How much of that was Gatepost's own.
     gatepost_us: u64,
     #[schema(required = false)]
@@ -334,6 +339,7 @@ pub(crate) struct Invocation {
     outcome: Outcome,
     budget_ms: u64,
     took_us: u64,
+    waited_us: u64,
     gatepost_us: u64,
     /// In hex; null when the request held a secret.
     request_sha256: Option<String>,

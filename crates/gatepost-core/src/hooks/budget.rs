@@ -77,6 +77,14 @@ pub struct Wish {
     pub required: bool,
 }
 
+impl Wish {
+    /// What one call gets of `most`. `None`: not worth calling.
+    pub fn within(self, most: Duration) -> Option<Duration> {
+        let slice = most.min(self.timeout);
+        (slice >= LEAST).then_some(slice)
+    }
+}
+
 impl Budget {
     /// From the caller's wish, if any, and the point's limit.
     pub fn new(caller: Option<Duration>, max_total: Duration) -> Self {
@@ -104,17 +112,20 @@ impl Budget {
     /// When there is not enough for everybody, required hooks share what there is in proportion to
     /// their least, and the others are left out.
     pub fn share(self, elapsed: Duration, wish: Wish, reserve: Duration) -> Option<Duration> {
+        wish.within(self.most(elapsed, wish, reserve))
+    }
+
+    /// How long one hook may take with waiting for a place to ask it: its share, whatever its timeout.
+    pub fn most(self, elapsed: Duration, wish: Wish, reserve: Duration) -> Duration {
         let remaining = self.remaining(elapsed);
         let free = remaining.saturating_sub(reserve);
-        let slice = if wish.required && free < wish.least {
+        if wish.required && free < wish.least {
             let needed = wish.least.saturating_add(reserve);
             let part = if needed.is_zero() { 1.0 } else { wish.least.as_secs_f64() / needed.as_secs_f64() };
             free.max(remaining.mul_f64(part.clamp(0.0, 1.0))).min(remaining)
         } else {
             free
-        };
-        let slice = slice.min(wish.timeout);
-        (slice >= LEAST).then_some(slice)
+        }
     }
 }
 

@@ -71,8 +71,10 @@ pub struct Call {
     pub slot: usize,
     /// Who is asked.
     pub hook: Arc<PlannedHook>,
-    /// How long all its attempts may take together.
+    /// How long all its attempts may take together, when it is put now.
     pub limit: Duration,
+    /// How long it may take in all, waiting for a place included.
+    pub patience: Duration,
     /// What is sent, the same for every attempt.
     pub body: Bytes,
     /// The same for every attempt.
@@ -83,6 +85,12 @@ pub struct Call {
 }
 
 impl Call {
+    /// The same call, put after it waited for a place; `None`: there is no time left for it.
+    pub fn after(self, waited: Duration) -> Option<Call> {
+        let limit = self.hook.wish().within(self.patience.saturating_sub(waited))?;
+        Some(Call { limit, ..self })
+    }
+
     /// The headers of attempt `number`, with `left` of the limit to go.
     pub fn headers(&self, number: u32, left: Duration, now: Timestamp) -> Vec<(String, Secret)> {
         self.hook.headers_for(&Attempt {
@@ -151,6 +159,9 @@ pub struct Settled {
     pub repeats_secret: bool,
 }
 
+/// Bytes of questions that one invocation has under way before another attribute is asked.
+const QUESTIONS_BYTES: usize = 4 << 20;
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Manner {
     /// Mutators: a refusal ends it at once.
@@ -191,6 +202,11 @@ struct Entry {
     place: usize,
     item: Option<usize>,
     pending: bool,
+    /// Since when it has been under way, or has waited for a place.
+    since: Duration,
+    queued: bool,
+    /// Bytes of its question while it is pending.
+    bytes: usize,
     row: HookRow,
     applied: Option<Policy>,
     messages: Vec<Message>,
@@ -219,6 +235,9 @@ pub struct Chain {
     entries: Vec<Entry>,
     observers: Vec<Arc<PlannedHook>>,
     waits: Vec<(Duration, Duration)>,
+    queues: Vec<(Duration, Duration)>,
+    /// Bytes of the questions under way.
+    questions: usize,
     refused: bool,
     done: bool,
 }
@@ -260,6 +279,8 @@ impl Chain {
             entries: Vec::new(),
             observers,
             waits: Vec::new(),
+            queues: Vec::new(),
+            questions: 0,
             refused: false,
             done: false,
         }
@@ -326,6 +347,10 @@ impl Chain {
     fn start_values(&mut self, elapsed: Duration, calls: &mut Vec<Call>) -> bool {
         let hooks = self.groups[self.at].hooks.len();
         for i in 0..self.items.len() {
+            // Each question carries the whole object: not all of them have to be there at once.
+            if self.questions >= QUESTIONS_BYTES {
+                return false;
+            }
             while !self.refused && !self.items[i].busy && !self.items[i].done {
                 let next = self.items[i].next;
                 if next >= hooks {
@@ -376,30 +401,55 @@ impl Chain {
                 return None;
             }
         }
-        let Some(limit) = self.budget.share(elapsed, hook.wish(), self.reserve_after(place)) else {
+        let patience = self.budget.most(elapsed, hook.wish(), self.reserve_after(place));
+        let Some(limit) = hook.wish().within(patience) else {
             self.fail(slot, &hook, FailureClass::Budget.into());
             return None;
         };
-        self.entries[slot].pending = true;
         let message_id = match item.filter(|i| self.items[*i].attribute.is_some()) {
             Some(i) => format!("{}:{}:{i}", self.id, hook.id),
             None => format!("{}:{}", self.id, hook.id),
         };
         let body = self.body_for(&hook, item, &self.object, &self.lifted);
-        Some(self.call(slot, hook, limit, body, message_id))
-    }
-
-    fn call(&self, slot: usize, hook: Arc<PlannedHook>, limit: Duration, body: Bytes, message_id: String) -> Call {
-        Call {
+        self.questions += body.len();
+        let entry = &mut self.entries[slot];
+        (entry.pending, entry.since, entry.bytes) = (true, elapsed, body.len());
+        Some(Call {
             slot,
             hook,
             limit,
+            patience,
             body,
             message_id,
             tenant: self.tenant.clone(),
             issuer: Arc::clone(&self.issuer),
             hop: self.hop,
+        })
+    }
+
+    /// The call in `slot` has to wait for a place, from `elapsed` on.
+    pub fn queue(&mut self, slot: usize, elapsed: Duration) {
+        if let Some(entry) = self.entries.get_mut(slot).filter(|entry| entry.pending) {
+            (entry.queued, entry.since) = (true, elapsed);
         }
+    }
+
+    /// How long the call in `slot` has waited for a place.
+    pub fn waited(&self, slot: usize, elapsed: Duration) -> Duration {
+        self.entries.get(slot).map_or(Duration::ZERO, |entry| elapsed.saturating_sub(entry.since))
+    }
+
+    /// It has one, and is put.
+    pub fn unqueue(&mut self, slot: usize, elapsed: Duration) {
+        if let Some(entry) = self.entries.get_mut(slot).filter(|entry| entry.queued) {
+            self.queues.push((entry.since, elapsed));
+            (entry.queued, entry.since) = (false, elapsed);
+        }
+    }
+
+    /// Whether no receiver has been asked so far.
+    pub fn asked_nobody(&self) -> bool {
+        self.entries.iter().all(|entry| entry.row.attempts == 0 && (!entry.pending || entry.queued))
     }
 
     fn enter(&mut self, hook: &PlannedHook, place: usize, item: Option<usize>) -> usize {
@@ -410,6 +460,9 @@ impl Chain {
             place,
             item,
             pending: false,
+            since: Duration::ZERO,
+            queued: false,
+            bytes: 0,
             row,
             applied: None,
             messages: Vec::new(),

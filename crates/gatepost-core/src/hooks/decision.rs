@@ -218,7 +218,10 @@ pub struct Decision {
     pub budget_ms: u64,
     /// How long all of it took, in microseconds.
     pub took_us: u64,
-    /// How much of that was ours: no receiver was being waited for.
+    /// How long a question waited for a place to be asked (`max_in_flight`).
+    #[serde(default)]
+    pub waited_us: u64,
+    /// How much of that was ours: neither a receiver nor a place was being waited for.
     pub gatepost_us: u64,
     /// Whether it was a dry run.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -313,6 +316,7 @@ impl Decision {
             hooks: Vec::new(),
             budget_ms: 0,
             took_us: 0,
+            waited_us: 0,
             gatepost_us: 0,
             dry_run: false,
             reply: Reply::of_point(point),

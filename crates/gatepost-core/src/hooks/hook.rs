@@ -79,8 +79,10 @@ pub mod limits {
     pub const ORDER: std::ops::RangeInclusive<i64> = -1_000_000..=1_000_000;
     /// `order` when not given.
     pub const ORDER_DEFAULT: i32 = 100;
-    /// Calls under way to one hook at once; there is no queue behind them.
-    pub const IN_FLIGHT: u32 = 64;
+    /// `max_in_flight`: calls under way to one hook at once. Others wait for a place within their budget.
+    pub const IN_FLIGHT: std::ops::RangeInclusive<i64> = 1..=1_024;
+    /// `max_in_flight` when not given.
+    pub const IN_FLIGHT_DEFAULT: u32 = 64;
     /// Pointers in `may_change`.
     pub const MAY_CHANGE_MAX: usize = 100;
     /// Bytes of an answer.
@@ -115,6 +117,9 @@ pub struct HookConfig {
     pub timeout_ms: u32,
     /// Milliseconds kept for it when hooks before it are slow.
     pub min_timeout_ms: u32,
+    /// Calls to it that may be under way at once.
+    #[serde(default = "max_in_flight_default")]
+    pub max_in_flight: u32,
     /// How a proposed object is applied.
     pub replace_mode: ReplaceMode,
     /// Whether secrets are sent to it.
@@ -171,6 +176,10 @@ pub struct HookWrite {
     pub auth_secret: Option<Secret>,
 }
 
+fn max_in_flight_default() -> u32 {
+    limits::IN_FLIGHT_DEFAULT
+}
+
 /// The profile of a hook that names none.
 pub const PROFILE_DEFAULT: &str = "gatepost";
 
@@ -189,6 +198,7 @@ impl HookConfig {
             may_change: None,
             timeout_ms: limits::TIMEOUT_MS_DEFAULT,
             min_timeout_ms: limits::MIN_TIMEOUT_MS_DEFAULT,
+            max_in_flight: limits::IN_FLIGHT_DEFAULT,
             replace_mode: ReplaceMode::Merge,
             receives_secrets: false,
             secret_mode: SecretMode::Plain,
@@ -280,6 +290,9 @@ impl HookConfig {
         if self.min_timeout_ms == 0 || self.min_timeout_ms > self.timeout_ms {
             out.bad("/min_timeout_ms", "must be 1 to timeout_ms: it is the least of that time kept for this hook");
         }
+        if !limits::IN_FLIGHT.contains(&i64::from(self.max_in_flight)) {
+            out.bad("/max_in_flight", "must be 1 to 1024");
+        }
         if let (Some(on_failure), Some(point)) = (&self.on_failure, point) {
             for (at, message) in on_failure.misfits(point.kind) {
                 out.bad(&format!("/on_failure{at}"), message);
@@ -341,10 +354,14 @@ impl HookConfig {
             }
             Some(_) => {}
         }
-        let plain = |path: &String| path.is_empty() || (path.starts_with('/') && !path.contains(['?', '#', ' ']));
-        if self.path.as_ref().is_some_and(|path| !plain(path) || path.len() > 512 || path.chars().any(char::is_control))
-        {
-            out.bad("/path", "must begin with / and have no query, fragment or spaces (or be empty: the url as it is)");
+        let plain = |path: &str| {
+            let odd = |c: char| ['?', '#', ' '].contains(&c) || c.is_control();
+            path.len() <= 512 && !path.contains(odd) && !path.split('/').any(|part| part == "." || part == "..")
+        };
+        if self.path.as_ref().is_some_and(|path| !plain(path)) {
+            let message = "must be the text of a path, at most 512 bytes, without query, fragment, spaces and the parts . \
+                           and .. (or be empty: the url as it is)";
+            out.bad("/path", message);
         }
     }
 

@@ -1,7 +1,7 @@
 //! Invocations as callers make them: read, admitted, decided on the lane, answered.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,11 +19,11 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::drive::Drive;
+use super::admission::Admission;
+use super::drive::{Drive, Ended, GRACE};
 use super::record::{Asking, Question};
-use super::repeat::{Begun, Flight, Scope, Start};
+use super::repeat::{self, Begun, Flight, Kept, Scope, Start};
 use super::snapshot::{PointEntry, TenantHooks};
-use super::{ADMITTED, ADMITTED_OF_TENANT};
 use crate::engine::Engine;
 use crate::error::{FieldError, Kind};
 
@@ -112,11 +112,13 @@ pub(super) struct Answered {
     pub(super) secrets: Lifted,
 }
 
-/// Why an invocation has no answer, and the decision that was made all the same, if one was.
+/// Why an invocation has no answer.
 #[derive(Clone)]
-pub(super) struct Unanswered {
-    reason: StoreError,
-    decided: Option<Arc<Decision>>,
+pub(super) enum Unanswered {
+    /// Nobody was asked: too many wait.
+    Saturated,
+    /// It could not be written down, or the lane is gone; and the decision that was made all the same.
+    Unable { reason: StoreError, decided: Option<Arc<Decision>> },
 }
 
 /// What an invocation comes to, for everybody who waits for it.
@@ -193,24 +195,8 @@ impl<'s> Resolved<'s> {
     }
 }
 
-/// What an invocation holds beside its question: tasks, routes, requests, an ordinary answer. The question
-/// itself is there twice, as it came and as it is put to hooks.
+/// What an invocation holds beside its question: tasks, routes, requests, an ordinary answer.
 const HELD: usize = 4 << 10;
-
-/// Some of the places for invocations under way; given back when dropped.
-pub(super) struct Admission {
-    engine: Engine,
-    of_tenant: Arc<AtomicUsize>,
-    places: usize,
-}
-
-impl Drop for Admission {
-    fn drop(&mut self) {
-        self.engine.inner.hooks.admitted.fetch_sub(self.places, Ordering::AcqRel);
-        self.of_tenant.fetch_sub(self.places, Ordering::AcqRel);
-        self.engine.inner.metrics.hooks.under_way(-1);
-    }
-}
 
 impl Engine {
     /// Asks the tenant's hooks, and answers within the budget whatever receivers do (P9). Dropping
@@ -234,61 +220,115 @@ impl Engine {
         let invocation = invocation::read(&ask.body, resolved.target()).map_err(bad_invocation)?;
         let budget = Budget::new(wish, resolved.max_total());
         let own_secrets = invocation.secrets.object.clone();
-        let flight = match &ask.idempotency_key {
-            None => Begun::New(self.inner.hooks.repeats.alone()),
-            Some(key) => self.inner.hooks.repeats.begin(&self.inner.fingerprint_key, resolved.name(), key, &ask),
+        let (repeats, id) = (&self.inner.hooks.repeats, InvocationId::new(self.now(), &self.inner.entropy));
+        let begun = match &ask.idempotency_key {
+            None => Begun::New(repeats.alone(id)),
+            Some(key) => repeats.begin(&self.inner.fingerprint_key, resolved.name(), key, &ask, id),
         };
-        let flight = match flight {
+        // Whoever asks again waits as long as it said, however long the first may take.
+        let mut until = began + budget.deadline() + GRACE;
+        let flight = match begun {
             Begun::OtherBody => return Err(AskError::KeyReused),
-            Begun::Known(decision) => return Ok(Told { body: decision.render(form, &own_secrets), form }),
+            Begun::Known(scope, kept) => return self.tell_again(&scope, &kept, form, &own_secrets),
             Begun::Twin(flight) => flight,
             Begun::New(Start { flight, sender, scope }) => {
-                let held = HELD + 2 * (ask.body.len() + invocation.held());
+                let held = held_by(&ask, &invocation);
                 let admission = self.admit(&snapshot, held).ok_or(AskError::Saturated)?;
                 let asking = Asking { question: Question::of(&ask, &invocation), resolved: resolved.name().to_owned() };
                 let launch = Launch { asking, hop, budget, began, admission, sender, scope, gone: flight.gone() };
-                self.launch(&snapshot, &resolved, invocation, &ask, launch);
+                self.launch(&snapshot, &resolved, invocation, &ask, launch, id);
+                until = began + budget.total() + STUCK_AFTER;
                 flight
             }
         };
-        match self.wait(flight, began + budget.total() + STUCK_AFTER).await {
+        let id = flight.id();
+        let Some(answer) = wait(flight, until).await else {
+            let decision = self.unheard(&snapshot, &resolved, &ask, budget, id).ok_or_else(|| no_lane(&ask))?;
+            return Ok(Told { body: decision.render(form, &own_secrets), form });
+        };
+        match answer {
             Ok(answered) => Ok(Told { body: answered.decision.render(form, &answered.secrets), form }),
-            Err(Unanswered { reason, decided: Some(decision) }) => {
+            Err(Unanswered::Saturated) => Err(AskError::Saturated),
+            Err(Unanswered::Unable { reason, decided: Some(decision) }) => {
                 // A decision that was made is not turned into another.
                 let mut told = Box::new(Decision::clone(&decision));
                 told.cause = Cause::Gatepost;
                 Err(AskError::Unable { decision: Some(told), reason })
             }
-            Err(Unanswered { reason, decided: None }) => {
+            Err(Unanswered::Unable { reason, decided: None }) => {
                 let decision = static_decision(resolved.fallback(), resolved.target(), resolved.name(), &ask.body);
                 Err(AskError::Unable { decision, reason })
             }
         }
     }
 
-    async fn wait(&self, flight: Arc<Flight>, until: Instant) -> Answer {
-        let stuck = || {
-            let reason = StoreError::Unavailable("the lane for hooks does not answer".to_owned());
-            Err(Unanswered { reason, decided: None })
+    /// A decision made before, as it was told then.
+    fn tell_again(&self, scope: &Scope, kept: &Kept, form: Form, own_secrets: &Lifted) -> Result<Told, AskError> {
+        let body = match (kept, form) {
+            (Kept::Plain(decision), form) => decision.render(form, own_secrets),
+            (Kept::Sealed { native: sealed, .. }, Form::Native)
+            | (Kept::Sealed { cymmetri: sealed, .. }, Form::Cymmetri) => {
+                // It was sealed here, under the same key.
+                let opened = self.inner.vault.open_bytes(&repeat::context(scope, form), sealed);
+                Bytes::from_owner(opened.unwrap_or_default())
+            }
         };
-        let mut answer = flight.answer();
-        match tokio::time::timeout_at(until, answer.wait_for(Option::is_some)).await {
-            Ok(Ok(found)) => found.clone().unwrap_or_else(stuck),
-            // The lane is gone, or stuck: neither is the caller's to wait for.
-            Ok(Err(_)) | Err(_) => stuck(),
-        }
+        Ok(Told { body, form })
     }
 
-    /// Places for an invocation that holds about `held` bytes. One that is larger than all a tenant may
-    /// have goes alone.
-    fn admit(&self, snapshot: &TenantHooks, held: usize) -> Option<Admission> {
-        let hooks = &self.inner.hooks;
-        let places = held.div_ceil(hooks.place_bytes).clamp(1, ADMITTED_OF_TENANT);
-        let all = hooks.admitted.fetch_add(places, Ordering::AcqRel);
-        let own = snapshot.admitted.fetch_add(places, Ordering::AcqRel);
-        self.inner.metrics.hooks.under_way(1);
-        let admission = Admission { engine: self.clone(), of_tenant: Arc::clone(&snapshot.admitted), places };
-        (all + places <= ADMITTED && own + places <= ADMITTED_OF_TENANT).then_some(admission)
+    /// What is kept of an answer to tell it again; `None`: it cannot be kept.
+    fn to_keep(&self, scope: &Scope, drive: &Drive, decision: &Arc<Decision>, repeats_secret: bool) -> Option<Kept> {
+        let secrets = drive.chain.secrets();
+        if !repeats_secret && *secrets == drive.chain.invocation().secrets.object {
+            return Some(Kept::Plain(Arc::clone(decision)));
+        }
+        let sealed = |form| {
+            let body = decision.render(form, secrets);
+            let sealed = self.inner.vault.seal_bytes(&repeat::context(scope, form), &body);
+            sealed.ok().map(Arc::<[u8]>::from)
+        };
+        Some(Kept::Sealed { native: sealed(Form::Native)?, cymmetri: sealed(Form::Cymmetri)? })
+    }
+
+    /// What the hooks' own policies come to when the time is up and nobody was heard: a twin's, whose first
+    /// has more time, or, should the lane be gone, anybody's.
+    fn unheard(
+        &self,
+        snapshot: &Arc<TenantHooks>,
+        resolved: &Resolved<'_>,
+        ask: &Ask,
+        budget: Budget,
+        id: InvocationId,
+    ) -> Option<Arc<Decision>> {
+        // The question is read again, as it went with the chain: this is the rare way out.
+        let invocation = invocation::read(&ask.body, resolved.target()).ok()?;
+        let mut chain = Chain::new(self.setup(snapshot, resolved, ask, budget, 0, id), invocation);
+        let decision = Arc::new(chain.finish(budget.total()));
+        self.count_decision(&decision);
+        Some(decision)
+    }
+
+    fn setup(
+        &self,
+        snapshot: &TenantHooks,
+        resolved: &Resolved<'_>,
+        ask: &Ask,
+        budget: Budget,
+        hop: u32,
+        id: InvocationId,
+    ) -> Setup {
+        Setup {
+            id,
+            tenant: ask.tenant.clone(),
+            time: self.now(),
+            name: resolved.name().to_owned(),
+            stages: resolved.stages(),
+            budget,
+            bypass: self.inner.hooks.bypass.load(Ordering::Acquire)
+                || snapshot.tenant.settings.hooks == HookSwitch::Bypass,
+            issuer: Arc::clone(&self.inner.public_url),
+            hop,
+        }
     }
 
     fn launch(
@@ -298,21 +338,10 @@ impl Engine {
         invocation: Invocation,
         ask: &Ask,
         launch: Launch,
+        id: InvocationId,
     ) {
-        let now = self.now();
-        let id = InvocationId::new(now, &self.inner.entropy);
-        let setup = Setup {
-            id,
-            tenant: ask.tenant.clone(),
-            time: now,
-            name: resolved.name().to_owned(),
-            stages: resolved.stages(),
-            budget: launch.budget,
-            bypass: self.inner.hooks.bypass.load(Ordering::Acquire)
-                || snapshot.tenant.settings.hooks == HookSwitch::Bypass,
-            issuer: Arc::clone(&self.inner.public_url),
-            hop: launch.hop,
-        };
+        let setup = self.setup(snapshot, resolved, ask, launch.budget, launch.hop, id);
+        let now = setup.time;
         let drive = Drive {
             snapshot: Arc::clone(snapshot),
             chain: Chain::new(setup, invocation),
@@ -332,8 +361,15 @@ impl Engine {
 
     /// The invocation on the lane, to its record.
     async fn run(&self, mut drive: Drive, launch: Launch, noting: Noting) {
-        let Launch { asking, sender, admission, scope, .. } = launch;
-        let mut decided = self.drive(&mut drive).await;
+        let Launch { asking, sender, mut admission, scope, .. } = launch;
+        let mut decided = match self.drive(&mut drive, &mut admission).await {
+            Ended::Decided(decided) => decided,
+            Ended::Saturated => {
+                // Nobody listens when the caller has gone.
+                let _ = sender.send(Some(Err(Unanswered::Saturated)));
+                return;
+            }
+        };
         decided.repeats_secret |= repeats(&drive, &decided.decision);
         let decision = Arc::new(decided.decision);
         let record = self.record_of(&drive, &decision, &noting, asking, decided.repeats_secret, decided.abandoned);
@@ -346,14 +382,16 @@ impl Engine {
             // On its way before the answer: whoever asks for the record next finds it.
             self.inner.hooks.recorder.record(record);
         }
-        if let Some(scope) = scope.filter(|_| !decided.repeats_secret && !decided.abandoned && kept.is_ok()) {
-            self.inner.hooks.repeats.finished(scope, &decision);
+        if let Some(scope) = scope.filter(|_| !decided.abandoned && kept.is_ok())
+            && let Some(kept) = self.to_keep(&scope, &drive, &decision, decided.repeats_secret)
+        {
+            self.inner.hooks.repeats.finished(scope, kept);
         }
         let answered = Answered { decision: Arc::clone(&decision), secrets: drive.chain.secrets().clone() };
         // Nobody listens when the caller has gone.
         let answer = match kept {
             Ok(()) => Ok(Arc::new(answered)),
-            Err(reason) => Err(Unanswered { reason, decided: Some(Arc::clone(&decision)) }),
+            Err(reason) => Err(Unanswered::Unable { reason, decided: Some(Arc::clone(&decision)) }),
         };
         let _ = sender.send(Some(answer));
         drop(admission);
@@ -387,6 +425,25 @@ pub(super) struct Noting {
     pub(super) capture: points::Capture,
     pub(super) operation: bool,
     pub(super) hop: u32,
+}
+
+/// Bytes an invocation may come to hold, about: the question as it came and as it is put to hooks, for
+/// every attribute.
+fn held_by(ask: &Ask, invocation: &Invocation) -> usize {
+    let own = ask.body.len() + invocation.held();
+    HELD + 2 * own + own.saturating_mul(invocation.attributes.len())
+}
+
+/// What the flight comes to; `None`: nothing in time, or the lane is gone. Neither is the caller's to wait for.
+async fn wait(flight: Arc<Flight>, until: Instant) -> Option<Answer> {
+    let mut answer = flight.answer();
+    let found = tokio::time::timeout_at(until, answer.wait_for(Option::is_some)).await;
+    found.ok()?.ok()?.clone()
+}
+
+/// A question that was readable is: this says so where that cannot be shown.
+fn no_lane(ask: &Ask) -> AskError {
+    unable(ask, StoreError::Unavailable("the lane for hooks does not answer".to_owned()))
 }
 
 /// Whether anything a receiver said ended up as a secret in the clear, however it had written it.

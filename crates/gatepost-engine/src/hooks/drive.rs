@@ -1,4 +1,5 @@
-//! The chain on the lane: questions out, answers in, until it is decided or time is up.
+//! The chain on the lane: questions out, answers in, until it is decided or time is up. A question that
+//! finds its receiver's places taken waits for one, within the budget.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,12 +16,14 @@ use gatepost_core::trace::TraceContext;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::admission::Admission;
 use super::call::trace_below;
+use super::places::Place;
 use super::snapshot::{Asked, TenantHooks};
 use crate::engine::Engine;
 
 /// Of the time that is kept back for writing the answer, what a call's last word may take.
-const GRACE: Duration = Duration::from_millis(2);
+pub(super) const GRACE: Duration = Duration::from_millis(2);
 
 /// A question being decided.
 pub(super) struct Drive {
@@ -42,45 +45,80 @@ pub(super) struct Decided {
     pub(super) abandoned: bool,
 }
 
-/// A call's result: its slot, what came of it, and whether our own means failed.
-type Done = (usize, Arc<Asked>, Report, bool);
+/// How driving it ended.
+pub(super) enum Ended {
+    /// With a decision.
+    Decided(Decided),
+    /// Nobody was asked: too many of the tenant's questions wait for its receivers.
+    Saturated,
+}
+
+/// What a call under way comes to.
+enum Step {
+    /// A place to put it, or none in time.
+    Placed(Call, Arc<Asked>, Option<Place>),
+    /// Its result, and whether our own means failed.
+    Done(usize, Arc<Asked>, Report, bool),
+}
+
+/// Calls of one invocation: put, or waiting for a place.
+#[derive(Default)]
+struct UnderWay {
+    steps: FuturesUnordered<BoxFuture<'static, Step>>,
+    put: usize,
+    waiting: Vec<usize>,
+}
 
 impl Engine {
     /// Drives the chain to its decision. Ends within the budget, whatever receivers do (P9).
-    pub(super) async fn drive(&self, drive: &mut Drive) -> Decided {
-        let mut under_way: FuturesUnordered<BoxFuture<'static, Done>> = FuturesUnordered::new();
+    pub(super) async fn drive(&self, drive: &mut Drive, admission: &mut Admission) -> Ended {
+        let mut under_way = UnderWay::default();
         // A moment after the last call's own limit, so that its timeout is told as the receiver's.
         let deadline = tokio::time::sleep_until(drive.began + drive.budget.deadline() + GRACE);
         tokio::pin!(deadline);
         let (mut repeats_secret, mut abandoned) = (false, false);
         loop {
             for call in drive.chain.ready(drive.began.elapsed()) {
-                match self.begin(drive, call) {
-                    Ok(calling) => under_way.push(calling),
-                    Err((slot, class)) => self.settle_unasked(drive, slot, class),
-                }
+                self.begin(drive, &mut under_way, call);
             }
             if drive.chain.is_done() {
                 break;
             }
-            if under_way.is_empty() {
+            if under_way.put > 0 {
+                admission.come_back();
+            } else if !under_way.waiting.is_empty() && !admission.step_aside() {
+                if drive.chain.asked_nobody() {
+                    return Ended::Saturated;
+                }
+                // Those asked before count: what cannot be asked any more has failed.
+                let waiting = std::mem::take(&mut under_way).waiting;
+                waiting.into_iter().for_each(|slot| self.settle_unasked(drive, slot, FailureClass::Budget));
+            }
+            if under_way.steps.is_empty() {
                 // What was settled without asking may have made room for more.
                 continue;
             }
             tokio::select! {
                 biased;
-                Some((slot, asked, report, local_fault)) = under_way.next() => {
-                    let settled = drive.chain.settle(slot, report, self.now());
-                    repeats_secret |= settled.repeats_secret;
-                    if let Some(event) = settled.breaker.filter(|_| !local_fault) {
-                        self.note_breaker(&drive.snapshot.tenant.id, &asked, event);
+                Some(step) = under_way.steps.next() => match step {
+                    Step::Placed(call, asked, place) => {
+                        under_way.waiting.retain(|slot| *slot != call.slot);
+                        self.placed(drive, &mut under_way, call, asked, place);
                     }
-                    if settled.cut {
-                        under_way.clear();
+                    Step::Done(slot, asked, report, local_fault) => {
+                        under_way.put -= 1;
+                        let settled = drive.chain.settle(slot, report, self.now());
+                        repeats_secret |= settled.repeats_secret;
+                        if let Some(event) = settled.breaker.filter(|_| !local_fault) {
+                            self.note_breaker(&drive.snapshot.tenant.id, &asked, event);
+                        }
+                        if settled.cut {
+                            under_way = UnderWay::default();
+                        }
                     }
-                }
+                },
                 () = drive.gone.cancelled() => {
-                    drive.chain.abandon();
+                    drive.chain.abandon(drive.began.elapsed());
                     abandoned = true;
                 }
                 () = &mut deadline => break,
@@ -89,25 +127,63 @@ impl Engine {
         // Whoever was still being waited for is not any more.
         drop(under_way);
         let decision = drive.chain.finish(drive.began.elapsed());
-        Decided { decision, repeats_secret, abandoned }
+        Ended::Decided(Decided { decision, repeats_secret, abandoned })
     }
 
-    fn begin(&self, drive: &Drive, call: Call) -> Result<BoxFuture<'static, Done>, (usize, FailureClass)> {
-        let slot = call.slot;
-        let asked = drive.snapshot.asked.get(&call.hook.id).ok_or((slot, FailureClass::Connect))?;
-        if !self.admits(asked) {
-            return Err((slot, FailureClass::CircuitOpen));
+    /// Puts a call, or has it wait for a place.
+    fn begin(&self, drive: &mut Drive, under_way: &mut UnderWay, call: Call) {
+        let Some(asked) = drive.snapshot.asked.get(&call.hook.id).cloned() else {
+            return self.settle_unasked(drive, call.slot, FailureClass::Connect);
+        };
+        if !self.admits(&asked) {
+            return self.settle_unasked(drive, call.slot, FailureClass::CircuitOpen);
         }
-        let now_s = self.inner.hooks.monotonic().as_secs();
-        let place = asked.state.slot(now_s).ok_or((slot, FailureClass::Budget))?;
-        let (engine, asked, began) = (self.clone(), Arc::clone(asked), drive.began);
+        let places = asked.state.places(self.inner.hooks.monotonic().as_secs());
+        if let Some(place) = places.try_take() {
+            return self.put_at(drive, under_way, call, asked, place);
+        }
+        drive.chain.queue(call.slot, drive.began.elapsed());
+        under_way.waiting.push(call.slot);
+        let waiting = tokio::time::timeout(call.patience, places.take());
+        under_way.steps.push(Box::pin(async move {
+            let place = waiting.await.ok().flatten();
+            Step::Placed(call, asked, place)
+        }));
+    }
+
+    /// A call has waited for its place: things may have changed meanwhile.
+    fn placed(
+        &self,
+        drive: &mut Drive,
+        under_way: &mut UnderWay,
+        call: Call,
+        asked: Arc<Asked>,
+        place: Option<Place>,
+    ) {
+        let slot = call.slot;
+        if !self.admits(&asked) {
+            return self.settle_unasked(drive, slot, FailureClass::CircuitOpen);
+        }
+        let waited = drive.chain.waited(slot, drive.began.elapsed());
+        match place.and_then(|place| Some((place, call.after(waited)?))) {
+            Some((place, call)) => {
+                drive.chain.unqueue(slot, drive.began.elapsed());
+                self.put_at(drive, under_way, call, asked, place);
+            }
+            None => self.settle_unasked(drive, slot, FailureClass::Budget),
+        }
+    }
+
+    fn put_at(&self, drive: &Drive, under_way: &mut UnderWay, call: Call, asked: Arc<Asked>, place: Place) {
+        let (engine, began) = (self.clone(), drive.began);
         let trace = trace_below(drive.trace, &*self.inner.entropy);
-        Ok(Box::pin(async move {
+        under_way.put += 1;
+        under_way.steps.push(Box::pin(async move {
             let clock = &*engine.inner.clock;
             let (report, local_fault) = engine.inner.hooks.put_call(&asked, &call, clock, trace, began).await;
             drop(place);
-            (call.slot, asked, report, local_fault)
-        }))
+            Step::Done(call.slot, asked, report, local_fault)
+        }));
     }
 
     fn settle_unasked(&self, drive: &mut Drive, slot: usize, class: FailureClass) {
@@ -158,7 +234,8 @@ impl Engine {
         if !self.admits(asked) {
             return unasked(FailureClass::CircuitOpen);
         }
-        let Some(_place) = asked.state.slot(self.inner.hooks.monotonic().as_secs()) else {
+        // Nobody waits for a trial, and it waits for nobody.
+        let Some(_place) = asked.state.places(self.inner.hooks.monotonic().as_secs()).try_take() else {
             return unasked(FailureClass::Budget);
         };
         self.inner.hooks.put_call(asked, call, &*self.inner.clock, trace, Instant::now()).await.0

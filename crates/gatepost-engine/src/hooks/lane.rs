@@ -67,7 +67,7 @@ impl HookLane {
     pub(crate) async fn stop(mut self, engine: &Engine, patience: Duration) {
         let until = Instant::now() + patience;
         let hooks = &engine.inner.hooks;
-        let busy = || hooks.admitted.load(Ordering::Acquire) + hooks.trials.load(Ordering::Acquire) > 0;
+        let busy = || !hooks.held.is_empty() || hooks.trials.load(Ordering::Acquire) > 0;
         while busy() && Instant::now() < until {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }

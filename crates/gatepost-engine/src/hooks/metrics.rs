@@ -47,6 +47,7 @@ pub(crate) struct HookMetrics {
     secrets: Family<WordLabel, Counter>,
     records_dropped: Counter,
     under_way: Gauge,
+    waiting: Gauge,
     added: Histogram,
     whole: Histogram,
 }
@@ -62,6 +63,7 @@ impl Default for HookMetrics {
             secrets: Family::default(),
             records_dropped: Counter::default(),
             under_way: Gauge::default(),
+            waiting: Gauge::default(),
             added: Histogram::new(ADDED),
             whole: Histogram::new(WHOLE),
         }
@@ -79,6 +81,8 @@ impl HookMetrics {
         r.register("hook_kept_secrets", "Further tries of secret notifications", self.secrets.clone());
         r.register("hook_records_dropped", "Records of invocations that were lost", self.records_dropped.clone());
         r.register("hook_invocations_under_way", "Invocations under way", self.under_way.clone());
+        let waiting = "Invocations that wait for a receiver's place, of those under way";
+        r.register("hook_invocations_waiting", waiting, self.waiting.clone());
         let added = "What Gatepost added to the time receivers took";
         r.register_with_unit("hook_added", added, Unit::Seconds, self.added.clone());
         r.register_with_unit("hook_invocation", "How long invocations took", Unit::Seconds, self.whole.clone());
@@ -110,6 +114,10 @@ impl HookMetrics {
 
     pub(super) fn records_dropped(&self, count: usize) {
         self.records_dropped.inc_by(count as u64);
+    }
+
+    pub(super) fn waiting(&self, change: i64) {
+        self.waiting.inc_by(change);
     }
 
     pub(super) fn under_way(&self, change: i64) {

@@ -7,7 +7,8 @@
 //!   connections are kept. Whatever receivers do, the decision is made within the budget.
 //! - **An own lane (P5).** Receivers are called on a thread and over connections of their own: bulk
 //!   deliveries do not delay an invocation, nor invocations a delivery.
-//! - **Nothing waits in line.** Too many calls to one receiver, or invocations in all, are told at once.
+//! - **Waiting is bounded.** Who finds a receiver's places taken waits within its budget, counted apart
+//!   from questions under way and per tenant ([`admission`]); more than that are told at once.
 //! - **Out of reach.** Nothing but an invocation asks a hook: managing Gatepost never does.
 //! - **Secrets (P7)** are in memory for the time of one invocation. Records, caches and logs hold
 //!   decisions, which have none.
@@ -15,6 +16,7 @@
 //! An invocation goes through [`ask`] (read, admit, wait), [`drive`] (the chain on the lane) and
 //! [`call`] (one receiver); after its answer through [`record`] and [`observe`].
 
+mod admission;
 mod ask;
 mod breaker;
 mod call;
@@ -25,6 +27,7 @@ mod manage;
 mod metrics;
 mod observe;
 mod outcome;
+mod places;
 mod points;
 mod preview;
 mod probe;
@@ -57,8 +60,9 @@ use crate::engine::Limits;
 use crate::metrics::Metrics;
 use crate::transport::Transport;
 
-/// Places for invocations under way at once, all tenants together (P10). An ordinary question takes
-/// one, one that holds more takes as many as it weighs. More are told 429.
+/// Places for invocations under way at once, all tenants together, and as many again for those that wait
+/// for a receiver (P10). An ordinary question takes one, one that holds more takes as many as it weighs.
+/// More are told 429.
 const ADMITTED: usize = 4_096;
 /// The same of one tenant, so that none can shut the others out (P5).
 const ADMITTED_OF_TENANT: usize = 1_024;
@@ -75,7 +79,7 @@ pub(crate) struct Hooks {
     lane: OnceLock<tokio::runtime::Handle>,
     recorder: record::Recorder,
     repeats: repeat::Repeats,
-    admitted: AtomicUsize,
+    held: admission::Held,
     trials: AtomicUsize,
     /// Breakers' times are counted from here.
     began: Instant,
@@ -102,11 +106,11 @@ impl Hooks {
             lane: OnceLock::new(),
             recorder: record::Recorder::new(Arc::clone(metrics), bounds.hook_record_bytes),
             repeats: repeat::Repeats::new(bounds.hook_known_bytes),
-            admitted: AtomicUsize::new(0),
+            held: admission::Held::default(),
             trials: AtomicUsize::new(0),
             began: Instant::now(),
             warm_now: tokio::sync::Notify::new(),
-            place_bytes: (bounds.hook_question_bytes / ADMITTED).max(1),
+            place_bytes: (bounds.hook_question_bytes / (2 * ADMITTED)).max(1),
         }
     }
 

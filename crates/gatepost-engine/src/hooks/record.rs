@@ -404,8 +404,11 @@ fn counts_of(new: &NewInvocation) -> Vec<(TenantKey, HookId, HookCounters)> {
         return Vec::new();
     }
     let counted = decision.hooks.iter().filter(|row| {
+        // One that was cut short was asked, if its question went out.
+        let asked = row.attempts > 0 || row.result != Cancelled;
         row.mode == Mode::Enforce
-            && !matches!(row.result, SkippedCondition | SkippedSideEffects | Cancelled | Observing)
+            && !matches!(row.result, SkippedCondition | SkippedSideEffects | Observing)
+            && asked
             && was_sent(row)
     });
     let count = |row: &HookRow| HookCounters {
@@ -422,8 +425,7 @@ fn counts_of(new: &NewInvocation) -> Vec<(TenantKey, HookId, HookCounters)> {
 pub(super) fn was_sent(row: &HookRow) -> bool {
     match row.failure {
         Some(FailureClass::CircuitOpen | FailureClass::Budget | FailureClass::ConditionError) => false,
-        // Where there is no way to call the receiver at all. (A call cut off at the deadline has no
-        // attempts either, and a timeout.)
+        // Where there is no way to call the receiver at all.
         Some(FailureClass::Connect) => row.attempts > 0,
         _ => true,
     }

@@ -1,12 +1,15 @@
 //! Invocations under an idempotency key: the twin of one under way waits for the same decision; the
 //! twin of one decided in the last minute gets it again. In memory, and bounded: it exists for callers
-//! that ask again after a timeout of their own, and holds nothing secret.
+//! that ask again after a timeout of their own. An answer with something secret in it is kept encrypted.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use gatepost_core::hashing::HashKey;
+use gatepost_core::hooks::invocation::Form;
+use gatepost_core::hooks::json::held_by;
+use gatepost_core::InvocationId;
 use gatepost_core::hooks::decision::Decision;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -24,12 +27,18 @@ pub(super) type Scope = [u8; 16];
 
 /// An invocation under way. When the last who waits for it lets go, it is dropped.
 pub(super) struct Flight {
+    id: InvocationId,
     answer: watch::Receiver<Option<Answer>>,
     gone: CancellationToken,
     _guard: DropGuard,
 }
 
 impl Flight {
+    /// The invocation's.
+    pub(super) fn id(&self) -> InvocationId {
+        self.id
+    }
+
     /// Where the answer arrives.
     pub(super) fn answer(&self) -> watch::Receiver<Option<Answer>> {
         self.answer.clone()
@@ -48,9 +57,41 @@ pub(super) enum Begun {
     /// Its twin is under way.
     Twin(Arc<Flight>),
     /// Decided before.
-    Known(Arc<Decision>),
+    Known(Scope, Kept),
     /// The key was used with another body.
     OtherBody,
+}
+
+/// A decision that is kept to be told again.
+#[derive(Clone)]
+pub(super) enum Kept {
+    /// What it says is what is answered, with the question's own secret members.
+    Plain(Arc<Decision>),
+    /// The answers, encrypted: a receiver changed a secret member, or repeated a secret.
+    Sealed {
+        /// In our form.
+        native: Arc<[u8]>,
+        /// In Cymmetri's.
+        cymmetri: Arc<[u8]>,
+    },
+}
+
+impl Kept {
+    /// Bytes it holds, about.
+    fn weight(&self) -> usize {
+        match self {
+            Kept::Plain(decision) => 1_024 + 2 * held_by(&decision.object),
+            Kept::Sealed { native, cymmetri } => 1_024 + native.len() + cymmetri.len(),
+        }
+    }
+}
+
+/// What the sealed answers under a key belong to.
+pub(super) fn context(scope: &Scope, form: Form) -> [u8; 32] {
+    let mut context = *b"answer under a key              ";
+    context[15..31].copy_from_slice(scope);
+    context[31] = u8::from(form == Form::Cymmetri);
+    context
 }
 
 /// An invocation to be run.
@@ -66,7 +107,7 @@ pub(super) struct Start {
 struct Entry {
     body: [u8; 16],
     flight: Weak<Flight>,
-    decided: Option<(Arc<Decision>, Instant)>,
+    decided: Option<(Kept, Instant)>,
     weight: usize,
 }
 
@@ -95,15 +136,15 @@ impl Repeats {
     }
 
     /// An invocation without a key.
-    pub(super) fn alone(&self) -> Start {
+    pub(super) fn alone(&self, id: InvocationId) -> Start {
         let (sender, answer) = watch::channel(None);
         let gone = CancellationToken::new();
-        let flight = Flight { answer, _guard: gone.clone().drop_guard(), gone };
+        let flight = Flight { id, answer, _guard: gone.clone().drop_guard(), gone };
         Start { flight: Arc::new(flight), sender, scope: None }
     }
 
     /// An invocation of `name` under `key`.
-    pub(super) fn begin(&self, hash_key: &HashKey, name: &str, key: &str, ask: &Ask) -> Begun {
+    pub(super) fn begin(&self, hash_key: &HashKey, name: &str, key: &str, ask: &Ask, id: InvocationId) -> Begun {
         let kind: &[u8] = match ask.target {
             AskTarget::Point(_) => b"point",
             AskTarget::Operation(_) => b"operation",
@@ -119,13 +160,13 @@ impl Repeats {
                 return Begun::OtherBody;
             }
             if let Some((decision, _)) = &entry.decided {
-                return Begun::Known(Arc::clone(decision));
+                return Begun::Known(scope, decision.clone());
             }
             if let Some(flight) = there {
                 return Begun::Twin(flight);
             }
         }
-        let start = Start { scope: Some(scope), ..self.alone() };
+        let start = Start { scope: Some(scope), ..self.alone(id) };
         let entry = Entry { body, flight: Arc::downgrade(&start.flight), decided: None, weight: 0 };
         if known.entries.insert(scope, entry).is_none() {
             known.order.push_back(scope);
@@ -134,11 +175,11 @@ impl Repeats {
     }
 
     /// A decision was made under a key: it is known from now on.
-    pub(super) fn finished(&self, scope: Scope, decision: &Arc<Decision>) {
-        let weight = 1_024 + decision.object.to_string().len();
+    pub(super) fn finished(&self, scope: Scope, decided: Kept) {
+        let weight = decided.weight();
         let mut known = self.lock();
         let Some(entry) = known.entries.get_mut(&scope) else { return };
-        entry.decided = Some((Arc::clone(decision), Instant::now()));
+        entry.decided = Some((decided, Instant::now()));
         entry.weight = weight;
         known.bytes += weight;
     }

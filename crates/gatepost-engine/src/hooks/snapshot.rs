@@ -6,13 +6,13 @@
 //! answer of a commit is lost, the old snapshot stays in use and is read anew as soon as the store can.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use arc_swap::ArcSwapOption;
 use gatepost_core::hashing::HashKey;
 use gatepost_core::hooks::breaker::{Breaker, BreakerState};
-use gatepost_core::hooks::hook::{HookConfig, HookSecrets, limits};
+use gatepost_core::hooks::hook::{HookConfig, HookSecrets};
 use gatepost_core::hooks::plan::{self, PlannedHook};
 use gatepost_core::hooks::points::{self, PointDef, PointSettings};
 use gatepost_core::tenant::Tenant;
@@ -21,6 +21,8 @@ use gatepost_store::StoreError;
 use gatepost_store::hooks::{HookRegistry, StoredHook};
 use ipnet::IpNet;
 
+use super::admission::Held;
+use super::places::Places;
 use crate::endpoint_auth::Prepared;
 use crate::engine::Engine;
 use crate::net::Target;
@@ -30,8 +32,8 @@ pub(crate) struct TenantHooks {
     pub(crate) tenant: Tenant,
     pub(crate) points: HashMap<String, PointEntry>,
     pub(crate) asked: HashMap<HookId, Arc<Asked>>,
-    /// Invocations of this tenant under way.
-    pub(crate) admitted: Arc<AtomicUsize>,
+    /// What this tenant's invocations hold.
+    pub(crate) held: Arc<Held>,
 }
 
 /// A point, as this tenant has it.
@@ -65,26 +67,18 @@ pub(crate) struct EndpointState {
     /// What it was learned about: another one starts anew.
     identity: [u8; 16],
     breaker: Mutex<Breaker>,
-    in_flight: AtomicU32,
+    places: Places,
     /// Seconds of the lane's clock.
     last_used: AtomicU64,
 }
 
-/// A slot of a receiver; given back when dropped.
-pub(crate) struct InFlight(Arc<EndpointState>);
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::AcqRel);
-    }
-}
 
 impl EndpointState {
-    fn new(identity: [u8; 16], now_s: u64) -> Self {
+    fn new(identity: [u8; 16], max_in_flight: u32, now_s: u64) -> Self {
         EndpointState {
             identity,
             breaker: Mutex::default(),
-            in_flight: AtomicU32::new(0),
+            places: Places::new(max_in_flight),
             last_used: AtomicU64::new(now_s),
         }
     }
@@ -100,14 +94,10 @@ impl EndpointState {
         self.breaker().state()
     }
 
-    /// A slot, if one is free: there is no queue.
-    pub(crate) fn slot(self: &Arc<Self>, now_s: u64) -> Option<InFlight> {
+    /// The places for calls under way; whoever asks for one is about to call.
+    pub(crate) fn places(&self, now_s: u64) -> &Places {
         self.last_used.store(now_s, Ordering::Relaxed);
-        if self.in_flight.fetch_add(1, Ordering::AcqRel) < limits::IN_FLIGHT {
-            return Some(InFlight(Arc::clone(self)));
-        }
-        self.in_flight.fetch_sub(1, Ordering::AcqRel);
-        None
+        &self.places
     }
 
     /// When it was last called, in seconds of the lane's clock.
@@ -232,7 +222,7 @@ impl Engine {
             };
             match self.plan_identified(&hook, &entry.def) {
                 Ok((planned, identity)) => {
-                    let state = self.endpoint_state(hook.id, identity, before);
+                    let state = self.endpoint_state(hook.id, identity, hook.config.max_in_flight, before);
                     let route = self.route_of(&tenant, &planned, &nets);
                     entry.hooks.push(Arc::clone(&planned));
                     asked.insert(hook.id, Arc::new(Asked { planned, route, state }));
@@ -241,8 +231,8 @@ impl Engine {
             }
         }
         points.values_mut().for_each(|entry| plan::sort(&mut entry.hooks));
-        let admitted = before.map(|before| Arc::clone(&before.admitted)).unwrap_or_default();
-        TenantHooks { tenant, points, asked, admitted }
+        let held = before.map(|before| Arc::clone(&before.held)).unwrap_or_default();
+        TenantHooks { tenant, points, asked, held }
     }
 
     /// A stored hook, ready to be asked.
@@ -274,11 +264,20 @@ impl Engine {
         Ok(Route { target, probe, auth, nets: Arc::clone(nets) })
     }
 
-    fn endpoint_state(&self, hook: HookId, identity: [u8; 16], before: Option<&TenantHooks>) -> Arc<EndpointState> {
+    fn endpoint_state(
+        &self,
+        hook: HookId,
+        identity: [u8; 16],
+        max_in_flight: u32,
+        before: Option<&TenantHooks>,
+    ) -> Arc<EndpointState> {
         let known = before.and_then(|before| before.asked.get(&hook));
         match known.filter(|asked| asked.state.identity == identity) {
-            Some(asked) => Arc::clone(&asked.state),
-            None => Arc::new(EndpointState::new(identity, self.inner.hooks.monotonic().as_secs())),
+            Some(asked) => {
+                asked.state.places.resize(max_in_flight);
+                Arc::clone(&asked.state)
+            }
+            None => Arc::new(EndpointState::new(identity, max_in_flight, self.inner.hooks.monotonic().as_secs())),
         }
     }
 }

@@ -18,7 +18,7 @@ use gatepost_store::{FaultStore, SqliteStore, StoreError};
 use gatepost_testkit::{ManualClock, SeededEntropy};
 use serde_json::{Map, Value, json};
 
-use super::{ADMITTED, Ask, AskError, AskTarget, Recording};
+use super::{ADMITTED, ADMITTED_OF_TENANT, Ask, AskError, AskTarget, Recording};
 use crate::engine::{Engine, EngineParts, Limits};
 use crate::net::{EgressPolicy, Exchange, OutgoingRequest};
 use crate::ops::TenantInput;
@@ -31,12 +31,22 @@ struct Receiver {
     answer: Mutex<Answering>,
     asked: AtomicUsize,
     bodies: Mutex<Vec<Bytes>>,
+    /// Requests that are never answered from now on.
+    silent: AtomicUsize,
+    /// While closed, no request is answered.
+    open: tokio::sync::watch::Sender<bool>,
 }
 
 impl Receiver {
     fn new() -> Arc<Self> {
         let answer: Answering = Box::new(|question| (200, json!({"id": question["id"], "decision": "allow"})));
-        Arc::new(Receiver { answer: Mutex::new(answer), asked: AtomicUsize::new(0), bodies: Mutex::default() })
+        Arc::new(Receiver {
+            answer: Mutex::new(answer),
+            asked: AtomicUsize::new(0),
+            bodies: Mutex::default(),
+            silent: AtomicUsize::new(0),
+            open: tokio::sync::watch::channel(true).0,
+        })
     }
 
     fn answers(&self, answer: impl Fn(&Value) -> (u16, Value) + Send + Sync + 'static) {
@@ -57,7 +67,9 @@ impl Transport for Door {
         self.0.bodies.lock().unwrap().push(request.body.clone());
         let (status, body) = (self.0.answer.lock().unwrap())(&question);
         let response = Response { headers: Vec::new(), body: Bytes::from(body.to_string()), truncated: false };
-        Box::pin(std::future::ready(Exchange {
+        let silent = self.0.silent.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_ok();
+        let mut open = self.0.open.subscribe();
+        let exchange = Exchange {
             started_at: Timestamp::EPOCH,
             outcome: Outcome::of_status(status),
             status: Some(status),
@@ -65,7 +77,13 @@ impl Transport for Door {
             timings: Timings::default(),
             response: Some(response),
             local_fault: false,
-        }))
+        };
+        Box::pin(async move {
+            if silent || open.wait_for(|open| *open).await.is_err() {
+                return std::future::pending().await;
+            }
+            exchange
+        })
     }
 }
 
@@ -276,11 +294,11 @@ async fn p10_more_invocations_than_there_is_room_for_are_told_so() {
     let world = world().await;
     world.hook("validateUser", json!({})).await;
     let hooks = &world.engine.inner.hooks;
-    hooks.admitted.store(ADMITTED, Ordering::SeqCst);
+    hooks.held.under_way.store(ADMITTED, Ordering::SeqCst);
     assert!(matches!(world.ask("validateUser", None).await, Err(AskError::Saturated)));
-    hooks.admitted.store(0, Ordering::SeqCst);
+    hooks.held.under_way.store(0, Ordering::SeqCst);
     world.ask("validateUser", None).await.unwrap();
-    assert_eq!(hooks.admitted.load(Ordering::SeqCst), 0, "every place is given back");
+    assert!(hooks.held.is_empty(), "every place is given back");
 }
 
 #[tokio::test(start_paused = true)]
@@ -388,4 +406,143 @@ async fn an_outcome_that_nobody_tells_becomes_unknown_and_is_counted() {
     assert_eq!(step.unknown, 1);
     let told = world.engine.tell_outcome(&world.tenant, id, json!({"committed": true})).await.unwrap();
     assert!(!told.repeated, "late is better than never");
+}
+
+#[tokio::test]
+async fn p5_who_waits_for_a_full_receiver_waits_at_its_own_cost() {
+    let world = world().await;
+    world.hook("validateUser", json!({"max_in_flight": 1, "timeout_ms": 30_000})).await;
+    let long = members(json!({"max_total_ms": 30_000}));
+    world.engine.put_point(&world.tenant, "validateUser", long).await.unwrap();
+    world.receiver.open.send_replace(false);
+    let ask = || {
+        let (engine, question) = (world.engine.clone(), world.question("validateUser", None));
+        tokio::spawn(async move { engine.ask(question).await })
+    };
+    let held = &world.engine.inner.hooks.held;
+    let mut callers = Vec::new();
+    while held.waiting.load(Ordering::SeqCst) < ADMITTED_OF_TENANT {
+        // One after another: all at once would be more than may be under way.
+        callers.push(ask());
+        while world.receiver.asked() < 2 || held.waiting.load(Ordering::SeqCst) + 1 < callers.len() {
+            assert!(!callers[callers.len() - 1].is_finished(), "it waits");
+            tokio::task::yield_now().await;
+        }
+        assert!(callers.len() <= ADMITTED_OF_TENANT + 1, "all of them wait");
+    }
+    assert_eq!(held.under_way.load(Ordering::SeqCst), 1, "the one that is asked");
+    // One more is told so; nobody else is concerned, nor this tenant's other receivers.
+    assert!(matches!(ask().await.unwrap(), Err(AskError::Saturated)));
+    assert_eq!(world.ask("preCreateUser", None).await.unwrap()["cause"], "no_hooks");
+    let other = world.engine.put_tenant("other".parse().unwrap(), TenantInput::default()).await.unwrap().0;
+    let question = Ask { tenant: other.id, ..world.question("validateUser", None) };
+    world.engine.ask(question).await.unwrap();
+    world.receiver.open.send_replace(true);
+    for caller in callers {
+        let told = caller.await.unwrap().unwrap();
+        let decision: Value = serde_json::from_slice(&told.body).unwrap();
+        assert_eq!((&decision["decision"], &decision["cause"]), (&json!("allow"), &json!("receiver")));
+    }
+    assert!(held.is_empty(), "every place is given back");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_question_waits_for_a_place_no_longer_than_its_budget() {
+    let world = world().await;
+    let hook = world.hook("validateUser", json!({"max_in_flight": 1, "timeout_ms": 30_000})).await;
+    world.receiver.open.send_replace(false);
+    let (engine, first) = (world.engine.clone(), world.question("validateUser", None));
+    let first = tokio::spawn(async move { engine.ask(first).await });
+    while world.receiver.asked() < 2 {
+        tokio::task::yield_now().await;
+    }
+    let asked = world.receiver.asked();
+    let began = tokio::time::Instant::now();
+    let short = Ask { timeout: Some("200".into()), ..world.question("validateUser", None) };
+    let told: Value = serde_json::from_slice(&world.engine.ask(short).await.unwrap().body).unwrap();
+    assert_eq!((&told["cause"], &told["hooks"][0]["failure"]), (&json!("budget_exhausted"), &json!("budget")));
+    assert_eq!(began.elapsed(), Duration::from_millis(195), "what a place may be waited for");
+    assert_eq!((&told["waited_us"], told["hooks"][0]["attempts"].as_u64()), (&json!(195_000), Some(0)));
+    assert_eq!(world.receiver.asked(), asked, "it was never asked");
+    // More places, and the next one finds one at once.
+    world.receiver.open.send_replace(true);
+    first.await.unwrap().unwrap();
+    world.receiver.silent.store(1, Ordering::SeqCst);
+    world.engine.update_hook(&world.tenant, hook, &members(json!({"max_in_flight": 2}))).await.unwrap();
+    let (engine, stuck) = (world.engine.clone(), world.question("validateUser", None));
+    let stuck = tokio::spawn(async move { engine.ask(stuck).await });
+    while world.receiver.silent.load(Ordering::SeqCst) > 0 {
+        tokio::task::yield_now().await;
+    }
+    let told = world.ask("validateUser", None).await.unwrap();
+    assert_eq!((&told["cause"], &told["waited_us"]), (&json!("receiver"), &json!(0)));
+    stuck.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn p9_a_twin_is_answered_within_its_own_budget() {
+    let world = world().await;
+    world.hook("validateUser", json!({"timeout_ms": 2_000})).await;
+    world.receiver.silent.store(1, Ordering::SeqCst);
+    let (engine, first) = (world.engine.clone(), world.question("validateUser", Some("k")));
+    let first = tokio::spawn(async move { engine.ask(first).await });
+    while world.receiver.silent.load(Ordering::SeqCst) > 0 {
+        tokio::task::yield_now().await;
+    }
+    let began = tokio::time::Instant::now();
+    let twin = Ask { timeout: Some("100".into()), ..world.question("validateUser", Some("k")) };
+    let told: Value = serde_json::from_slice(&world.engine.ask(twin).await.unwrap().body).unwrap();
+    assert!(began.elapsed() <= Duration::from_millis(100), "{:?}", began.elapsed());
+    assert_eq!((&told["decision"], &told["cause"]), (&json!("deny"), &json!("budget_exhausted")));
+    let first: Value = serde_json::from_slice(&first.await.unwrap().unwrap().body).unwrap();
+    assert_eq!((&first["cause"], &first["id"]), (&json!("policy_on_failure"), &told["id"]), "one invocation");
+    // Decided, it is the same for everybody.
+    assert_eq!(world.ask("validateUser", Some("k")).await.unwrap(), first);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_repeated_decision_is_the_same_one_with_what_is_secret_in_it() {
+    let world = world().await;
+    let may = json!({"receives_secrets": true, "may_change": ["/user/securityQuestion", "/user/hint"]});
+    world.hook("preCreateUser", may).await;
+    let body = br#"{"object":{"user":{"login":"ada","securityQuestion":{"pet":"Rex the dog"}}}}"#;
+    for (key, user) in [
+        ("changed", json!({"securityQuestion": {"pet": "Tom the cat"}})),
+        ("repeated", json!({"hint": "Rex the dog"})),
+    ] {
+        let answer = user.clone();
+        world.receiver.answers(move |question| {
+            (200, json!({"id": question["id"], "decision": "allow", "object": {"user": answer}}))
+        });
+        let ask = || Ask { body: Bytes::from_static(body), ..world.question("preCreateUser", Some(key)) };
+        let first = world.engine.ask(ask()).await.unwrap().body;
+        let asked = world.receiver.asked();
+        let decision: Value = serde_json::from_slice(&first).unwrap();
+        let (name, value) = user.as_object().unwrap().iter().next().unwrap();
+        assert_eq!(&decision["object"]["user"][name], value, "{key}");
+        assert_eq!(world.engine.ask(ask()).await.unwrap().body, first, "{key}");
+        let cymmetri = Ask { accept: Some("application/vnd.cymmetri+json".into()), ..ask() };
+        let reply: Value = serde_json::from_slice(&world.engine.ask(cymmetri).await.unwrap().body).unwrap();
+        assert_eq!(&reply["response"]["data"][name], value, "{key}");
+        assert_eq!(world.receiver.asked(), asked, "{key}: nobody is asked again");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idempotent_hook_that_is_silent_is_asked_again_in_time() {
+    let world = world().await;
+    let hook = world.hook("validateUser", json!({"idempotent": true, "timeout_ms": 1_000})).await;
+    let ask = async || {
+        world.receiver.silent.store(1, Ordering::SeqCst);
+        let before = world.receiver.asked();
+        let decision = world.ask("validateUser", None).await.unwrap();
+        (world.receiver.asked() - before, decision)
+    };
+    let (asked, decision) = ask().await;
+    assert_eq!((asked, &decision["cause"]), (2, &json!("receiver")));
+    assert_eq!((&decision["hooks"][0]["attempts"], &decision["took_us"]), (&json!(2), &json!(500_000)));
+    world.engine.update_hook(&world.tenant, hook, &members(json!({"idempotent": false}))).await.unwrap();
+    let (asked, decision) = ask().await;
+    assert_eq!((asked, &decision["hooks"][0]["failure"]), (1, &json!("timeout")));
+    assert_eq!(decision["took_us"], 1_000_000);
 }

@@ -15,7 +15,7 @@ impl Chain {
     /// run out of time, and hooks that were never reached as never having had any: so there is a
     /// decision whenever it is asked for (P9).
     pub fn finish(&mut self, elapsed: Duration) -> Decision {
-        self.end_now();
+        self.end_now(elapsed);
         self.entries.sort_by_key(|entry| (entry.group, entry.item, entry.place));
         let value = self.value();
         let took_us = micros(elapsed);
@@ -40,7 +40,8 @@ impl Chain {
             hooks,
             budget_ms: u64::try_from(self.budget.total().as_millis()).unwrap_or(u64::MAX),
             took_us,
-            gatepost_us: took_us.saturating_sub(micros(self.waited())),
+            waited_us: micros(covered(self.queues.iter())),
+            gatepost_us: took_us.saturating_sub(micros(covered(self.waits.iter().chain(&self.queues)))),
             dry_run: self.invocation.dry_run,
             reply: self.reply(),
         }
@@ -48,23 +49,24 @@ impl Chain {
 
     /// Drops every question under way, because the caller has gone. What is finished then is for the
     /// record only.
-    pub fn abandon(&mut self) {
-        self.entries.iter_mut().for_each(|entry| entry.pending = false);
+    pub fn abandon(&mut self, elapsed: Duration) {
+        self.drop_pending(elapsed);
         self.items.iter_mut().for_each(|item| (item.busy, item.done) = (false, true));
         self.done = true;
     }
 
-    fn end_now(&mut self) {
-        for slot in 0..self.entries.len() {
+    fn end_now(&mut self, elapsed: Duration) {
+        let pending: Vec<_> = (0..self.entries.len()).filter(|slot| self.entries[*slot].pending).collect();
+        let queued: Vec<_> = pending.iter().map(|slot| self.entries[*slot].queued).collect();
+        self.drop_pending(elapsed);
+        for (slot, queued) in pending.into_iter().zip(queued) {
             let entry = &mut self.entries[slot];
-            if !std::mem::take(&mut entry.pending) {
-                continue;
-            }
             if let Some(item) = entry.item {
                 self.items[item].busy = false;
             }
             let hook = std::sync::Arc::clone(&self.groups[self.entries[slot].group].hooks[self.entries[slot].place]);
-            self.fail(slot, &hook, FailureClass::Timeout.into());
+            let class = if queued { FailureClass::Budget } else { FailureClass::Timeout };
+            self.fail(slot, &hook, class.into());
             self.stop_if_refused(self.groups[self.entries[slot].group].manner);
         }
         // No call can come of it: there is no time at all.
@@ -147,18 +149,19 @@ impl Chain {
         }
     }
 
-    /// How long at least one receiver was being waited for.
-    fn waited(&self) -> Duration {
-        let mut waits = self.waits.clone();
-        waits.sort_unstable();
-        let (mut sum, mut until) = (Duration::ZERO, Duration::ZERO);
-        for (from, to) in waits {
-            let from = from.max(until);
-            sum = sum.saturating_add(to.saturating_sub(from));
-            until = until.max(to);
-        }
-        sum
+}
+
+/// How long at least one of these spans lasted.
+fn covered<'s>(spans: impl Iterator<Item = &'s (Duration, Duration)>) -> Duration {
+    let mut spans: Vec<_> = spans.copied().collect();
+    spans.sort_unstable();
+    let (mut sum, mut until) = (Duration::ZERO, Duration::ZERO);
+    for (from, to) in spans {
+        let from = from.max(until);
+        sum = sum.saturating_add(to.saturating_sub(from));
+        until = until.max(to);
     }
+    sum
 }
 
 impl Entry {
@@ -168,7 +171,8 @@ impl Entry {
 
     fn was_asked(&self) -> bool {
         use HookResult::*;
-        !matches!(self.row.result, SkippedCondition | SkippedSideEffects | Cancelled | Observing)
+        // One that was cut short was asked all the same, if its question went out.
+        self.row.attempts > 0 || !matches!(self.row.result, SkippedCondition | SkippedSideEffects | Cancelled | Observing)
     }
 }
 

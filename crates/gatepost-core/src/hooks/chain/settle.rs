@@ -17,13 +17,18 @@ impl Chain {
     /// any more changes nothing.
     pub fn settle(&mut self, slot: usize, report: Report, now: Timestamp) -> Settled {
         let Some(entry) = self.entries.get_mut(slot).filter(|entry| entry.pending) else { return Settled::default() };
+        let waited = std::mem::take(&mut entry.queued).then_some(entry.since);
         entry.pending = false;
+        self.questions -= std::mem::take(&mut entry.bytes);
         note(&mut entry.row, &report);
         let (group, place, item) = (entry.group, entry.place, entry.item);
         if let Some(item) = item {
             self.items[item].busy = false;
         }
-        self.waits.push((report.started, report.ended));
+        match waited {
+            Some(since) => self.queues.push((since, report.ended)),
+            None => self.waits.push((report.started, report.ended)),
+        }
         let hook = std::sync::Arc::clone(&self.groups[group].hooks[place]);
         let mut settled = Settled::default();
         let message_id = format!("{}:{}", self.id, hook.id);
@@ -49,7 +54,7 @@ impl Chain {
             settled.cut = matches!(manner, Manner::Tail | Manner::Parallel);
         }
         if settled.cut {
-            self.entries.iter_mut().for_each(|entry| entry.pending = false);
+            self.drop_pending(report.ended);
             self.done = true;
         }
         settled
@@ -175,6 +180,23 @@ impl Chain {
         });
         let said: Vec<_> = said.collect();
         self.entries[slot].messages.extend(said);
+    }
+}
+
+impl Chain {
+    /// Nobody waits any more for what is under way; who was asked was asked.
+    pub(super) fn drop_pending(&mut self, elapsed: Duration) {
+        for entry in self.entries.iter_mut().filter(|entry| entry.pending) {
+            entry.pending = false;
+            self.questions -= std::mem::take(&mut entry.bytes);
+            if std::mem::take(&mut entry.queued) {
+                self.queues.push((entry.since, elapsed));
+            } else {
+                self.waits.push((entry.since, elapsed));
+                entry.row.attempts = 1;
+                entry.row.took_us = micros(elapsed.saturating_sub(entry.since));
+            }
+        }
     }
 }
 

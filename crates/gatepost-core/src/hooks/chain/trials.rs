@@ -46,6 +46,8 @@ impl Chain {
                 entries: Vec::new(),
                 observers: Vec::new(),
                 waits: Vec::new(),
+                queues: Vec::new(),
+                questions: 0,
                 refused: false,
                 done: false,
             };

@@ -41,6 +41,8 @@ impl HookConfig {
         config.timeout_ms = narrow(r.number("timeout_ms", limits::TIMEOUT_MS, i64::from(config.timeout_ms)));
         let least = i64::from(config.min_timeout_ms.min(config.timeout_ms));
         config.min_timeout_ms = narrow(r.number("min_timeout_ms", limits::MIN_TIMEOUT_MS, least));
+        let places = r.number("max_in_flight", limits::IN_FLIGHT, i64::from(config.max_in_flight));
+        config.max_in_flight = narrow(places);
         let modes = [("merge", ReplaceMode::Merge), ("replace", ReplaceMode::Replace)];
         config.replace_mode = r.word("replace_mode", &modes, config.replace_mode);
         config.receives_secrets = r.flag("receives_secrets", false);

@@ -2,10 +2,9 @@
 
 use gatepost_testkit::{ClosedPort, Gate, Script};
 use serde_json::{Value, json};
-use tokio::time::Instant;
 
-use super::{Stage, allow, body, by_turns, deny, held, millis, question, verdict};
-use crate::harness::wait_until;
+use super::{Stage, allow, body, by_turns, deny, held, later, native, question, user, verdict};
+use crate::harness::{text, wait_until};
 
 #[test]
 fn b17_every_class_has_its_policy_and_is_told_alike_everywhere() {
@@ -191,7 +190,9 @@ fn b22_a_caller_that_hangs_up_takes_its_questions_along() {
         let rows = stage.server.all("/v1/tenants/acme/invocations");
         rows.into_iter().find(|row| row["abandoned"] == true)
     });
-    assert_eq!(record["hooks"][0]["result"], "cancelled", "{record:#}");
+    let row = &record["hooks"][0];
+    assert_eq!((&row["result"], &row["attempts"], &record["cause"]), (&json!("cancelled"), &json!(1), &json!("receiver")));
+    assert!(row["took_us"].as_u64().unwrap() > 0, "it says that the hook was asked: {record:#}");
     assert!(record["took_us"].as_u64().unwrap() < 15_000_000);
 }
 
@@ -201,37 +202,87 @@ fn connect(stage: &Stage) -> std::net::TcpStream {
 }
 
 #[test]
-fn b23_a_receiver_has_so_many_calls_at_once_and_no_line_behind_them() {
+fn b23_questions_wait_for_a_place_within_their_budget() {
     let stage = Stage::new();
     let gate = Gate::new();
-    stage.hook("v", "validateUser", json!({"timeout_ms": 20000}), held(allow(), &gate));
+    let hook = stage.hook("v", "validateUser", json!({"timeout_ms": 20000, "max_in_flight": 2}), held(allow(), &gate));
     stage.server.put("/v1/tenants/acme/points/validateUser", json!({"max_total_ms": 20000})).expect(200);
+    assert_eq!(stage.show(&hook)["max_in_flight"], 2);
     std::thread::scope(|scope| {
-        let callers: Vec<_> = (0..64)
-            .map(|_| {
-                let mut client = stage.server.client();
-                scope.spawn(move || {
-                    client.post("/v1/tenants/acme/points/validateUser/invoke", question()).expect(200).json()
-                })
+        let ask = || {
+            let mut client = stage.server.client();
+            scope.spawn(move || {
+                client.post("/v1/tenants/acme/points/validateUser/invoke", question()).expect(200).json()
             })
-            .collect();
-        stage.receiver.wait_for_blocking(65);
-        let began = Instant::now();
-        let decision = stage.ask("validateUser", question());
+        };
+        let first: Vec<_> = (0..2).map(|_| ask()).collect();
+        stage.receiver.wait_for_blocking(3);
+        let short = [("gatepost-timeout-ms", "200")];
+        let decision = stage.ask_with("points/validateUser", &short, question()).expect(200).json();
         assert_eq!(
             (verdict(&decision), decision["hooks"][0]["failure"].as_str()),
             (("deny", "budget_exhausted"), Some("budget"))
         );
-        assert!(began.elapsed() < millis(2_000), "at once: {:?}", began.elapsed());
+        assert!(decision["waited_us"].as_u64().unwrap() > 100_000, "{decision:#}");
+        assert_eq!(stage.record(&decision)["waited_us"], decision["waited_us"]);
         // Another tenant is not concerned.
         stage.server.create_tenant("other");
         let other = stage.server.post("/v1/tenants/other/points/validateUser/invoke", question()).expect(200).json();
         assert_eq!(verdict(&other), ("allow", "no_hooks"));
+        let later: Vec<_> = (0..6).map(|_| ask()).collect();
         gate.open();
+        for caller in first.into_iter().chain(later) {
+            assert_eq!(verdict(&caller.join().unwrap()), ("allow", "receiver"));
+        }
+    });
+}
+
+#[test]
+fn three_hundred_questions_at_once_are_all_answered_by_a_receiver_that_takes_its_time() {
+    let stage = Stage::new();
+    stage.hook("v", "validateUser", json!({"timeout_ms": 20000}), later(allow(), 50));
+    stage.server.put("/v1/tenants/acme/points/validateUser", json!({"max_total_ms": 30000})).expect(200);
+    std::thread::scope(|scope| {
+        let ask = || {
+            let mut client = stage.server.client();
+            scope.spawn(move || {
+                client.post("/v1/tenants/acme/points/validateUser/invoke", question()).expect(200).json()
+            })
+        };
+        let callers: Vec<_> = (0..300).map(|_| ask()).collect();
         for caller in callers {
             assert_eq!(verdict(&caller.join().unwrap()), ("allow", "receiver"));
         }
     });
+    assert_eq!(stage.asked_at("/v").len(), 301);
+}
+
+#[test]
+fn a_provision_of_a_hundred_attributes_is_answered_by_one_willing_hook() {
+    let stage = Stage::new();
+    let mapped = native(|question| json!({"value": format!("{}!", text(&question["context"], "targetAttribute"))}));
+    stage.hook("m", "policyMap", json!({"timeout_ms": 20000}), later(mapped, 20));
+    stage.server.put("/v1/tenants/acme/points/policyMap", json!({"max_total_ms": 30000})).expect(200);
+    let attributes: Vec<_> = (0..100).map(|n| json!({"targetAttribute": format!("a{n}"), "default": "none"})).collect();
+    let decision = stage.operate("provision", json!({"object": {"user": user()}, "attributes": attributes}));
+    let expected: Vec<_> = (0..100).map(|n| json!(format!("a{n}!"))).collect();
+    assert_eq!((verdict(&decision), &decision["values"]), (("allow", "receiver"), &json!(expected)));
+    assert_eq!((&decision["degraded"], stage.asked_at("/m").len()), (&json!([]), 101));
+    // What there is no time for is told, value by value.
+    stage.server.put("/v1/tenants/acme/points/policyMap", json!({"max_total_ms": 300})).expect(200);
+    let hook = text(&stage.server.all("/v1/tenants/acme/hooks")[0], "id");
+    stage.patch(&hook, json!({"max_in_flight": 1, "timeout_ms": 200})).expect(200);
+    stage.server.put("/v1/tenants/acme/points/preProvision", json!({"max_total_ms": 300})).expect(200);
+    let decision = stage.operate("provision", json!({"object": {"user": user()}, "attributes": attributes}));
+    let values = decision["values"].as_array().unwrap();
+    let degraded = decision["degraded"].as_array().unwrap();
+    assert!(!degraded.is_empty());
+    for row in degraded {
+        let n: usize = row["attribute"].as_str().unwrap()[1..].parse().unwrap();
+        assert_eq!(values[n], "none", "{row}");
+    }
+    let had = values.iter().filter(|value| **value != "none").count();
+    assert_eq!(had + degraded.len(), 100);
 }
 
 #[test]

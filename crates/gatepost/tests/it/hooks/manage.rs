@@ -17,7 +17,7 @@ fn hooks_are_registered_shown_changed_and_deleted() {
     let expected = json!({
         "name": "n", "point": "validateUser", "url": url, "profile": "gatepost", "path": null, "order": 100,
         "mode": "observe", "on_failure": "deny", "may_change": null, "timeout_ms": 1000,
-        "min_timeout_ms": 100, "replace_mode": "merge", "receives_secrets": false, "secret_mode": "plain",
+        "min_timeout_ms": 100, "max_in_flight": 64, "replace_mode": "merge", "receives_secrets": false, "secret_mode": "plain",
         "secret_retry": "none", "side_effects": "some", "idempotent": false, "status_deny": false,
         "stop_on_deny": false, "conditions": null, "require_signed_answer": false, "headers": {}, "auth": null,
         "enabled": true, "verified": false, "verified_at": null, "circuit": "closed", "last_test": null,

@@ -72,9 +72,11 @@ fn p9_a_decision_can_be_had_at_any_moment() {
     // The caller has gone: nobody is to blame, nobody else is asked.
     let mut chain = Chain::new(setup("createUser", hooks), invocation("createUser", user()));
     assert_eq!(chain.ready(Duration::ZERO).len(), 1);
-    chain.abandon();
+    chain.abandon(ms(1));
     let decision = chain.finish(ms(1));
     assert_eq!((results(&decision), decision.degraded.len()), (vec![("1", HookResult::Cancelled)], 0));
+    // But asked it was.
+    assert_eq!((decision.cause, decision.hooks[0].attempts, decision.hooks[0].took_us), (Cause::Receiver, 1, 1_000));
 }
 
 #[test]
