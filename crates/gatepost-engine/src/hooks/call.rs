@@ -147,12 +147,7 @@ impl Came {
 
 /// What an exchange was, and, if it failed, what deciding about another attempt needs. `late`: its time is
 /// over, which is then why an answer is not whole.
-fn judge(
-    exchange: Option<Exchange>,
-    sent_at: Timestamp,
-    reads_answer: bool,
-    late: bool,
-) -> (Came, Option<Failed>) {
+fn judge(exchange: Option<Exchange>, sent_at: Timestamp, reads_answer: bool, late: bool) -> (Came, Option<Failed>) {
     let Some(exchange) = exchange else {
         let failed = failed(FailureClass::Timeout, false, true);
         let came = Came { conn: Some(Conn::Cold), ..Came::failed(FailureClass::Timeout.into()) };

@@ -152,14 +152,7 @@ impl Engine {
     }
 
     /// A call has waited for its place: things may have changed meanwhile.
-    fn placed(
-        &self,
-        drive: &mut Drive,
-        under_way: &mut UnderWay,
-        call: Call,
-        asked: Arc<Asked>,
-        place: Option<Place>,
-    ) {
+    fn placed(&self, drive: &mut Drive, under_way: &mut UnderWay, call: Call, asked: Arc<Asked>, place: Option<Place>) {
         let slot = call.slot;
         if !self.admits(&asked) {
             return self.settle_unasked(drive, slot, FailureClass::CircuitOpen);

@@ -6,11 +6,11 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use gatepost_core::InvocationId;
 use gatepost_core::hashing::HashKey;
+use gatepost_core::hooks::decision::Decision;
 use gatepost_core::hooks::invocation::Form;
 use gatepost_core::hooks::json::held_by;
-use gatepost_core::InvocationId;
-use gatepost_core::hooks::decision::Decision;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};

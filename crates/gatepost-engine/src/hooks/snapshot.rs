@@ -72,7 +72,6 @@ pub(crate) struct EndpointState {
     last_used: AtomicU64,
 }
 
-
 impl EndpointState {
     fn new(identity: [u8; 16], max_in_flight: u32, now_s: u64) -> Self {
         EndpointState {

@@ -506,10 +506,9 @@ async fn a_repeated_decision_is_the_same_one_with_what_is_secret_in_it() {
     let may = json!({"receives_secrets": true, "may_change": ["/user/securityQuestion", "/user/hint"]});
     world.hook("preCreateUser", may).await;
     let body = br#"{"object":{"user":{"login":"ada","securityQuestion":{"pet":"Rex the dog"}}}}"#;
-    for (key, user) in [
-        ("changed", json!({"securityQuestion": {"pet": "Tom the cat"}})),
-        ("repeated", json!({"hint": "Rex the dog"})),
-    ] {
+    for (key, user) in
+        [("changed", json!({"securityQuestion": {"pet": "Tom the cat"}})), ("repeated", json!({"hint": "Rex the dog"}))]
+    {
         let answer = user.clone();
         world.receiver.answers(move |question| {
             (200, json!({"id": question["id"], "decision": "allow", "object": {"user": answer}}))

@@ -148,7 +148,6 @@ impl Chain {
             _ => true,
         }
     }
-
 }
 
 /// How long at least one of these spans lasted.
@@ -172,7 +171,8 @@ impl Entry {
     fn was_asked(&self) -> bool {
         use HookResult::*;
         // One that was cut short was asked all the same, if its question went out.
-        self.row.attempts > 0 || !matches!(self.row.result, SkippedCondition | SkippedSideEffects | Cancelled | Observing)
+        self.row.attempts > 0
+            || !matches!(self.row.result, SkippedCondition | SkippedSideEffects | Cancelled | Observing)
     }
 }
 

@@ -378,8 +378,22 @@ fn addresses() {
         // The whole address was given.
         ("cymmetri", "https://x/w/policymap", None, "policyMap", "https://x/w/policymap", "https://x/w/test"),
         ("cymmetri", "https://x/policyMap/", None, "policyMap", "https://x/policyMap/", "https://x/test"),
-        ("cymmetri", "https://x/w/POLICYMAP?k=1", None, "policyMap", "https://x/w/POLICYMAP?k=1", "https://x/w/test?k=1"),
-        ("cymmetri", "https://x/w?k=/policyMap", None, "policyMap", "https://x/w/policyMap?k=/policyMap", "https://x/w/test?k=/policyMap"),
+        (
+            "cymmetri",
+            "https://x/w/POLICYMAP?k=1",
+            None,
+            "policyMap",
+            "https://x/w/POLICYMAP?k=1",
+            "https://x/w/test?k=1",
+        ),
+        (
+            "cymmetri",
+            "https://x/w?k=/policyMap",
+            None,
+            "policyMap",
+            "https://x/w/policyMap?k=/policyMap",
+            "https://x/w/test?k=/policyMap",
+        ),
         ("cymmetri", "https://policyMap", None, "policyMap", "https://policyMap/policyMap", "https://policyMap/test"),
     ];
     for (profile, url, path, at, endpoint, probe) in rows {

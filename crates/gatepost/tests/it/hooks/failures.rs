@@ -191,7 +191,10 @@ fn b22_a_caller_that_hangs_up_takes_its_questions_along() {
         rows.into_iter().find(|row| row["abandoned"] == true)
     });
     let row = &record["hooks"][0];
-    assert_eq!((&row["result"], &row["attempts"], &record["cause"]), (&json!("cancelled"), &json!(1), &json!("receiver")));
+    assert_eq!(
+        (&row["result"], &row["attempts"], &record["cause"]),
+        (&json!("cancelled"), &json!(1), &json!("receiver"))
+    );
     assert!(row["took_us"].as_u64().unwrap() > 0, "it says that the hook was asked: {record:#}");
     assert!(record["took_us"].as_u64().unwrap() < 15_000_000);
 }
