@@ -22,6 +22,7 @@ mod scan;
 pub use cost::{FilterBudget, FilterCost, TooCostly};
 pub(crate) use cost::{of_compiling, of_conversion};
 pub use facts::Facts;
+pub(crate) use facts::shaped_size;
 
 /// The standard functions and macros, without optional values: one set for all filters.
 static ENV: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(Env::stdlib().with_optional_support(false)));

@@ -24,6 +24,7 @@ pub mod hashing;
 pub mod health;
 pub mod hooks;
 pub mod ids;
+pub mod json;
 pub mod matching;
 pub mod own_events;
 pub mod pattern;

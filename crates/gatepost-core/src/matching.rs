@@ -17,7 +17,7 @@ use crate::grouping::{Grouping, Match};
 use crate::hashing::sha256;
 use crate::own_events::OwnEvent;
 use crate::pattern::{BadPattern, EventPattern, PatternSet};
-use crate::profiles::{self, Address, Profile};
+use crate::profiles::{self, Address, FilterData, Profile};
 use crate::standing;
 use crate::webhook::{Webhook, WebhookConfig};
 
@@ -63,6 +63,8 @@ pub struct Subscription {
     pub grouping: Grouping,
     /// Where its profile addresses by path: types without one do not match.
     paths: Option<Box<Paths>>,
+    /// What its filter sees as `data`, where that is what its format sends.
+    shape: Option<FilterData>,
     /// Whether it takes anything: enabled, and verified where that is required.
     pub enabled: bool,
 }
@@ -114,6 +116,7 @@ impl Subscription {
             filter,
             grouping: Grouping::of(config),
             paths: Paths::of(config),
+            shape: shape_of(config),
             enabled: standing::takes(config, require_all),
         })
     }
@@ -136,7 +139,7 @@ impl Subscription {
         let Some(filter) = &self.filter else { return Ok(true) };
         let shared = Facts::new(facts);
         budget.spend(filter::of_conversion(shared.size()))?;
-        Ok(filter.evaluate_within(&shared, budget)? == FilterResult::True)
+        Ok(evaluate(filter, self.shape, &shared, budget)? == FilterResult::True)
     }
 
     fn has_address(&self, event_type: &EventType) -> bool {
@@ -146,6 +149,24 @@ impl Subscription {
     fn to_match(&self) -> Match {
         Match { webhook: self.key, revision: self.revision, grouping: self.grouping }
     }
+}
+
+/// A filter judges what the receiver would get.
+fn evaluate(
+    filter: &Filter,
+    shape: Option<FilterData>,
+    facts: &Facts<'_>,
+    budget: &mut FilterBudget,
+) -> Result<FilterResult, TooCostly> {
+    match shape {
+        None => filter.evaluate_within(facts, budget),
+        Some(shape) => filter.evaluate_within(&*facts.shaped_by(shape, budget)?, budget),
+    }
+}
+
+fn shape_of(config: &WebhookConfig) -> Option<FilterData> {
+    let _ = config.filter.as_ref()?;
+    profiles::format_of(&config.profile, config.format.as_deref()).ok()?.filter_data()
 }
 
 /// What a webhook's `events` ask for, own events that its profile has other names for included: who asks
@@ -260,7 +281,7 @@ impl TenantRegistry {
                             facts
                         }
                     };
-                    if filter.evaluate_within(shared, budget)? != FilterResult::True {
+                    if evaluate(filter, subscription.shape, shared, budget)? != FilterResult::True {
                         continue;
                     }
                 }
@@ -286,11 +307,16 @@ impl TenantRegistry {
         }
         let bytes = Facts::new(facts).size();
         let hits = self.buckets(facts.event_type).flat_map(Bucket::iter);
-        for filter in hits.filter_map(|subscription| subscription.filter.as_ref()) {
+        let mut shaped = false;
+        for (filter, shape) in hits.filter_map(|hit| Some((hit.filter.as_ref()?, hit.shape))) {
             if total == FilterCost::default() {
                 total += FilterCost(filter::of_conversion(bytes));
             }
-            total += filter.cost_at_most(bytes);
+            let seen = if shape.is_some() { filter::shaped_size(bytes) } else { bytes };
+            if shape.is_some() && !std::mem::replace(&mut shaped, true) {
+                total += FilterCost(filter::of_conversion(seen));
+            }
+            total += filter.cost_at_most(seen);
         }
         total
     }
@@ -492,7 +518,7 @@ pub fn explain(
     let Some(source) = config.filter.as_deref() else { return Ok(MatchReason::Matched) };
     budget.spend(filter::of_compiling(source))?;
     let Ok(filter) = Filter::compile(source) else { return Ok(MatchReason::FilterError) };
-    Ok(match filter.evaluate_within(facts, budget)? {
+    Ok(match evaluate(&filter, shape_of(config), facts, budget)? {
         FilterResult::True => MatchReason::Matched,
         FilterResult::False => MatchReason::FilterFalse,
         FilterResult::Error => MatchReason::FilterError,

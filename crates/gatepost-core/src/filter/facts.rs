@@ -2,15 +2,18 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use cel::common::types::{CelBool, CelDouble, CelInt, CelList, CelMap, CelMapKey, CelNull, CelString, CelUInt};
 use cel::common::value::{CowVal, Val};
 use cel::context::VariableResolver;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
+use super::cost::{FilterBudget, TooCostly, of_conversion};
 use crate::event::{EventType, Subject};
+use crate::json::readable;
 use crate::matching::MatchFacts;
+use crate::profiles::FilterData;
 
 type Boxed = Box<dyn Val>;
 
@@ -25,6 +28,10 @@ struct Converted {
 /// other filters.
 pub struct Facts<'a> {
     given: MatchFacts<'a>,
+    /// What stands for `data`, where a format sends something else.
+    as_sent: Option<Vec<u8>>,
+    /// This event as the filters see it that judge what their format sends.
+    shaped: Mutex<Vec<(FilterData, Arc<Facts<'a>>)>>,
     event_type: OnceLock<Boxed>,
     subject: OnceLock<Boxed>,
     data: OnceLock<Option<Converted>>,
@@ -36,6 +43,8 @@ impl<'a> Facts<'a> {
     pub fn new(given: &MatchFacts<'a>) -> Self {
         Facts {
             given: *given,
+            as_sent: None,
+            shaped: Mutex::default(),
             event_type: OnceLock::new(),
             subject: OnceLock::new(),
             data: OnceLock::new(),
@@ -43,11 +52,32 @@ impl<'a> Facts<'a> {
         }
     }
 
+    /// The same event with `data` as a format sends it; made once for all who ask, and paid for then.
+    ///
+    /// # Errors
+    /// When that costs more than is left of `budget`.
+    pub(crate) fn shaped_by(&self, shape: FilterData, budget: &mut FilterBudget) -> Result<Arc<Facts<'a>>, TooCostly> {
+        let mut known = self.shaped.lock().unwrap_or_else(PoisonError::into_inner);
+        // A function is itself; should the compiler make two of one, the event is converted twice.
+        if let Some((_, facts)) = known.iter().find(|(of, _)| std::ptr::fn_addr_eq(*of, shape)) {
+            return Ok(Arc::clone(facts));
+        }
+        budget.spend(of_conversion(shaped_size(self.size())))?;
+        let facts = Arc::new(Facts { as_sent: Some(shape(&self.given)), ..Facts::new(&self.given) });
+        known.push((shape, Arc::clone(&facts)));
+        Ok(facts)
+    }
+
+    /// JSON of `data` as filters see it.
+    fn json(&self) -> &[u8] {
+        self.as_sent.as_deref().unwrap_or(self.given.data)
+    }
+
     /// Bytes of everything a filter can look at.
     pub(crate) fn size(&self) -> usize {
         let subject = self.given.subject.map_or(0, |s| s.id.len() + s.kind.as_deref().map_or(0, str::len));
         let attributes = self.given.attributes.map_or(2, <[u8]>::len);
-        self.given.data.len() + attributes + subject + self.given.event_type.as_str().len() + 32
+        self.json().len() + attributes + subject + self.given.event_type.as_str().len() + 32
     }
 
     /// The event's type.
@@ -62,7 +92,7 @@ impl<'a> Facts<'a> {
     }
 
     fn data(&self) -> &Option<Converted> {
-        self.data.get_or_init(|| convert(self.given.data))
+        self.data.get_or_init(|| convert(self.json()))
     }
 
     fn attributes(&self) -> &Option<Converted> {
@@ -77,8 +107,8 @@ impl fmt::Debug for Facts<'_> {
 }
 
 impl VariableResolver for Facts<'_> {
-    /// JSON that cannot be converted (too deep, numbers no double holds) is as if undeclared: an
-    /// evaluation that needs it fails, one that does not goes on.
+    /// JSON that cannot be converted (too deep) is as if undeclared: an evaluation that needs it fails,
+    /// one that does not goes on. A member no value holds is absent, and null in a list.
     fn resolve<'b>(&'b self, variable: &str) -> Option<CowVal<'b, 'b>> {
         let value = match variable {
             "type" => self.event_type.get_or_init(|| text(self.given.event_type.as_str())),
@@ -105,8 +135,17 @@ fn subject(subject: Option<&Subject>) -> Boxed {
     Box::new(CelMap::from(members))
 }
 
+/// Bytes of an event of so many once a format shaped its data, at most ([`FilterData`]).
+pub(crate) fn shaped_size(bytes: usize) -> usize {
+    2 * bytes + 2_048
+}
+
 /// `None` for what is not JSON within the parser's limits (128 levels).
 fn convert(json: &[u8]) -> Option<Converted> {
+    converted(json).or_else(|| converted(&readable(json)?))
+}
+
+fn converted(json: &[u8]) -> Option<Converted> {
     let mut longest = 0;
     let mut parser = serde_json::Deserializer::from_slice(json);
     let value = ToVal { longest: &mut longest }.deserialize(&mut parser).ok()?;

@@ -3,6 +3,10 @@
 use bytes::Bytes;
 
 use super::facts::{BatchFacts, RenderFacts};
+use crate::matching::MatchFacts;
+
+/// Makes what filters see as `data`: JSON, at most twice what was published and two KiB more.
+pub type FilterData = fn(&MatchFacts<'_>) -> Vec<u8>;
 
 /// One way to put events into a body. Stateless: the same facts always make the same bytes (P3).
 pub trait Format: Send + Sync {
@@ -24,6 +28,11 @@ pub trait Format: Send + Sync {
 
     /// How several events go out as one body; `None`: they do not.
     fn batch(&self) -> Option<&dyn BatchFormat> {
+        None
+    }
+
+    /// What filters see as `data` where that is not what was published, but what is sent.
+    fn filter_data(&self) -> Option<FilterData> {
         None
     }
 

@@ -41,7 +41,7 @@ use crate::webhook::WebhookConfig;
 use crate::{Entropy, Timestamp, WebhookId};
 
 pub use facts::{BatchFacts, Frame, Item, RenderFacts, SignFacts};
-pub use format::{BatchFormat, Format};
+pub use format::{BatchFormat, FilterData, Format};
 pub use payload::{BadPointer, POINTER_MAX, tokens as pointer_tokens};
 pub use plan::{BadRotation, Signers, SigningPlan};
 pub use scheme::{KeyForm, Scheme, SchemeHeader, SignedHeader, SignedHeaders, Signer};

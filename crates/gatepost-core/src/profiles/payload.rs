@@ -9,6 +9,7 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 
+use crate::json::{Scanner, text_of};
 use crate::webhook::{Payload, PayloadMode};
 
 /// The longest JSON pointer read, in bytes.
@@ -123,8 +124,7 @@ impl Cut {
         if self.thin {
             return None;
         }
-        let mut scanner = Scanner { text: data, at: 0 };
-        scanner.space();
+        let mut scanner = Scanner::new(data);
         // What cannot be read is kept back: it could hold what must not be seen.
         Some(match scanner.cut(&self.root, self.all) {
             Some(Kept::Whole(_)) => data.clone(),
@@ -143,76 +143,7 @@ fn first(text: &[u8]) -> usize {
     text.iter().take_while(|b| b.is_ascii_whitespace()).count()
 }
 
-/// Walks a text that is known to be JSON. Answers `None` should it not be. Goes down only as deep as
-/// the rules do; everything below is passed over without recursion.
-struct Scanner<'t> {
-    text: &'t [u8],
-    at: usize,
-}
-
 impl<'t> Scanner<'t> {
-    fn space(&mut self) {
-        while self.text.get(self.at).is_some_and(|b| matches!(b, b' ' | b'\t' | b'\n' | b'\r')) {
-            self.at += 1;
-        }
-    }
-
-    /// Passes over `byte`, and the white space after it, if it is next.
-    fn eat(&mut self, byte: u8) -> bool {
-        let found = self.text.get(self.at) == Some(&byte);
-        if found {
-            self.at += 1;
-            self.space();
-        }
-        found
-    }
-
-    /// Passes over a string and answers it with its quotes.
-    fn string(&mut self) -> Option<&'t [u8]> {
-        let start = self.at;
-        if self.text.get(start) != Some(&b'"') {
-            return None;
-        }
-        self.at += 1;
-        loop {
-            match self.text.get(self.at)? {
-                b'"' => break,
-                b'\\' => self.at += 2,
-                _ => self.at += 1,
-            }
-        }
-        self.at += 1;
-        self.text.get(start..self.at)
-    }
-
-    /// Passes over a value and answers it.
-    fn value(&mut self) -> Option<&'t [u8]> {
-        let start = self.at;
-        let mut depth = 0usize;
-        loop {
-            match self.text.get(self.at)? {
-                b'"' => drop(self.string()?),
-                b'{' | b'[' => {
-                    depth += 1;
-                    self.at += 1;
-                }
-                b'}' | b']' => {
-                    depth = depth.checked_sub(1)?;
-                    self.at += 1;
-                }
-                b',' | b':' | b' ' | b'\t' | b'\n' | b'\r' if depth > 0 => self.at += 1,
-                b',' | b':' => return None,
-                _ => {
-                    let word = |b: &&u8| !matches!(b, b',' | b':' | b'}' | b']' | b' ' | b'\t' | b'\n' | b'\r');
-                    self.at += self.text[self.at..].iter().take_while(word).count();
-                }
-            }
-            if depth == 0 {
-                return self.text.get(start..self.at);
-            }
-        }
-    }
-
     /// Passes over a value and answers what of it is kept; `included`: something above it is.
     fn cut(&mut self, node: &Node, included: bool) -> Option<Kept<'t>> {
         let included = included || node.include;
@@ -277,10 +208,7 @@ impl<'t> Scanner<'t> {
 
 /// The name between two quotes. One that is no text (half a surrogate pair) is equal to no pointer's.
 fn name_of(quoted: &[u8]) -> Cow<'_, str> {
-    if quoted.contains(&b'\\') {
-        return serde_json::from_slice(quoted).map_or(Cow::Borrowed("\u{fffd}"), |name: String| Cow::Owned(name));
-    }
-    String::from_utf8_lossy(&quoted[1..quoted.len() - 1])
+    text_of(quoted).unwrap_or(Cow::Borrowed("\u{fffd}"))
 }
 
 #[cfg(test)]

@@ -401,9 +401,7 @@ pub fn unpublishable(event_type: &EventType) -> Option<&'static str> {
 
 /// The CloudEvents source an event came with.
 fn source_of(event: &Event) -> Option<String> {
-    let attributes = event.attributes.as_deref()?;
-    let value: serde_json::Value = serde_json::from_slice(attributes).ok()?;
-    value.get("source")?.as_str().map(str::to_owned)
+    gatepost_core::json::text_member(event.attributes.as_deref()?, "source")
 }
 
 #[cfg(test)]

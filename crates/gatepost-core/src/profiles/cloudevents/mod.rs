@@ -10,6 +10,7 @@ use super::format::{BatchFormat, Format};
 use super::scheme::Scheme;
 use super::standard::{self, concat};
 use super::{BatchFacts, Folder, Frame, Item, Profile, RenderFacts};
+use crate::json::readable;
 use crate::retry::RetryPolicy;
 
 pub(super) const FOLDER: Folder =
@@ -80,8 +81,13 @@ fn data<'a>(item: &'a Item<'_>) -> &'a [u8] {
 /// Everything up to the value of `data`.
 fn head(item: &Item<'_>, frame: &Frame<'_>) -> String {
     let event = item.event;
-    let attributes: Map<String, Value> =
-        event.attributes.as_deref().and_then(|raw| serde_json::from_slice(raw).ok()).unwrap_or_default();
+    // An attribute no value holds could not go out: a text has no half characters, an integer 32 bits.
+    let attributes: Map<String, Value> = event
+        .attributes
+        .as_deref()
+        .and_then(readable)
+        .and_then(|raw| serde_json::from_slice(&raw).ok())
+        .unwrap_or_default();
     let source = match attributes.get("source") {
         Some(Value::String(source)) if is_uri_reference(source) => source.clone(),
         _ => format!("urn:gatepost:tenant:{}", frame.tenant_id),

@@ -6,16 +6,15 @@
 mod scheme;
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 
 use bytes::Bytes;
-use serde_json::value::RawValue;
 
 use super::foreign::{base62, fixed, from_base62};
 use super::format::Format;
 use super::scheme::Scheme;
 use super::standard::concat;
 use super::{Folder, Profile, RenderFacts};
+use crate::json::members;
 use crate::retry::{GoneRule, RETRY_AFTER_CAP_S, RetryAfterRule, RetryClass, RetryPolicy};
 use crate::{Timestamp, WebhookId};
 
@@ -106,9 +105,8 @@ impl Format for Cryptr {
     fn body(&self, facts: &RenderFacts<'_>) -> Bytes {
         let (event, frame) = (facts.item.event, facts.frame);
         // A JSON object; read by member so that each goes out byte for byte.
-        let attributes: HashMap<Cow<'_, str>, &RawValue> =
-            event.attributes.as_deref().and_then(|raw| serde_json::from_slice(raw).ok()).unwrap_or_default();
-        let member = |name: &str| attributes.get(name).map(|raw| raw.get());
+        let attributes = event.attributes.as_deref().and_then(members).unwrap_or_default();
+        let member = |name: &str| attributes.get(name).and_then(|member| std::str::from_utf8(member.value).ok());
         let tenant = json_text(frame.tenant_id.as_str());
         let domain = member("domain").filter(|raw| raw.starts_with('"')).unwrap_or(&tenant);
         let head = format!(

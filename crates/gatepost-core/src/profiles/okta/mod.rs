@@ -8,12 +8,11 @@ mod verification;
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use serde_json::{Map, Value};
 
 use super::foreign::{base62, fixed, from_base62, uuid_of_delivery};
-use super::format::{BatchFormat, Format};
-use super::standard::{RETRY_AFTER, WAITS};
-use super::{BatchFacts, DefaultVerification, Folder, Frame, Item, Profile, RenderFacts};
+use super::format::{BatchFormat, FilterData, Format};
+use super::standard::{RETRY_AFTER, WAITS, concat};
+use super::{BatchFacts,  DefaultVerification, Folder, Frame, Item, Profile, RenderFacts};
 use crate::retry::{GoneRule, RetryClass, RetryPolicy};
 use crate::{Entropy, Timestamp, WebhookId};
 
@@ -109,6 +108,10 @@ impl Format for Okta {
     fn batch(&self) -> Option<&dyn BatchFormat> {
         Some(self)
     }
+
+    fn filter_data(&self) -> Option<FilterData> {
+        Some(log_event::filter_data)
+    }
 }
 
 impl BatchFormat for Okta {
@@ -120,21 +123,31 @@ impl BatchFormat for Okta {
 /// One envelope, whether for one event or for many: `eventId` is the delivery's, and so the same for
 /// every attempt.
 fn envelope(items: &[Item<'_>], frame: &Frame<'_>) -> Bytes {
-    let events: Vec<_> = items.iter().map(|item| log_event::of(item, frame)).collect();
-    let mut data = Map::new();
-    data.insert("events".into(), events.into());
     let source = format!("{}{API_PATH}/{}", frame.public_url, Okta.native_id(frame.webhook_id));
-    let mut envelope = Map::new();
-    let mut put = |name: &str, value: Value| drop(envelope.insert(name.to_owned(), value));
-    put("eventType", "com.okta.event_hook".into());
-    put("eventTypeVersion", "1.0".into());
-    put("cloudEventsVersion", "0.1".into());
-    put("source", source.into());
-    put("eventId", uuid_of_delivery(frame.delivery).to_string().into());
-    put("data", data.into());
-    put("eventTime", fixed(frame.created_at, 3).into());
-    put("contentType", "application/json".into());
-    Value::Object(envelope).to_string().into()
+    let mut events = vec![b'['];
+    for (index, item) in items.iter().enumerate() {
+        if index > 0 {
+            events.push(b',');
+        }
+        events.extend_from_slice(&log_event::of(item, frame));
+    }
+    events.push(b']');
+    let mut out = Vec::with_capacity(512 + events.len());
+    out.push(b'{');
+    let mut put = |name: &str, value: &str| {
+        // A text always serialises.
+        log_event::push(&mut out, name, serde_json::to_string(value).unwrap_or_default().as_bytes());
+    };
+    put("eventType", "com.okta.event_hook");
+    put("eventTypeVersion", "1.0");
+    put("cloudEventsVersion", "0.1");
+    put("source", &source);
+    put("eventId", &uuid_of_delivery(frame.delivery).to_string());
+    put("eventTime", &fixed(frame.created_at, 3));
+    put("contentType", "application/json");
+    log_event::push(&mut out, "data", &concat(&[b"{\"events\":", &events, b"}"]));
+    out.push(b'}');
+    out.into()
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::super::testing::{config, event, framed};
@@ -156,5 +156,70 @@ fn the_header_challenge() {
         let verdict = challenge.judge(&facts, &Answer { status, headers: &[], body: body.as_bytes() });
         assert_eq!(verdict.is_ok(), good, "{status} {body}: {verdict:?}");
         assert!(!format!("{verdict:?}").contains("n0nce"), "the challenge is not repeated");
+    }
+}
+
+#[test]
+fn a_member_no_value_holds_passes_by_its_bytes_and_spoils_nothing() {
+    let wire = Wire::of(&config(NAME)).unwrap();
+    let odd = [r#""Ana \ud83d""#, "1e400", "123456789012345678901234567890", "1.00"];
+    for odd in odd {
+        let data = format!(
+            r#"{{"actor":{{"id":"00uA","displayName":{odd}}},"severity":"WARN","note":{odd},"kept":[1],"debugContext":{{"debugData":{{"n":{odd}}},"m":{odd}}}}}"#
+        );
+        let mut event = event("e1", None, b"");
+        event.data = data.into();
+        let sent = framed(|frame| wire.body(&event, frame));
+        let sent = std::str::from_utf8(&sent).unwrap();
+        for part in [
+            format!(r#""actor":{{"id":"00uA","displayName":{odd}}}"#),
+            r#""severity":"WARN""#.to_owned(),
+            format!(r#""debugContext":{{"m":{odd},"debugData":{{"kept":[1],"n":{odd},"note":{odd}}}}}"#),
+        ] {
+            assert!(sent.contains(&part), "{part}: {sent}");
+        }
+    }
+}
+
+#[test]
+fn filters_judge_the_log_event_that_is_sent() {
+    use crate::filter::FilterBudget;
+    use crate::WebhookKey;
+    use crate::matching::{MatchFacts, MatchReason, RegistryBuilder, explain};
+    use crate::webhook::WebhookConfig;
+
+    let subject = Subject { kind: Some("user".into()), id: "00u1".into() };
+    let event_type: crate::event::EventType = "user.lifecycle.suspend".parse().unwrap();
+    let cases = [
+        ("event.target.?[id eq '00u1'].size() > 0", "{}", true),
+        ("event.target.?[type eq 'User'].size() == 1", r#"{"n":1e400}"#, true),
+        ("event.outcome.result eq 'SUCCESS'", "null", true),
+        ("event.outcome.result eq 'FAILURE'", r#"{"outcome":{"result":"FAILURE"}}"#, true),
+        ("event.actor.id eq 'gatepost'", "{}", true),
+        ("event.actor.id eq '00uA'", r#"{"actor":{"id":"00uA","displayName":"Ana \ud83d"}}"#, true),
+        ("event.debugData.changedAttributes eq 'login'", r#"{"changedAttributes":"login"}"#, true),
+        ("event.target.?[id eq '00u2'].size() > 0", "{}", false),
+    ];
+    for (source, data, wanted) in cases {
+        let config = |filter: &str| -> WebhookConfig {
+            let form = json!({"name": "w", "url": "https://hooks.example/in", "events": ["*"], "profile": NAME,
+                              "enabled": true, "verification": {"mode": "none", "required": false}, "filter": filter});
+            serde_json::from_value(form).unwrap()
+        };
+        let facts =
+            MatchFacts { event_type: &event_type, subject: Some(&subject), data: data.as_bytes(), attributes: None };
+        let asked = config(&el::compile(source).unwrap());
+        // The published object stays visible beside it.
+        let beside = config("!has(data.n) || data.n == 7");
+        let mut registry = RegistryBuilder::new(1, false);
+        registry.add(WebhookKey(1), 1, &asked).unwrap();
+        registry.add(WebhookKey(2), 1, &beside).unwrap();
+        let registry = registry.build();
+        let found = registry.matching(&facts, &mut FilterBudget::of_publish()).unwrap();
+        let found: Vec<_> = found.iter().map(|found| found.webhook.0).collect();
+        assert_eq!(found, if wanted { vec![1, 2] } else { vec![2] }, "{source} {data}");
+        let shared = crate::filter::Facts::new(&facts);
+        let reason = explain(Some(&asked), false, &shared, &mut FilterBudget::of_explanation()).unwrap();
+        assert_eq!(reason == MatchReason::Matched, wanted, "{source} {data}: {reason:?}");
     }
 }

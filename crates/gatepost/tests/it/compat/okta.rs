@@ -329,3 +329,30 @@ fn answers_mean_what_okta_says() {
     let sent = events(&to);
     assert_eq!((sent.len(), sent[0].json()["eventId"] == sent[1].json()["eventId"]), (2, true));
 }
+
+/// P6: an odd member takes nothing with it, and a filter sees what is sent.
+#[test]
+fn p6_what_no_value_holds_passes_by_its_bytes_and_is_filtered_as_it_is_sent() {
+    let (server, mut client) = started();
+    let to = endpoint();
+    let mut hook = body(&to.url("/hook"), &["user.lifecycle.suspend"]);
+    hook["events"]["filter"] = json!({"type": "EXPRESSION_LANGUAGE", "eventFilterMap": [
+        {"event": "user.lifecycle.suspend", "condition": {"expression": "event.target.?[id eq '00uB'].size() > 0"}}]});
+    let id = text(&client.post(API, hook).expect(200).json(), "id");
+    client.post(&format!("{API}/{id}/lifecycle/verify"), json!({})).expect(200);
+    let mut odd = Vec::new();
+    for (index, value) in [r#""Ana \ud83d""#, "1e400", "123456789012345678901234567890"].into_iter().enumerate() {
+        let event = format!(
+            r#"{{"type":"user.lifecycle.suspend","id":"odd{index}","subject":{{"id":"00uB"}},"data":{{"actor":{{"id":"00uA","displayName":{value}}},"severity":"WARN","note":{value}}}}}"#
+        );
+        server.post("/v1/tenants/acme/events", event.as_str()).expect(202);
+        odd.push(value);
+    }
+    let sent = crate::harness::wait_until("all three", || (events(&to).len() == 3).then(|| events(&to)));
+    for value in odd {
+        let found = sent.iter().map(|one| String::from_utf8_lossy(&one.body)).find(|body| body.contains(value));
+        let found = found.expect(value);
+        assert!(found.contains(&format!(r#""actor":{{"id":"00uA","displayName":{value}}}"#)), "{found}");
+        assert!(found.contains(r#""severity":"WARN""#) && found.contains(&format!(r#""note":{value}"#)), "{found}");
+    }
+}
