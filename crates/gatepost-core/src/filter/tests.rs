@@ -339,7 +339,8 @@ proptest! {
 
 #[test]
 fn a_member_no_value_holds_is_absent_and_null_in_a_list() {
-    let data = r#"{"odd":"Ana \ud83d","far":1e400,"big":123456789012345678901234567890,"kept":1,"list":[1,"\udc00",3]}"#;
+    let data =
+        r#"{"odd":"Ana \ud83d","far":1e400,"big":123456789012345678901234567890,"kept":1,"list":[1,"\udc00",3]}"#;
     for (source, result) in [
         ("data.kept == 1", FilterResult::True),
         ("has(data.odd) || has(data.far)", FilterResult::False),

@@ -46,11 +46,7 @@ struct Source<'a> {
 /// (SETTLED, Events).
 pub(super) fn of(item: &Item<'_>, frame: &Frame<'_>) -> Vec<u8> {
     let event = item.event;
-    let source = Source {
-        event_type: &event.event_type,
-        subject: event.subject.as_ref(),
-        data: item.data.as_deref(),
-    };
+    let source = Source { event_type: &event.event_type, subject: event.subject.as_ref(), data: item.data.as_deref() };
     let mut out = Vec::with_capacity(1_024 + source.data.map_or(0, <[u8]>::len));
     let mut given = source.given();
     let uuid = uuid(given.take("uuid"), event, frame);

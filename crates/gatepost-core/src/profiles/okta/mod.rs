@@ -12,7 +12,7 @@ use bytes::Bytes;
 use super::foreign::{base62, fixed, from_base62, uuid_of_delivery};
 use super::format::{BatchFormat, FilterData, Format};
 use super::standard::{RETRY_AFTER, WAITS, concat};
-use super::{BatchFacts,  DefaultVerification, Folder, Frame, Item, Profile, RenderFacts};
+use super::{BatchFacts, DefaultVerification, Folder, Frame, Item, Profile, RenderFacts};
 use crate::retry::{GoneRule, RetryClass, RetryPolicy};
 use crate::{Entropy, Timestamp, WebhookId};
 

@@ -183,8 +183,8 @@ fn a_member_no_value_holds_passes_by_its_bytes_and_spoils_nothing() {
 
 #[test]
 fn filters_judge_the_log_event_that_is_sent() {
-    use crate::filter::FilterBudget;
     use crate::WebhookKey;
+    use crate::filter::FilterBudget;
     use crate::matching::{MatchFacts, MatchReason, RegistryBuilder, explain};
     use crate::webhook::WebhookConfig;
 
