@@ -34,6 +34,7 @@ use super::sender::{Made, Order, Sender, attempt};
 use super::shift::Shift;
 use super::watch::Watch;
 use crate::metrics::Metrics;
+use crate::seldom::LOCAL_FAULTS;
 use crate::stream::Streams;
 use crate::vault::Vault;
 
@@ -413,11 +414,14 @@ impl Lane {
     fn sent(&mut self, due: Due, route: &Arc<Route>, made: Made, now: Timestamp) {
         let record = made.record;
         if made.local_fault {
-            tracing::warn!(
-                tenant = %route.tenant.id, webhook = %route.webhook.id, delivery = %due.id(),
-                error = record.error.as_deref().unwrap_or_default(),
-                "could not even try: no attempt is used up"
-            );
+            // Whatever else is to be sent meanwhile has the same fault.
+            if let Some(left_out) = LOCAL_FAULTS.turn() {
+                tracing::warn!(
+                    tenant = %route.tenant.id, webhook = %route.webhook.id, delivery = %due.id(),
+                    error = record.error.as_deref().unwrap_or_default(), left_out,
+                    "could not even try: no attempt is used up"
+                );
+            }
             return self.rest(&due, now);
         }
         self.parts.metrics.attempt(record.outcome, record.timings.total_us);

@@ -15,6 +15,8 @@ use hickory_resolver::proto::op::ResponseCode;
 use tokio::sync::{Mutex, Semaphore};
 use tokio::time::{Instant, timeout};
 
+use crate::seldom::LOCAL_FAULTS;
+
 /// Why a name gave no address.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum ResolveError {
@@ -205,7 +207,9 @@ impl Resolve for SystemResolver {
             // ours, or its deliveries would be tried forever: see whether the resolver is alive.
             _ if self.is_up().await => Err(ResolveError::Failed("its name servers did not answer in time".to_owned())),
             _ => {
-                tracing::warn!(error = %error, "no DNS server answers");
+                if let Some(left_out) = LOCAL_FAULTS.turn() {
+                    tracing::warn!(error = %error, left_out, "no DNS server answers");
+                }
                 Err(ResolveError::Local("no DNS server answers".to_owned()))
             }
         }

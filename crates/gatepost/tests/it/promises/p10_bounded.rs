@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use gatepost_testkit::{Gate, Script};
 use serde_json::{Value, json};
 
-use crate::harness::{Server, receiver, signal, text};
+use crate::harness::{Options, Server, receiver, signal, text, wait_until};
 
 /// Memory in use, in bytes.
 fn resident(server: &Server) -> i64 {
@@ -220,4 +220,35 @@ fn p10_pages_do_not_shift_when_rows_arrive_and_the_feed_ends_nowhere() {
     assert_eq!(fed, [old, new].concat());
     let later = publish(3);
     assert_eq!(ids(&server.get(&path).expect(200).json()), later);
+}
+
+#[test]
+fn p10_with_no_descriptors_left_the_log_has_one_line_a_second() {
+    // The shell's limit is the hard one too: the server cannot raise it.
+    let few = Options::default().under(&["sh", "-c", "ulimit -n 64; exec \"$0\" \"$@\""]);
+    let server = Server::with(few);
+    server.create_tenant("acme");
+    let silent = receiver();
+    silent.script(Script::Hang);
+    for n in 0..40 {
+        let url = silent.url(&format!("/{n}"));
+        server.create_webhook("acme", &url, json!({"name": format!("w{n}"), "timeout_ms": 60_000}));
+    }
+    server.publish_event("acme", json!({"type": "user.created"}));
+    // Nobody of these says anything; the last ones are not even accepted.
+    let connections: Vec<_> = (0..80)
+        .map(|_| std::net::TcpStream::connect_timeout(&server.addr(), std::time::Duration::from_secs(10)))
+        .collect();
+    let said = |server: &Server| {
+        let lines = server.said();
+        let told = |line: &Value| line["left_out"].is_u64();
+        let at = |line: Value| text(&line, "timestamp").parse::<gatepost_core::Timestamp>().expect("a time");
+        lines.lines().filter_map(|line| serde_json::from_str(line).ok()).filter(told).map(at).collect::<Vec<_>>()
+    };
+    let lines = wait_until("four lines", || Some(said(&server)).filter(|lines| lines.len() >= 4));
+    drop(connections);
+    for pair in lines.windows(2) {
+        let apart = pair[1].since(pair[0]);
+        assert!(apart.as_millis() >= 950, "two lines {apart:?} apart: {lines:?}");
+    }
 }
