@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
+use futures_util::FutureExt;
 use gatepost_core::seal::Key;
 use gatepost_core::secret::Secret;
 use gatepost_core::tenant::HookSwitch;
@@ -84,6 +85,7 @@ impl ServerConfig {
 pub struct Server {
     listener: TcpListener,
     running: Running,
+    store: Arc<SqliteStore>,
     addr: SocketAddr,
     local_url: String,
     url: String,
@@ -165,8 +167,9 @@ impl Server {
 
         let local_url = format!("http://{}", reachable(addr));
         let url = config.public_url.unwrap_or_else(|| local_url.clone());
+        let store = Arc::new(store);
         let parts = EngineParts {
-            store: Arc::new(store),
+            store: store.clone(),
             clock,
             entropy,
             transport: Arc::new(transport),
@@ -179,7 +182,7 @@ impl Server {
         let running = Running::start(parts).await?;
         let bypass = Bypass { setting: config.hooks == HookSwitch::Bypass, file: config.data_dir.join(BYPASS_FILE) };
         bypass.apply(&running.engine());
-        Ok(Server { listener, running, addr, local_url, url, admin_key, new_admin_key, bypass })
+        Ok(Server { listener, running, store, addr, local_url, url, admin_key, new_admin_key, bypass })
     }
 
     /// The bound address.
@@ -217,9 +220,9 @@ impl Server {
     /// 30 s in all; what is not finished by then goes out after the next start.
     ///
     /// # Errors
-    /// Deliveries have stopped for good, which only a new process can mend.
+    /// A flush to disk failed, or deliveries have stopped for good: which only a new process can mend.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<()> {
-        let Server { listener, running, addr, url, bypass, .. } = self;
+        let Server { listener, running, store, addr, url, bypass, .. } = self;
         tracing::info!(%addr, url, "listening");
         let began = OnceLock::new();
         let stopping = Notify::new();
@@ -247,6 +250,8 @@ impl Server {
             served = serving => served.context("serving ended")?,
             () = requests_late => tracing::warn!("requests under way were cut off"),
             () = broken => bail!("the delivering thread ended (the log has the reason); start the server again"),
+            // At once: nothing that is finished now could be recorded.
+            error = store.flush_failed() => bail!(lost(&error)),
         }
         let left = STOP.saturating_sub(began.get().map_or(Duration::ZERO, Instant::elapsed));
         if running.stop(left).await {
@@ -254,8 +259,20 @@ impl Server {
         } else {
             tracing::warn!("stopped; attempts that took too long are repeated after the next start");
         }
-        Ok(())
+        // The store is closed: its last flush was made by that.
+        match store.flush_failed().now_or_never() {
+            Some(error) => bail!(lost(&error)),
+            None => Ok(()),
+        }
     }
+}
+
+/// Why the process ends when a flush failed.
+fn lost(error: &str) -> String {
+    format!(
+        "a flush to disk failed ({error}), and what was written since the last one may be lost: the server ends. Look \
+         after the disk and start the server again: it brings its log to disk anew"
+    )
 }
 
 /// Takes as many file descriptors as the system grants: the usual soft limit of 1,024 is there for

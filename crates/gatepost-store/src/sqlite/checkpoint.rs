@@ -5,12 +5,17 @@
 //! (`PASSIVE` waits for nobody); the writer then copies the little that came in meanwhile, which
 //! lets its next commit start the log from the beginning. Readers in old snapshots can prevent that;
 //! past a hard bound the writer insists (`RESTART`), for a moment.
+//!
+//! A copy that ends before the log's end is not flushed: the one that reaches the end flushes for all. So
+//! once a flush has failed ([`super::flush`]) nothing is copied any more, and nobody lets go of the log.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use rusqlite::Connection;
+
+use super::flush::Flushes;
 
 /// Sizes of the log, in pages of 4 KiB.
 #[derive(Clone, Copy, Debug)]
@@ -44,6 +49,7 @@ pub(super) struct Wal {
     emptied: AtomicU64,
     state: Mutex<Asked>,
     wake: Condvar,
+    pub(super) flushes: Flushes,
     #[cfg(any(test, feature = "testing"))]
     pub(super) faults: super::faults::Faults,
 }
@@ -66,6 +72,7 @@ impl Wal {
             emptied: AtomicU64::new(0),
             state: Mutex::new(Asked::default()),
             wake: Condvar::new(),
+            flushes: Flushes::default(),
             #[cfg(any(test, feature = "testing"))]
             faults: super::faults::Faults::default(),
         }
@@ -101,14 +108,14 @@ impl Wal {
     pub(super) fn after_commit(&self, conn: &Connection) {
         let pages = self.pages.load(Ordering::Relaxed);
         if self.tail.swap(false, Ordering::Relaxed) {
-            checkpoint(conn, "PASSIVE");
+            self.checkpoint(conn, "PASSIVE");
         }
-        if self.empty.swap(false, Ordering::Relaxed) && waiting(conn, "TRUNCATE") {
+        if self.empty.swap(false, Ordering::Relaxed) && self.waiting(conn, "TRUNCATE") {
             self.emptied.fetch_add(1, Ordering::Relaxed);
         }
         if pages >= self.next_insist.load(Ordering::Relaxed) {
             self.next_insist.store(pages.saturating_add(self.sizes.hard / 4), Ordering::Relaxed);
-            waiting(conn, "RESTART");
+            self.waiting(conn, "RESTART");
         } else if pages >= self.next_copy.load(Ordering::Relaxed) {
             self.next_copy.store(pages.saturating_add(self.sizes.soft / 2), Ordering::Relaxed);
             self.state.lock().unwrap_or_else(PoisonError::into_inner).copy = true;
@@ -128,7 +135,7 @@ impl Wal {
             }
             asked.copy = false;
             drop(asked);
-            checkpoint(conn, "PASSIVE");
+            self.checkpoint(conn, "PASSIVE");
             self.tail.store(true, Ordering::Relaxed);
         }
     }
@@ -138,24 +145,39 @@ impl Wal {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).closed = true;
         self.wake.notify_all();
     }
-}
 
-/// Failing is no harm: the log stays as it is and the next try comes. Whether nobody stood in the way.
-fn checkpoint(conn: &Connection, mode: &str) -> bool {
-    let done = conn.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |row| row.get::<_, i64>(0));
-    if let Err(error) = &done {
-        tracing::warn!(%error, mode, "the write-ahead log could not be copied");
+    /// The end of the store, on the last connection there is: all of the log is copied, and goes with the
+    /// connection. After a failed flush both stay as they are.
+    pub(super) fn finish(&self, conn: &Connection) {
+        self.waiting(conn, "TRUNCATE");
+        if self.flushes.failed().is_some() {
+            // Cannot fail: it sets a flag in memory. Otherwise closing would copy and remove the log.
+            let _ = super::schema::keep_log_on_close(conn);
+        }
     }
-    matches!(done, Ok(0))
-}
 
-/// Copies the log, waiting a moment for readers.
-fn waiting(conn: &Connection, mode: &str) -> bool {
-    let waits = |limit| conn.busy_timeout(limit).is_ok();
-    if !waits(INSIST) {
-        return false;
+    /// Failing is no harm: the log stays as it is and the next try comes, unless it was a flush that failed.
+    /// Whether nobody stood in the way.
+    fn checkpoint(&self, conn: &Connection, mode: &str) -> bool {
+        if self.flushes.failed().is_some() {
+            return false;
+        }
+        let done = conn.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |row| row.get::<_, i64>(0));
+        if let Err(error) = &done {
+            tracing::warn!(%error, mode, "the write-ahead log could not be copied");
+            self.flushes.look(error);
+        }
+        matches!(done, Ok(0))
     }
-    let done = checkpoint(conn, mode);
-    waits(super::schema::BUSY);
-    done
+
+    /// Copies the log, waiting a moment for readers.
+    fn waiting(&self, conn: &Connection, mode: &str) -> bool {
+        let waits = |limit| conn.busy_timeout(limit).is_ok();
+        if !waits(INSIST) {
+            return false;
+        }
+        let done = self.checkpoint(conn, mode);
+        waits(super::schema::BUSY);
+        done
+    }
 }

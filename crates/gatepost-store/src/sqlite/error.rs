@@ -2,6 +2,7 @@
 
 use rusqlite::ErrorCode;
 
+use super::flush::Flushes;
 use crate::StoreError;
 
 /// A failure of one step.
@@ -20,6 +21,13 @@ impl DbError {
     /// A value of `what` that cannot be read.
     pub(super) fn corrupt(what: &str, why: impl std::fmt::Display) -> Self {
         DbError::Corrupt(format!("{what}: {why}"))
+    }
+
+    /// Tells of a flush that failed.
+    pub(super) fn tell(&self, flushes: &Flushes) {
+        if let DbError::Sql(error) = self {
+            flushes.look(error);
+        }
     }
 }
 

@@ -16,6 +16,10 @@ pub(super) const LOCK: &str = "gatepost.lock";
 pub(super) struct Folder {
     path: PathBuf,
     _lock: File,
+    /// Folders that were not there before, the outermost first.
+    made: Vec<PathBuf>,
+    /// Whether the lock's file was not there before.
+    made_lock: bool,
 }
 
 impl Folder {
@@ -27,16 +31,29 @@ impl Folder {
         let failed = |what: &str, e: io::Error| {
             StoreError::Unavailable(format!("the data folder {} cannot be {what}: {e}", path.display()))
         };
-        create(path).map_err(|e| failed("made", e))?;
+        let mut made = Vec::new();
+        create(path, &mut made).map_err(|e| failed("made", e))?;
+        let made_lock = !path.join(LOCK).exists();
         let lock = private(OpenOptions::new().create(true).truncate(false).write(true))
             .open(path.join(LOCK))
             .map_err(|e| failed("locked", e))?;
         match lock.try_lock() {
-            Ok(()) => Ok(Folder { path: path.to_owned(), _lock: lock }),
+            Ok(()) => Ok(Folder { path: path.to_owned(), _lock: lock, made, made_lock }),
             Err(TryLockError::WouldBlock) => {
                 Err(StoreError::Unavailable(format!("the data folder {} is in use by another process", path.display())))
             }
             Err(TryLockError::Error(e)) => Err(failed("locked", e)),
+        }
+    }
+
+    /// Gives the folder back as it was found, as far as it is empty again.
+    pub(super) fn undo(self) {
+        if self.made_lock {
+            let _ = fs::remove_file(self.path.join(LOCK));
+        }
+        for folder in self.made.iter().rev() {
+            // One that something is in stays.
+            let _ = fs::remove_dir(folder);
         }
     }
 
@@ -54,9 +71,17 @@ impl Folder {
         let path = self.path.join(DATABASE);
         private(OpenOptions::new().create(true).truncate(false).write(true))
             .open(&path)
-            .and_then(|_| sync_folder(&self.path))
             .map_err(|e| StoreError::Unavailable(format!("{}: {e}", path.display())))?;
+        self.sync()?;
         Ok(path)
+    }
+
+    /// Brings the names in the folder to disk.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] as the system gives it.
+    pub(super) fn sync(&self) -> Result<()> {
+        sync_folder(&self.path).map_err(|e| StoreError::Unavailable(format!("{}: {e}", self.path.display())))
     }
 
     /// Bytes of the database and its log.
@@ -66,20 +91,24 @@ impl Folder {
     }
 }
 
-fn create(path: &Path) -> io::Result<()> {
+/// Makes a folder and those above it; those that were not there before are added to `made`.
+fn create(path: &Path, made: &mut Vec<PathBuf>) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
     }
+    let above = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    if let Some(parent) = above {
+        create(parent, made)?;
+    }
+    made.push(path.to_owned());
     let mut builder = DirBuilder::new();
+    // Somebody else may have made it just now.
     builder.recursive(true);
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     builder.create(path)?;
     // A folder is on disk once the one above it is.
-    match path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        Some(parent) => sync_folder(parent),
-        None => sync_folder(Path::new(".")),
-    }
+    sync_folder(above.unwrap_or(Path::new(".")))
 }
 
 #[cfg(unix)]

@@ -17,6 +17,7 @@ mod erasure;
 mod error;
 #[cfg(any(test, feature = "testing"))]
 mod faults;
+mod flush;
 mod folder;
 mod health;
 mod hook_requests;
@@ -117,7 +118,6 @@ pub struct SqliteStore {
     mode: Mode,
     tally: Arc<Tally>,
     page_bytes: usize,
-    #[cfg(any(test, feature = "testing"))]
     wal: Arc<Wal>,
 }
 
@@ -133,8 +133,9 @@ struct Threads {
     running: Mutex<Option<Running>>,
 }
 
-/// What ends with the store: the lock goes last.
+/// What ends with the store: the writer after the others, because it takes the log with it, the lock last.
 struct Running {
+    writer: Option<JoinHandle<Writer>>,
     handles: Vec<JoinHandle<()>>,
     folder: Folder,
 }
@@ -144,6 +145,9 @@ impl Running {
         for handle in self.handles {
             // A thread that panicked has nothing more to finish.
             let _ = handle.join();
+        }
+        if let Some(Ok(writer)) = self.writer.map(JoinHandle::join) {
+            writer.finish();
         }
         drop(self.folder);
     }
@@ -163,21 +167,24 @@ impl SqliteStore {
     fn open_with(folder: &Path, options: Options, log: Sizes) -> Result<Self> {
         let folder = Folder::claim(folder)?;
         let path = folder.database()?;
+        flush::renew(folder.path())?;
         let (tally, wal) = (Arc::new(Tally::default()), Arc::new(Wal::new(log)));
         let place = Place::File(path.clone());
         let writer = Writer::open(place, options.writer_cache_kib, Arc::clone(&tally), Arc::clone(&wal))?;
+        // The log was made just now; SQLite does not look whether its name came to disk.
+        folder.sync()?;
         let limits = Limits { count: options.queue_requests, bytes: options.queue_bytes };
         let writes = Arc::new(Queue::new(limits));
         let reads: Arc<Queue<Read>> = Arc::new(Queue::new(Limits { count: options.read_queue, bytes: usize::MAX }));
 
         // From here on dropping `threads` ends what was started.
-        let running = Mutex::new(Some(Running { handles: Vec::new(), folder }));
+        let running = Mutex::new(Some(Running { writer: None, handles: Vec::new(), folder }));
         let threads = Threads { writes, reads, wal: Arc::clone(&wal), running };
         let queue = Arc::clone(&threads.writes);
-        threads.start("gatepost-write", move || {
+        threads.start_writer(move || {
             // Callers must hear of it should the writer ever end by a panic.
             let _closer = Closer(&queue);
-            writer.serve(&queue);
+            writer.serve(&queue)
         })?;
         for _ in 0..options.readers.max(1) {
             let conn = schema::open_reader(&path, options.reader_cache_kib).map_err(|e| of_sqlite(&e))?;
@@ -195,7 +202,6 @@ impl SqliteStore {
             mode: Mode::Threads(threads),
             tally,
             page_bytes: options.page_bytes,
-            #[cfg(any(test, feature = "testing"))]
             wal,
         })
     }
@@ -211,9 +217,14 @@ impl SqliteStore {
             mode: Mode::Inline { writer: Mutex::new(writer), closed: AtomicBool::new(false) },
             tally,
             page_bytes: PAGE_BYTES,
-            #[cfg(any(test, feature = "testing"))]
             wal,
         })
+    }
+
+    /// Waits until a flush of its files fails: then what was written since the one before may be lost and
+    /// nothing is accepted any more. Only a new process can go on: the start brings the log to disk again.
+    pub fn flush_failed(&self) -> impl Future<Output = String> + Send + use<> {
+        self.wal.flushes.wait()
     }
 
     /// Lets the next `count` commits that write anything fail, as an I/O error does.
@@ -328,12 +339,24 @@ impl SqliteStore {
     }
 }
 
+fn spawn<T: Send + 'static>(name: &str, body: impl FnOnce() -> T + Send + 'static) -> Result<JoinHandle<T>> {
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(body)
+        .map_err(|e| StoreError::Unavailable(format!("no thread could be started: {e}")))
+}
+
 impl Threads {
+    fn start_writer(&self, body: impl FnOnce() -> Writer + Send + 'static) -> Result<()> {
+        let handle = spawn("gatepost-write", body)?;
+        if let Some(running) = self.running.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+            running.writer = Some(handle);
+        }
+        Ok(())
+    }
+
     fn start(&self, name: &str, body: impl FnOnce() + Send + 'static) -> Result<()> {
-        let handle = std::thread::Builder::new()
-            .name(name.to_owned())
-            .spawn(body)
-            .map_err(|e| StoreError::Unavailable(format!("no thread could be started: {e}")))?;
+        let handle = spawn(name, body)?;
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(running) = running.as_mut() {
             running.handles.push(handle);

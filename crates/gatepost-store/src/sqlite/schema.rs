@@ -79,7 +79,17 @@ pub(super) fn open_reader(path: &Path, cache_kib: u32) -> rusqlite::Result<Conne
          PRAGMA trusted_schema = OFF;"
     ))?;
     finish(&conn)?;
+    // Whoever closes last would copy the log and remove it, and nobody would hear that its flush failed.
+    keep_log_on_close(&conn)?;
     Ok(conn)
+}
+
+/// Lets the log be when the connection is closed, though it be the last one.
+///
+/// # Errors
+/// None that is known of.
+pub(super) fn keep_log_on_close(conn: &Connection) -> rusqlite::Result<()> {
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map(drop)
 }
 
 fn finish(conn: &Connection) -> rusqlite::Result<()> {

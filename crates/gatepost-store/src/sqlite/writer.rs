@@ -47,6 +47,8 @@ pub(super) struct Tx<'a> {
     /// Names known to be in the list of event types.
     pub(super) known_types: &'a mut HashSet<Box<str>>,
     pub(super) ready: Ready<'a>,
+    /// The connection's log.
+    pub(super) wal: &'a Wal,
 }
 
 impl<'a> Tx<'a> {
@@ -54,8 +56,9 @@ impl<'a> Tx<'a> {
         conn: &'a Connection,
         numbers: &'a mut Numbers,
         known_types: &'a mut HashSet<Box<str>>,
+        wal: &'a Wal,
     ) -> Tx<'a> {
-        Tx { conn, numbers, known_types, ready: Ready::default() }
+        Tx { conn, numbers, known_types, ready: Ready::default(), wal }
     }
 }
 
@@ -164,7 +167,7 @@ impl<T: Send, W: Work<T>> Job for Op<T, W> {
     fn run(&mut self, tx: &mut Tx<'_>) -> bool {
         // A bug in one request must not stop the writer for all others.
         self.result = match catch_unwind(AssertUnwindSafe(|| self.work.run(tx))) {
-            Ok(Some(result)) => result.map_err(StoreError::from),
+            Ok(Some(result)) => result.inspect_err(|error| error.tell(&tx.wal.flushes)).map_err(StoreError::from),
             Ok(None) => return false,
             Err(_) => Err(StoreError::Corrupt("a request panicked".to_owned())),
         };
@@ -218,8 +221,13 @@ impl Writer {
         &self.conn
     }
 
+    /// The end, when no other connection is left.
+    pub(super) fn finish(self) {
+        self.wal.finish(&self.conn);
+    }
+
     /// Serves the queue until it is closed.
-    pub(super) fn serve(mut self, queue: &Queue<Box<dyn Job>>) {
+    pub(super) fn serve(mut self, queue: &Queue<Box<dyn Job>>) -> Self {
         while let Some((first, weight)) = queue.pop() {
             let mut bytes = weight;
             self.group(first, || {
@@ -232,6 +240,7 @@ impl Writer {
             });
             self.wal.after_commit(&self.conn);
         }
+        self
     }
 
     /// Runs `first` and what `next` gives in one transaction, then answers them all.
@@ -239,7 +248,7 @@ impl Writer {
         if let Err(error) = self.begin() {
             return first.finish(Err(error));
         }
-        let mut group = Group::new(Tx::new(&self.conn, &mut self.numbers, &mut self.known_types));
+        let mut group = Group::new(Tx::new(&self.conn, &mut self.numbers, &mut self.known_types, &self.wal));
         let mut upcoming = Some(first);
         let mut state = Ok(());
         while let Some(job) = upcoming.take() {
@@ -262,8 +271,10 @@ impl Writer {
     }
 
     fn begin(&mut self) -> Result<()> {
+        self.wal.flushes.check()?;
         if self.broken {
-            self.conn = connect(&self.place, self.cache_kib, &self.wal).map_err(|e| of_sqlite(&e))?;
+            let opened = connect(&self.place, self.cache_kib, &self.wal);
+            self.conn = opened.inspect_err(|e| self.wal.flushes.look(e)).map_err(|e| of_sqlite(&e))?;
             self.broken = false;
         }
         run(&self.conn, BEGIN).map_err(|e| {
@@ -273,7 +284,9 @@ impl Writer {
     }
 
     fn commit(&self) -> Result<()> {
-        run(&self.conn, "COMMIT").map_err(|e| unavailable(&e))
+        // A request may have met a flush that failed, at the log's beginning, and taken it for its own failure.
+        self.wal.flushes.check()?;
+        run(&self.conn, "COMMIT").inspect_err(|e| self.wal.flushes.look(e)).map_err(|e| unavailable(&e))
     }
 
     /// Back to no transaction, after a failure.

@@ -3,6 +3,7 @@
 mod p10_bounded;
 mod p10_memory;
 mod p1_durable_accept;
+mod p1_sick_disk;
 mod p2_at_least_once;
 mod p3_frozen;
 mod p3_same_bytes;
