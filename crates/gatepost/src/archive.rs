@@ -85,7 +85,10 @@ pub fn write(path: &Path, manifest: &Manifest, keys: &Keys, database: &Path) -> 
             Ok(()) => Ok(()),
             Err(_) => Ok(fs::rename(&draft, path)?),
         })
-        .and_then(|()| Ok(keyfiles::sync_folder(path)?));
+        .and_then(|()| {
+            // A backup that may be gone after the next start of the machine is none.
+            Ok(keyfiles::sync_folder(path).inspect_err(|_| drop(fs::remove_file(path)))?)
+        });
     let _ = fs::remove_file(&draft);
     written.with_context(|| format!("the backup {} cannot be written", path.display()))
 }

@@ -109,28 +109,52 @@ fn keep(path: &Path, make: impl FnOnce() -> Secret) -> Result<Kept<Secret>> {
 /// Writes a new file whole or not at all, and never over another one: a key half written would lock
 /// its owner out, a key overwritten for good. Answers whether it was us who made it.
 ///
+/// What could not be flushed is taken back: it could be read until the machine starts anew, and whoever
+/// reads a key relies on it.
+///
 /// # Errors
 /// As the system gives them.
 pub fn place(path: &Path, text: &str) -> io::Result<bool> {
     let draft = draft_of(path);
     let _ = fs::remove_file(&draft);
+    let placed = write_private(&draft, text).and_then(|()| name(&draft, path));
+    let removed = match fs::remove_file(&draft) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    };
+    let placed = placed?;
+    removed.and_then(|()| sync_folder(path)).inspect_err(|_| {
+        if placed {
+            let _ = fs::remove_file(path);
+        }
+    })?;
+    Ok(placed)
+}
+
+fn write_private(path: &Path, text: &str) -> io::Result<()> {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(&draft)?;
+    let mut file = options.open(path)?;
     file.write_all(text.as_bytes())?;
     file.write_all(b"\n")?;
-    file.sync_all()?;
-    let placed = match fs::hard_link(&draft, path) {
+    file.sync_all()
+}
+
+/// Gives what is in `draft` the name `path`, unless that is taken: whether it was not.
+fn name(draft: &Path, path: &Path) -> io::Result<bool> {
+    match fs::hard_link(draft, path) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
         // A file system without links. Two first starts at once would be needed for harm.
-        Err(_) => fs::copy(&draft, path).and_then(|_| File::open(path)?.sync_all()).map(|()| true),
-    };
-    fs::remove_file(&draft)?;
-    sync_folder(path)?;
-    placed
+        Err(_) => {
+            let copied = fs::copy(draft, path).and_then(|_| File::open(path)?.sync_all());
+            copied.map(|()| true).inspect_err(|_| {
+                let _ = fs::remove_file(path);
+            })
+        }
+    }
 }
 
 /// Brings the folder of the file `path` to disk: a file that was made or renamed is there for good only then.

@@ -113,10 +113,13 @@ fn unavailable(path: &Path, error: &io::Error) -> StoreError {
     StoreError::Unavailable(format!("{}: {error}", path.display()))
 }
 
-/// A data folder that gets its database from elsewhere. Locked until it is done or given up.
+/// A data folder that gets its database from elsewhere. Locked until it is done or dropped: then the folder
+/// is as it was found.
 #[derive(Debug)]
 pub struct Placing {
-    folder: Folder,
+    /// Nothing once it is done.
+    folder: Option<Folder>,
+    path: PathBuf,
 }
 
 impl Placing {
@@ -125,13 +128,11 @@ impl Placing {
     /// # Errors
     /// [`StoreError::Unavailable`] when the folder has a database already, is in use, or cannot be made.
     pub fn begin(folder: &Path) -> Result<Placing> {
-        let folder = Folder::claim(folder)?;
-        let has = |name: &str| folder.path().join(name).exists();
+        let placing = Placing { folder: Some(Folder::claim(folder)?), path: folder.to_owned() };
+        let has = |name: &str| folder.join(name).exists();
         if has(DATABASE) || has(&format!("{DATABASE}-wal")) {
-            let text = format!("{} has a store already", folder.path().display());
-            return Err(StoreError::Unavailable(text));
+            return Err(StoreError::Unavailable(format!("{} has a store already", folder.display())));
         }
-        let placing = Placing { folder };
         match fs::remove_file(placing.draft()) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(unavailable(&placing.draft(), &error)),
             _ => Ok(placing),
@@ -145,7 +146,7 @@ impl Placing {
 
     /// Where the database is to be written first.
     pub fn draft(&self) -> PathBuf {
-        self.folder.path().join(DRAFT)
+        self.path.join(DRAFT)
     }
 
     /// Makes the new, private file [`Placing::draft`].
@@ -160,13 +161,26 @@ impl Placing {
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] as the system gives them.
-    pub fn finish(self) -> Result<()> {
-        let (draft, place) = (self.draft(), self.folder.path().join(DATABASE));
-        File::open(&draft)
-            .and_then(|file| file.sync_all())
-            .and_then(|()| fs::rename(&draft, &place))
-            .and_then(|()| sync_folder(self.folder.path()))
-            .map_err(|e| unavailable(&place, &e))
+    pub fn finish(&mut self) -> Result<()> {
+        let (draft, place) = (self.draft(), self.path.join(DATABASE));
+        let failed = |e| unavailable(&place, &e);
+        File::open(&draft).and_then(|file| file.sync_all()).map_err(failed)?;
+        fs::rename(&draft, &place).map_err(failed)?;
+        // A name that is not flushed is taken back.
+        sync_folder(&self.path).inspect_err(|_| drop(fs::remove_file(&place))).map_err(failed)?;
+        self.folder = None;
+        Ok(())
+    }
+}
+
+impl Drop for Placing {
+    fn drop(&mut self) {
+        if let Some(folder) = self.folder.take() {
+            for suffix in ["", "-journal", "-wal", "-shm"] {
+                let _ = fs::remove_file(self.path.join(format!("{DRAFT}{suffix}")));
+            }
+            folder.undo();
+        }
     }
 }
 
@@ -221,7 +235,7 @@ mod tests {
 
         let seen = peek(&target, &["colour", "none"]).unwrap();
         assert_eq!((seen.schema, seen.meta), (schema::known(), vec![Some(b"red".to_vec()), None]));
-        let placing = Placing::begin(&new).unwrap();
+        let mut placing = Placing::begin(&new).unwrap();
         std::io::copy(&mut File::open(&target).unwrap(), &mut placing.create_draft().unwrap()).unwrap();
         placing.finish().unwrap();
         let copied = opened(&new);
@@ -247,10 +261,17 @@ mod tests {
         fs::write(&to, b"not a database, but as long as the head of one should be: a hundred bytes or a few more")
             .unwrap();
         assert!(matches!(peek(&to, &[]), Err(StoreError::Corrupt(_))));
+        // One that is given up leaves nothing, not even folders that it made.
+        let deep = temp.path().join("a/b");
+        for folder in [&empty, &deep] {
+            let placing = Placing::begin(folder).unwrap();
+            placing.create_draft().unwrap();
+        }
+        assert_eq!(fs::read_dir(&empty).unwrap().count(), 0);
+        assert!(!temp.path().join("a").exists());
+        assert!(full.join(DATABASE).exists());
         // An interrupted placing is no hindrance.
-        let placing = Placing::begin(&empty).unwrap();
-        placing.create_draft().unwrap();
-        drop(placing);
+        fs::write(empty.join(DRAFT), b"half").unwrap();
         let placing = Placing::begin(&empty).unwrap();
         assert!(!placing.draft().exists());
         let error = Placing::begin(&empty).unwrap_err().to_string();

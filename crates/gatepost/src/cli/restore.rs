@@ -68,30 +68,26 @@ impl Command {
     fn restore(&self, settings: &Settings) -> anyhow::Result<()> {
         let folder = &settings.data_dir.value;
         check_empty(folder)?;
-        // Before anything is made: a file that is no backup leaves no folder behind.
+        // Before anything is made: a file that is no backup leaves no folder behind. What was made when it
+        // fails later goes with `placing` and `keys`: of a restore that failed nothing stays that could be
+        // taken for a store.
         let mut placing = None;
         let head = archive::read(&self.file, |head| {
             check_key(&self.master_key(settings, head)?, head)?;
             let begun = placing.insert(Placing::begin(folder)?);
             begun.create_draft().with_context(|| format!("{} cannot be written", folder.display()))
-        });
-        let draft = placing.as_ref().map(Placing::draft);
-        let done = head.and_then(|head| {
-            let placing = placing.ok_or_else(|| anyhow!("{} has no database", self.file.display()))?;
-            self.finish(settings, &head, &placing)?;
-            placing.finish()?;
-            Ok(head)
-        });
-        if let (Err(_), Some(draft)) = (&done, draft) {
-            // Of a restore that fails nothing stays that could be taken for a store.
-            let _ = fs::remove_file(draft);
-        }
-        self.tell(folder, &done?)?;
+        })?;
+        // Should finishing fail, the keys go first, or the folder would not be empty.
+        let mut placing = placing.ok_or_else(|| anyhow!("{} has no database", self.file.display()))?;
+        let keys = self.place_keys(settings, &head, &placing)?;
+        placing.finish()?;
+        keys.stay();
+        self.tell(folder, &head)?;
         Ok(())
     }
 
     /// The keys are put in place first: a store without its master key would not start.
-    fn finish(&self, settings: &Settings, head: &Head, placing: &Placing) -> anyhow::Result<()> {
+    fn place_keys(&self, settings: &Settings, head: &Head, placing: &Placing) -> anyhow::Result<NewFiles> {
         let folder = &settings.data_dir.value;
         let seen = backup::peek(&placing.draft(), &master::META)?;
         let found = self.master_key(settings, head)?;
@@ -99,14 +95,15 @@ impl Command {
         if let Some(found) = &found {
             master::check(meta, &found.key).with_context(|| found.origin.clone())?;
         }
+        let mut keys = NewFiles::default();
         if let Some(found) = found.filter(|found| found.keep) {
-            put(folder, keyfiles::MASTER_KEY, &Secret::new(found.key.to_base64().as_str()))?;
+            keys.put(folder, keyfiles::MASTER_KEY, &Secret::new(found.key.to_base64().as_str()))?;
         }
         let admin = head.keys.iter().find(|(name, _)| *name == keyfiles::ADMIN_KEY);
         if let Some((name, key)) = admin.filter(|_| settings.admin_key.value.is_none()) {
-            put(folder, name, key)?;
+            keys.put(folder, name, key)?;
         }
-        Ok(())
+        Ok(keys)
     }
 
     /// The master key there is, the nearest first.
@@ -183,9 +180,30 @@ fn check_key(found: &Option<Found>, head: &Head) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn put(folder: &Path, name: &str, key: &Secret) -> anyhow::Result<()> {
-    let path = folder.join(name);
-    let placed = keyfiles::place(&path, key.expose());
-    // One that is there already stays: it was judged before, or is another way in.
-    placed.map(drop).with_context(|| format!("{} cannot be written", path.display()))
+/// Key files that were made: gone again unless they are to stay.
+#[derive(Default)]
+struct NewFiles(Vec<PathBuf>);
+
+impl NewFiles {
+    fn put(&mut self, folder: &Path, name: &str, key: &Secret) -> anyhow::Result<()> {
+        let path = folder.join(name);
+        let placed = keyfiles::place(&path, key.expose());
+        // One that is there already stays: it was judged before, or is another way in.
+        if placed.with_context(|| format!("{} cannot be written", path.display()))? {
+            self.0.push(path);
+        }
+        Ok(())
+    }
+
+    fn stay(mut self) {
+        self.0.clear();
+    }
+}
+
+impl Drop for NewFiles {
+    fn drop(&mut self) {
+        for path in &self.0 {
+            let _ = fs::remove_file(path);
+        }
+    }
 }

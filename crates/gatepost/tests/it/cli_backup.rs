@@ -184,6 +184,8 @@ fn a_restore_refuses_what_would_not_work_and_leaves_nothing_behind() {
     refused("half of it", restore(folder.path(), &path, &[], &right), &["damaged"], folder.path());
     std::fs::write(&path, "no archive").unwrap();
     refused("no backup", restore(folder.path(), &path, &[], &right), &["no backup"], folder.path());
+    // As it was found: there was no folder.
+    assert!(!folder.path().join("data").exists());
     refused(
         "no file",
         restore(folder.path(), &folder.path().join("none"), &[], &right),
