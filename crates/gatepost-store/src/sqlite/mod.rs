@@ -198,12 +198,7 @@ impl SqliteStore {
         let conn = schema::open_reader(&path, 1_024).map_err(|e| of_sqlite(&e))?;
         let log = Arc::clone(&wal);
         threads.start("gatepost-wal", move || log.serve(&conn))?;
-        Ok(SqliteStore {
-            mode: Mode::Threads(threads),
-            tally,
-            page_bytes: options.page_bytes,
-            wal,
-        })
+        Ok(SqliteStore { mode: Mode::Threads(threads), tally, page_bytes: options.page_bytes, wal })
     }
 
     /// A store in memory that does everything on the calling thread, in the order of the calls.
