@@ -67,6 +67,7 @@ struct State {
     default: Script,
     queue: VecDeque<Script>,
     by_path: Vec<(String, Script)>,
+    frames: Option<Bytes>,
     accepted: usize,
     open: usize,
 }
@@ -96,6 +97,11 @@ impl Shared {
         drop(state);
         self.changed.notify_all();
         script
+    }
+
+    /// What every HTTP/2 connection is answered with in place of HTTP/2.
+    pub(crate) fn frames(&self) -> Option<Bytes> {
+        self.lock().frames.clone()
     }
 
     pub(crate) fn accepted(&self) -> usize {
@@ -143,6 +149,7 @@ pub struct ReceiverBuilder {
     tls: Option<Arc<ServerConfig>>,
     host: Option<String>,
     script: Script,
+    frames: Option<Bytes>,
 }
 
 impl ReceiverBuilder {
@@ -164,6 +171,14 @@ impl ReceiverBuilder {
     #[must_use]
     pub fn h2(self, ca: &TestCa) -> Self {
         self.tls_as(ca, Cert::Good, &["localhost", "127.0.0.1"], true)
+    }
+
+    /// As [`ReceiverBuilder::h2`], but answers the first request of each connection with these frames,
+    /// over and over, as fast as they are taken.
+    #[must_use]
+    pub fn h2_flood(mut self, ca: &TestCa, frames: impl Into<Bytes>) -> Self {
+        self.frames = Some(frames.into());
+        self.h2(ca)
     }
 
     /// As [`ReceiverBuilder::tls`], for clients with a certificate of this authority alone.
@@ -221,6 +236,7 @@ impl ReceiverBuilder {
         let addr = listener.local_addr().expect("it is bound");
         let shared = Arc::new(Shared::default());
         shared.lock().default = self.script;
+        shared.lock().frames = self.frames;
         let scheme = if self.tls.is_some() { "https" } else { "http" };
         let host = self.host.unwrap_or_else(|| addr.ip().to_string());
         let base = format!("{scheme}://{host}:{}", addr.port());
@@ -252,7 +268,13 @@ impl Receiver {
 
     /// A receiver to be set up.
     pub fn builder() -> ReceiverBuilder {
-        ReceiverBuilder { bind: ([127, 0, 0, 1], 0).into(), tls: None, host: None, script: Script::default() }
+        ReceiverBuilder {
+            bind: ([127, 0, 0, 1], 0).into(),
+            tls: None,
+            host: None,
+            script: Script::default(),
+            frames: None,
+        }
     }
 
     /// Where it listens.

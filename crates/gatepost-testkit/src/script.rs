@@ -54,6 +54,8 @@ pub enum Script {
     CutBody,
     /// These bytes, then on with the next request.
     Raw(Bytes),
+    /// The first bytes, then the others over and over, as fast as they are taken.
+    Flood(Bytes, Bytes),
     /// Whatever this makes of the request.
     With(Arc<dyn Fn(&Received) -> Script + Send + Sync>),
 }
@@ -144,6 +146,7 @@ impl fmt::Debug for Script {
             Script::StallBody => f.write_str("StallBody"),
             Script::CutBody => f.write_str("CutBody"),
             Script::Raw(bytes) => write!(f, "Raw({} bytes)", bytes.len()),
+            Script::Flood(first, again) => write!(f, "Flood({}, {} bytes)", first.len(), again.len()),
             Script::With(_) => f.write_str("With(..)"),
         }
     }

@@ -72,7 +72,10 @@ async fn connection(tcp: TcpStream, tls: Option<TlsAcceptor>, open: &Open) -> io
     };
     let stream = acceptor.accept(tcp).await?;
     if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
-        return http2(stream, open).await;
+        return match open.shared.frames() {
+            Some(again) => flood_h2(stream, &again, open).await,
+            None => http2(stream, open).await,
+        };
     }
     Http1 { stream, buffer: BytesMut::new(), open }.serve().await
 }
@@ -208,6 +211,13 @@ impl<S: Cut> Http1<'_, S> {
                 self.write(&bytes).await?;
                 Ok(true)
             }
+            Script::Flood(first, again) => {
+                self.write(&first).await?;
+                let much = again.repeat(16 * 1024 / again.len().max(1) + 1);
+                loop {
+                    self.write(&much).await?;
+                }
+            }
             Script::Close | Script::Delay(..) | Script::Hold(..) | Script::With(_) => Ok(false),
         }
     }
@@ -273,6 +283,50 @@ async fn http2(stream: TlsStream<TcpStream>, open: &Open) -> io::Result<()> {
         .serve_connection(TokioIo::new(stream), service)
         .await
         .map_err(io::Error::other)
+}
+
+/// Takes one request, without looking at it, and sends these frames over and over.
+async fn flood_h2(mut stream: TlsStream<TcpStream>, again: &Bytes, open: &Open) -> io::Result<()> {
+    const PREFACE: usize = 24;
+    const HEADERS: u8 = 1;
+    stream.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await?;
+    stream.flush().await?;
+    stream.read_exact(&mut [0; PREFACE]).await?;
+    loop {
+        let mut head = [0; 9];
+        stream.read_exact(&mut head).await?;
+        let length = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
+        stream.read_exact(&mut vec![0; length]).await?;
+        if head[3] == HEADERS {
+            break;
+        }
+    }
+    open.shared.note(Received {
+        number: open.shared.next_number(),
+        connection: open.number,
+        method: String::new(),
+        path: String::new(),
+        version: "HTTP/2",
+        headers: Vec::new(),
+        body: Bytes::new(),
+    });
+    let much = again.repeat(16 * 1024 / again.len().max(1) + 1);
+    let (mut reading, mut writing) = tokio::io::split(stream);
+    let read = async {
+        let mut nothing = [0; 1024];
+        while reading.read(&mut nothing).await? > 0 {}
+        io::Result::Ok(())
+    };
+    let write = async {
+        loop {
+            writing.write_all(&much).await?;
+            open.shared.bytes_sent.fetch_add(much.len() as u64, Ordering::SeqCst);
+        }
+    };
+    tokio::select! {
+        ended = read => ended,
+        ended = write => ended,
+    }
 }
 
 type H2Body = Either<Full<Bytes>, Endless>;

@@ -191,7 +191,7 @@ impl Client {
         let allowed = request.timeout;
         let in_time = {
             // Pinned here: the timeout would move it about.
-            let sending = pin!(self.head(request, &mut progress, &mut suspect));
+            let sending = pin!(self.head(request, room, &mut progress, &mut suspect));
             timeout_at(deadline, sending).await
         };
         let result = match in_time {
@@ -235,6 +235,7 @@ impl Client {
     async fn head(
         &self,
         request: OutgoingRequest<'_>,
+        room: Room,
         progress: &mut Progress,
         suspect: &mut Option<Suspect>,
     ) -> Result<Head, Failure> {
@@ -257,12 +258,12 @@ impl Client {
             let answer = match &mut connection {
                 Conn::H1(h1) => {
                     address(&mut message, target, false);
-                    h1.send(message).await
+                    h1.send(message, room.read).await
                 }
                 Conn::H2(lease) => {
                     *suspect = Some(lease.suspect());
                     address(&mut message, target, true);
-                    lease.sender().try_send_request(message).await
+                    lease.send(message, room.read).await
                 }
             };
             match answer {
@@ -272,9 +273,10 @@ impl Client {
                 }
                 // A kept connection that closed before a byte was written: given back unsent, the
                 // request may go out again without anybody receiving it twice.
-                Err(mut unsent) => match unsent.take_message() {
-                    Some(again) if reused => message = again,
-                    _ => return Err(failure::of_http(&unsent.into_error())),
+                Err(mut unsent) => match (connection.fault(), unsent.take_message()) {
+                    (Some(fault), _) => return Err(fault.into()),
+                    (None, Some(again)) if reused => message = again,
+                    (None, _) => return Err(failure::of_http(&unsent.into_error())),
                 },
             }
         }

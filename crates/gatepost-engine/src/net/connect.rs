@@ -15,6 +15,7 @@ use tokio_rustls::TlsConnector;
 
 use super::failure::{self, Failure, Phase, Progress, micros};
 use super::identity::ClientIdentity;
+use super::inlet::Metered;
 use super::policy::EgressPolicy;
 use super::resolve::Resolve;
 use super::target::{Host, Scheme, Target};
@@ -68,7 +69,7 @@ impl Dialer {
             return Err(Failure::new(Outcome::Connect, "the connection did not lead where it should"));
         }
         match target.scheme() {
-            Scheme::Http => Ok(Dialed { wire: Wire::Plain(tcp.clone()), tcp, peer, h2: false }),
+            Scheme::Http => Ok(Dialed { wire: Wire::Plain(Metered::new(tcp.clone())), tcp, peer, h2: false }),
             Scheme::Https => {
                 let tls = TlsConnector::from(self.tls.of(identity));
                 handshake(tls, target, tcp, peer, progress).await
@@ -121,7 +122,7 @@ async fn handshake(
     };
     progress.phase = Phase::Handshake;
     let began = Instant::now();
-    let tls = tls.connect(name, tcp.clone()).await.map_err(|e| failure::of_handshake(&e))?;
+    let tls = tls.connect(name, Metered::new(tcp.clone())).await.map_err(|e| failure::of_handshake(&e))?;
     progress.timings.tls_us = Some(micros(began.elapsed()));
     let h2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
     Ok(Dialed { wire: Wire::Tls(Box::new(tls)), tcp, peer, h2 })

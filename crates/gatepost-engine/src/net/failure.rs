@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use gatepost_core::delivery::{Outcome, Timings};
 
+use super::inlet::Fault;
 use super::policy::Blocked;
 use super::resolve::ResolveError;
 use super::tls;
@@ -70,6 +71,12 @@ pub(super) fn micros(duration: Duration) -> u32 {
 impl From<Blocked> for Failure {
     fn from(blocked: Blocked) -> Self {
         Failure::new(Outcome::BlockedAddress, blocked.to_string())
+    }
+}
+
+impl From<Fault> for Failure {
+    fn from(fault: Fault) -> Self {
+        Failure::new(Outcome::Protocol, fault.to_string())
     }
 }
 

@@ -7,7 +7,8 @@
 //!   each request. TLS verifies the name; nothing turns that off.
 //! - No redirect is followed and no proxy variable is read.
 //! - An exchange ends within its timeout and holds a bounded amount of memory, whatever the receiver
-//!   does. Once a status line and headers have arrived they are the answer.
+//!   does: what comes in is measured, counted and judged before a library reads it (`inlet`). Once a
+//!   status line and headers have arrived they are the answer.
 //! - A failure is data ([`Exchange`]). Its text is made for the tenant: it helps, and it never names
 //!   an address that was resolved.
 
@@ -16,6 +17,7 @@ mod connect;
 mod failure;
 mod headers;
 mod identity;
+mod inlet;
 mod limits;
 mod policy;
 mod pool;

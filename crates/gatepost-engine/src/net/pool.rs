@@ -23,13 +23,12 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::connect::Dialed;
 use super::identity::{ClientIdentity, Fingerprint};
+use super::inlet::{Fault, Inlet, MAX_HEAD};
 use super::limits::{Limits, Longest};
 use super::race::Waiting;
-use super::wire::{Tcp, Wire};
+use super::wire::Tcp;
 use rest::Idle;
 
-/// The largest head of an answer that is read.
-const MAX_HEAD: usize = 64 * 1024;
 /// What a peer may send ahead on one HTTP/2 stream, and on all of one connection.
 const H2_STREAM_WINDOW: u32 = 64 * 1024;
 const H2_CONNECTION_WINDOW: u32 = 1024 * 1024;
@@ -66,7 +65,7 @@ pub(super) struct H1 {
 /// What moves an HTTP/1.1 connection on.
 struct Driver {
     // Boxed: it moves in and out of the pool with every request.
-    connection: Box<http1::Connection<TokioIo<Wire>, Full<Bytes>>>,
+    connection: Box<http1::Connection<TokioIo<Inlet>, Full<Bytes>>>,
     ended: bool,
 }
 
@@ -94,6 +93,7 @@ impl Driver {
 /// An HTTP/2 connection, shared by all who call this host.
 pub(super) struct H2 {
     sender: http2::SendRequest<Full<Bytes>>,
+    tcp: Tcp,
     peer: SocketAddr,
     born: Instant,
     in_flight: AtomicUsize,
@@ -114,6 +114,16 @@ pub(super) enum Conn {
     H2(H2Lease),
 }
 
+impl Conn {
+    /// What came on it that no answer may be made of.
+    pub(super) fn fault(&self) -> Option<Fault> {
+        match self {
+            Conn::H1(h1) => h1.tcp.account().fault(),
+            Conn::H2(lease) => lease.0.tcp.account().fault(),
+        }
+    }
+}
+
 /// How HTTP/1.1 is spoken.
 fn speaking(title_case: bool) -> http1::Builder {
     let mut builder = http1::Builder::new();
@@ -125,14 +135,20 @@ impl H1 {
     /// Speaks HTTP/1.1 on a fresh connection, on the runtime of whoever opened it.
     pub(super) async fn open(dialed: Dialed, title_case: bool) -> hyper::Result<H1> {
         let Dialed { wire, tcp, peer, .. } = dialed;
-        let (sender, connection) = speaking(title_case).handshake(TokioIo::new(wire)).await?;
+        let (sender, connection) = speaking(title_case).handshake(TokioIo::new(Inlet::of_answers(wire))).await?;
         let now = Instant::now();
         let driver = Driver { connection: Box::new(connection), ended: false };
         Ok(H1 { sender, driver, tcp, peer, born: now, idle_since: now })
     }
 
-    /// Sends a request and waits for the head of its answer. Dropping the wait closes the connection.
-    pub(super) async fn send(&mut self, message: Message) -> Result<Response<Incoming>, TrySendError<Message>> {
+    /// Sends a request and waits for the head of its answer, of whose body so much will be read. Dropping
+    /// the wait closes the connection.
+    pub(super) async fn send(
+        &mut self,
+        message: Message,
+        body: usize,
+    ) -> Result<Response<Incoming>, TrySendError<Message>> {
+        self.tcp.account().begin(1, body);
         self.driver.during(self.sender.try_send_request(message)).await
     }
 
@@ -162,7 +178,10 @@ impl H1 {
     }
 
     fn is_worn(&self, now: Instant) -> bool {
-        self.is_closed() || now - self.idle_since >= IDLE || now - self.born >= MAX_AGE
+        self.is_closed()
+            || self.tcp.account().is_spoiled()
+            || now - self.idle_since >= IDLE
+            || now - self.born >= MAX_AGE
     }
 
     /// Ends an idle connection in good order (dropping it cuts it off): TLS has a word for it.
@@ -177,12 +196,12 @@ impl H1 {
 
 impl H2 {
     pub(super) async fn open(dialed: Dialed) -> hyper::Result<H2> {
-        let Dialed { wire, peer, .. } = dialed;
+        let Dialed { wire, tcp, peer, .. } = dialed;
         let (sender, mut connection) = http2::Builder::new(TokioExecutor::new())
             .initial_stream_window_size(H2_STREAM_WINDOW)
             .initial_connection_window_size(H2_CONNECTION_WINDOW)
             .max_header_list_size(MAX_HEAD as u32)
-            .handshake(TokioIo::new(wire))
+            .handshake(TokioIo::new(Inlet::of_frames(wire)))
             .await?;
         let room = Arc::new(AtomicUsize::new(connection.current_max_send_streams()));
         let told = room.clone();
@@ -195,6 +214,7 @@ impl H2 {
         let driver = AbortOnDropHandle::new(tokio::spawn(drive));
         Ok(H2 {
             sender,
+            tcp,
             room,
             peer,
             born: Instant::now(),
@@ -234,8 +254,14 @@ impl H2Lease {
         H2Lease(connection.clone())
     }
 
-    pub(super) fn sender(&self) -> http2::SendRequest<Full<Bytes>> {
-        self.0.sender.clone()
+    /// Sends a request and waits for the head of its answer, of whose body so much will be read.
+    pub(super) async fn send(
+        &self,
+        message: Message,
+        body: usize,
+    ) -> Result<Response<Incoming>, TrySendError<Message>> {
+        self.0.tcp.account().begin(self.0.in_flight.load(Ordering::Relaxed), body);
+        self.0.sender.clone().try_send_request(message).await
     }
 
     /// What remembers the connection when its request runs out of time.

@@ -12,20 +12,32 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
+use super::inlet::{Account, Metered};
+
 /// Bytes asked for at a time: most answers are far smaller, and larger ones take another turn.
 const READ: usize = 4 * 1024;
 
 /// A TCP stream the pool can still look at while the HTTP connection owns it.
 #[derive(Clone)]
-pub(super) struct Tcp(Arc<TcpStream>);
+pub(super) struct Tcp(Arc<Line>);
+
+struct Line {
+    stream: TcpStream,
+    account: Account,
+}
 
 impl Tcp {
     pub(super) fn new(stream: TcpStream) -> Self {
-        Tcp(Arc::new(stream))
+        Tcp(Arc::new(Line { stream, account: Account::default() }))
     }
 
     pub(super) fn peer_addr(&self) -> io::Result<SocketAddr> {
-        self.0.peer_addr()
+        self.0.stream.peer_addr()
+    }
+
+    /// What is known of this connection.
+    pub(super) fn account(&self) -> &Account {
+        &self.0.account
     }
 
     /// Whether nothing has arrived that was not read: an idle connection on which the peer has
@@ -36,7 +48,7 @@ impl Tcp {
     /// has just closed, and nobody can tell whether it was received.
     pub(super) fn is_quiet(&self) -> bool {
         let mut byte = [MaybeUninit::uninit()];
-        matches!(SockRef::from(&*self.0).peek(&mut byte), Err(e) if e.kind() == io::ErrorKind::WouldBlock)
+        matches!(SockRef::from(&self.0.stream).peek(&mut byte), Err(e) if e.kind() == io::ErrorKind::WouldBlock)
     }
 }
 
@@ -44,11 +56,11 @@ impl AsyncRead for Tcp {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let room = buf.remaining().min(READ);
         loop {
-            ready!(self.0.poll_read_ready(cx))?;
+            ready!(self.0.stream.poll_read_ready(cx))?;
             let mut read = None;
             // Said inside, so that the runtime notes it for the moment of this very read.
-            let noted = self.0.try_io(Interest::READABLE, || {
-                let bytes = (&*SockRef::from(&*self.0)).read(buf.initialize_unfilled_to(room))?;
+            let noted = self.0.stream.try_io(Interest::READABLE, || {
+                let bytes = (&*SockRef::from(&self.0.stream)).read(buf.initialize_unfilled_to(room))?;
                 read = Some(bytes);
                 // Less than there was room for: nothing is left to read, and asking again would be a call
                 // for nothing. An end that follows is news of its own.
@@ -73,8 +85,8 @@ impl Tcp {
         write: impl Fn(&TcpStream) -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
         loop {
-            ready!(self.0.poll_write_ready(cx))?;
-            match write(&self.0) {
+            ready!(self.0.stream.poll_write_ready(cx))?;
+            match write(&self.0.stream) {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
                 done => return Poll::Ready(done),
             }
@@ -104,15 +116,26 @@ impl AsyncWrite for Tcp {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(SockRef::from(&*self.0).shutdown(std::net::Shutdown::Write))
+        Poll::Ready(SockRef::from(&self.0.stream).shutdown(std::net::Shutdown::Write))
     }
 }
 
 /// Plain or encrypted.
 pub(super) enum Wire {
-    Plain(Tcp),
+    Plain(Metered),
     // Boxed: a TLS session is a kilobyte and more.
-    Tls(Box<TlsStream<Tcp>>),
+    Tls(Box<TlsStream<Metered>>),
+}
+
+impl Wire {
+    /// What is known of this connection.
+    pub(super) fn account(&self) -> &Account {
+        let metered = match self {
+            Wire::Plain(metered) => metered,
+            Wire::Tls(tls) => tls.get_ref().0,
+        };
+        metered.tcp().account()
+    }
 }
 
 impl AsyncRead for Wire {

@@ -14,7 +14,8 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::Instant;
 
 use super::{Driver, H1, IDLE, MAX_AGE, speaking};
-use crate::net::wire::{Tcp, Wire};
+use crate::net::inlet::Inlet;
+use crate::net::wire::Tcp;
 
 /// A connection without a request.
 pub(super) enum Idle {
@@ -26,7 +27,7 @@ pub(super) enum Idle {
 
 /// A connection as it came out of the handshake.
 pub(super) struct Resting {
-    wire: Wire,
+    inlet: Inlet,
     tcp: Tcp,
     peer: SocketAddr,
     born: Instant,
@@ -41,22 +42,23 @@ impl Idle {
         }
         let H1 { driver, tcp, peer, born, idle_since, .. } = h1;
         let parts = driver.connection.into_parts();
-        let mut wire = parts.io.into_inner();
+        let mut inlet = parts.io.into_inner();
         // Reading in vain gives back half of what rustls reads into, too.
         let mut byte = [0];
-        let read = Pin::new(&mut wire).poll_read(&mut Context::from_waker(Waker::noop()), &mut ReadBuf::new(&mut byte));
+        let read =
+            Pin::new(&mut inlet).poll_read(&mut Context::from_waker(Waker::noop()), &mut ReadBuf::new(&mut byte));
         let is_quiet = parts.read_buf.is_empty() && read.is_pending();
-        is_quiet.then(|| Idle::Resting(Resting { wire, tcp, peer, born, idle_since }))
+        is_quiet.then(|| Idle::Resting(Resting { inlet, tcp, peer, born, idle_since }))
     }
 
     /// Ready to send. `None`: it is of no use any more.
     pub(super) fn wake(self, title_case: bool) -> Option<H1> {
-        let Resting { wire, tcp, peer, born, idle_since } = match self {
+        let Resting { inlet, tcp, peer, born, idle_since } = match self {
             Idle::Awake(h1) => return Some(h1),
             Idle::Resting(resting) => resting,
         };
         // Called a handshake, but nothing is said: it is over at once.
-        let (sender, connection) = speaking(title_case).handshake(TokioIo::new(wire)).now_or_never()?.ok()?;
+        let (sender, connection) = speaking(title_case).handshake(TokioIo::new(inlet)).now_or_never()?.ok()?;
         let driver = Driver { connection: Box::new(connection), ended: false };
         Some(H1 { sender, driver, tcp, peer, born, idle_since })
     }

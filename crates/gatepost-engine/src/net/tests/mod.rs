@@ -1,6 +1,8 @@
 //! The client against real sockets: good receivers, bad ones, and attackers.
 
+mod answers;
 mod egress;
+mod floods;
 mod hostile;
 mod many;
 mod reuse;
