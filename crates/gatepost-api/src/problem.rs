@@ -129,6 +129,8 @@ error_codes! {
         "The body's content type, charset or content encoding is not one this route reads; `detail` lists those it does.";
     ValidationFailed = "validation_failed", UNPROCESSABLE_ENTITY, "Members are not valid",
         "The request is well-formed but wrong. `errors` has every wrong member at once.";
+    SchemaTooCostly = "schema_too_costly", UNPROCESSABLE_ENTITY, "The data cost too much to check",
+        "Holding the data against the schema of its event type takes more work than one event, or one request, may. Nothing was accepted. Send smaller or flatter data or fewer events at once, or make the schema simpler.";
     InvalidCursor = "invalid_cursor", UNPROCESSABLE_ENTITY, "The cursor is not valid",
         "The cursor is damaged or belongs to another list. Use `next_cursor` as it was answered, or begin without one.";
     BatchTooLarge = "batch_too_large", UNPROCESSABLE_ENTITY, "Too many events in one batch",
@@ -300,6 +302,7 @@ impl Problem {
             Error::NotFound(Kind::Tenant) => Problem::missing(Kind::Tenant, tenant),
             Error::NotFound(kind) => Problem::missing(kind, item),
             Error::Invalid(errors) => Problem::invalid(ErrorCode::ValidationFailed, errors, 0),
+            Error::SchemaTooCostly(errors) => Problem::invalid(ErrorCode::SchemaTooCostly, errors, 0),
             Error::Conflict { code, message } => Problem::new(conflict_code(code), message),
             Error::Quota(refusal) => quota_refused(&refusal),
             Error::Busy => Problem::new(ErrorCode::TooManyRequests, "deliveries do not keep up with what is published")

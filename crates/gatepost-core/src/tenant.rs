@@ -97,6 +97,8 @@ pub struct TenantSettings {
     pub require_verification: bool,
     /// Only declared types may be published.
     pub strict_types: bool,
+    /// Events of built-in types must fit the schemas that come with Gatepost.
+    pub enforce_builtin_schemas: bool,
     /// How long what is done with is kept.
     pub retention: Retention,
     /// The switch for blocking hooks.

@@ -7,7 +7,7 @@ use arc_swap::ArcSwap;
 use gatepost_core::Timestamp;
 use gatepost_core::catalogue::{self, BuiltinType, EventTypeDefinition};
 use gatepost_core::event::EventType;
-use gatepost_core::schema::Schema;
+use gatepost_core::schema::SchemaText;
 use gatepost_store::{EventTypeRow, Store, StoreError};
 
 /// An event type to show.
@@ -17,8 +17,8 @@ pub struct EventTypeView {
     pub name: EventType,
     /// What was declared; `None`: only seen in a publish.
     pub definition: Option<Arc<EventTypeDefinition>>,
-    /// Its schema, ready to be enforced.
-    pub(crate) schema: Option<Arc<Schema>>,
+    /// Its schema, compiled when it is needed.
+    pub(crate) schema: Option<Arc<SchemaText>>,
     /// Whether the definition is the one Gatepost ships.
     pub builtin: bool,
     /// When it was put or first seen.
@@ -91,21 +91,16 @@ impl Catalogue {
     }
 }
 
-/// A schema was checked when it was put. Should a later version no longer read one, events of the
-/// type are accepted unchecked, and the log says so: refusing them all would lose them.
-fn schema_of(name: &EventType, definition: Option<&EventTypeDefinition>) -> Option<Arc<Schema>> {
+fn schema_of(definition: Option<&EventTypeDefinition>) -> Option<Arc<SchemaText>> {
     let text = definition?.schema.as_ref()?.get();
-    Schema::compile(text)
-        .inspect_err(|error| tracing::error!(event_type = %name, error, "the schema cannot be enforced"))
-        .ok()
-        .map(Arc::new)
+    Some(Arc::new(SchemaText::new(text)))
 }
 
 fn shipped_view(shipped: &BuiltinType) -> EventTypeView {
     EventTypeView {
         name: shipped.name.clone(),
         definition: Some(Arc::new(shipped.definition.clone())),
-        schema: schema_of(&shipped.name, Some(&shipped.definition)),
+        schema: schema_of(Some(&shipped.definition)),
         builtin: true,
         created_at: None,
         updated_at: None,
@@ -114,7 +109,7 @@ fn shipped_view(shipped: &BuiltinType) -> EventTypeView {
 
 pub(crate) fn view_of(row: EventTypeRow) -> EventTypeView {
     EventTypeView {
-        schema: schema_of(&row.name, row.definition.as_ref()),
+        schema: schema_of(row.definition.as_ref()),
         name: row.name,
         definition: row.definition.map(Arc::new),
         builtin: false,

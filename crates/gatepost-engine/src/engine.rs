@@ -28,6 +28,7 @@ use crate::own_events::OwnEvents;
 use crate::published_types::PublishedLog;
 use crate::quotas::QuotaBook;
 use crate::registry::{TenantState, Tenants};
+use crate::schemas::SchemaRoom;
 use crate::stream::Streams;
 use crate::tenant_types::TenantTypes;
 use crate::transport::Transport;
@@ -81,6 +82,10 @@ pub struct Limits {
     pub routes: usize,
     /// Bytes of tenants and their webhooks kept for matching, about; one larger than this is kept alone.
     pub tenant_bytes: usize,
+    /// Bytes of the event types that tenants declared, of the tenants used of late, about.
+    pub type_bytes: usize,
+    /// Bytes of compiled schemas, about.
+    pub schema_bytes: usize,
     /// Bytes of the changes kept for those who listen, all tenants together.
     pub stream_ring_bytes: usize,
     /// Bytes of what happened and is not shown yet, all tenants together.
@@ -109,6 +114,8 @@ impl Default for Limits {
             offer_bytes: 32 << 20,
             routes: 8_192,
             tenant_bytes: 64 << 20,
+            type_bytes: 32 << 20,
+            schema_bytes: 16 << 20,
             stream_ring_bytes: 64 << 20,
             stream_fact_bytes: 64 << 20,
             stream_chunk_bytes: 16 << 20,
@@ -159,6 +166,7 @@ pub(crate) struct Inner {
     pub(crate) flights: Flights,
     pub(crate) streams: Arc<Streams>,
     pub(crate) tenant_types: TenantTypes,
+    pub(crate) schemas: SchemaRoom,
     pub(crate) published: PublishedLog,
     pub(crate) sweep: Notify,
     pub(crate) jobs: Notify,
@@ -197,7 +205,8 @@ impl Engine {
             idempotency_key: HashKey::new(&vault.derive("idempotency v1")),
             flights: Flights::default(),
             streams: Arc::new(Streams::new(&parts.limits)),
-            tenant_types: TenantTypes::default(),
+            tenant_types: TenantTypes::with_room(parts.limits.type_bytes),
+            schemas: SchemaRoom::with_room(parts.limits.schema_bytes),
             published: PublishedLog::default(),
             store: parts.store,
             clock: parts.clock,

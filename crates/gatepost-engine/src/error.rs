@@ -75,6 +75,9 @@ pub enum Error {
     /// Members that are well-formed but wrong: all of them.
     #[error("{} member(s) are not valid", .0.len())]
     Invalid(Vec<FieldError>),
+    /// Data that cost too much to hold against their types' schemas: where they are.
+    #[error("validating the data against its schema costs too much")]
+    SchemaTooCostly(Vec<FieldError>),
     /// The request contradicts what is there. The text says how.
     #[error("{message}")]
     Conflict {

@@ -31,6 +31,7 @@ mod published_types;
 mod quotas;
 mod registry;
 mod render;
+mod schemas;
 mod seldom;
 pub mod spans;
 mod stream;

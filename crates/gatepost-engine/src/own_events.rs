@@ -200,7 +200,7 @@ impl Engine {
         for _ in 0..MATCH_AGAIN {
             let state = self.tenant_state(&tenant.id).await?;
             let mut publish;
-            (publish, inputs) = self.matched_own(&state, inputs).await?;
+            (publish, inputs) = self.matched_told(&state, inputs).await?;
             let told = farewell.as_ref().filter(|webhook| add_farewell(&mut publish, webhook, &inputs[0], &tenant));
             let told = told.map(|webhook| webhook.key);
             // A lane that knows the deleted webhook must hear that it is owed something after all.
@@ -229,18 +229,18 @@ impl Engine {
         Ok(Told::Later)
     }
 
-    /// Matches an own event. Filters that cost too much together cannot refuse it: nobody is there to be
-    /// told. Then it goes to those without one.
-    async fn matched_own(
+    /// Matches what tells of something that has happened. Filters that cost too much together cannot refuse
+    /// it: nobody is there to be told. Then it goes to those without one.
+    pub(crate) async fn matched_told(
         &self,
         state: &Arc<TenantState>,
         inputs: Vec<PublishInput>,
     ) -> Result<(Publish, Vec<PublishInput>)> {
-        match self.matched(state, inputs.clone(), false).await {
+        let tenant = state.tenant.load().key;
+        let types = self.types_loaded(tenant).await?;
+        match self.matched(state, &types, inputs.clone(), false).await {
             Err(Error::Invalid(_)) => {
                 let (registry, now) = (state.registry(), self.now());
-                let tenant = state.tenant.load().key;
-                let types = self.types_of(tenant);
                 let events = inputs
                     .iter()
                     .map(|input| self.new_event(input, &types, registry.unfiltered(&input.event_type), now))

@@ -43,12 +43,13 @@ const FLIGHT: Share = share(10, "attempts under way or not recorded yet");
 const ROUTES: Share = share(5, "webhooks ready to be sent to");
 const STREAMS: Share = share(3, "streams of changes");
 const HOOKS: Share = share(6, "blocking hooks: questions, records, known decisions");
-const TENANTS: Share = share(8, "tenants used of late, with their webhooks");
-const SLACK: Share = share(5, "the allocator and what is too small to be counted");
+const TENANTS: Share = share(7, "tenants used of late, with their webhooks");
+const TYPES: Share = share(3, "event types that tenants declared, and compiled schemas");
+const SLACK: Share = share(3, "the allocator and what is too small to be counted");
 
 /// Every share.
-pub const SHARES: [Share; 12] =
-    [CACHES, BODIES, ANSWERS, INCOMING, OUTGOING, WAITING, FLIGHT, ROUTES, STREAMS, HOOKS, TENANTS, SLACK];
+pub const SHARES: [Share; 13] =
+    [CACHES, BODIES, ANSWERS, INCOMING, OUTGOING, WAITING, FLIGHT, ROUTES, STREAMS, HOOKS, TENANTS, TYPES, SLACK];
 
 const _: () = {
     let (mut sum, mut at) = (0, 0);
@@ -180,6 +181,8 @@ impl Memory {
             offer_bytes,
             routes: (self.bytes(ROUTES) / ROUTE_BYTES).min(defaults.routes),
             tenant_bytes: self.bytes(TENANTS),
+            type_bytes: self.bytes(TYPES) / 3,
+            schema_bytes: self.bytes(TYPES) / 3 * 2,
             stream_ring_bytes: streams / 2,
             stream_fact_bytes: streams / 4,
             stream_chunk_bytes: streams / 4,

@@ -354,7 +354,7 @@ async fn plan_type(
         }
     };
     let (definition, fine) = read(thing, place, errors, |reader| reader.event_type(&name))?;
-    match received.engine().preview_event_type(&name, &definition) {
+    match received.engine().preview_event_type(tenant, &name, &definition).await {
         Ok(()) if fine => {}
         Ok(()) => return Ok(None),
         Err(Error::Invalid(found)) => {

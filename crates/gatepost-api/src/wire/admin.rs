@@ -15,8 +15,8 @@ use super::{At, Read, Reader};
 /// Members of a tenant that can be written.
 pub(crate) const TENANT: [&str; 3] = ["name", "environment", "settings"];
 /// Members of a tenant's settings.
-pub(crate) const SETTINGS: [&str; 6] =
-    ["require_verification", "strict_types", "retention", "hooks", "quotas", "allow_nets"];
+pub(crate) const SETTINGS: [&str; 7] =
+    ["require_verification", "strict_types", "enforce_builtin_schemas", "retention", "hooks", "quotas", "allow_nets"];
 /// Members of a tenant's retention.
 pub(crate) const RETENTION: [&str; 2] = ["events_days", "attempts_days"];
 /// Members of a tenant's quotas.
@@ -67,6 +67,9 @@ impl<'a> Reader<'a, '_> {
             .optional("require_verification")
             .and_then(|raw| self.boolean(raw, at.member("require_verification")));
         let strict_types = fields.optional("strict_types").and_then(|raw| self.boolean(raw, at.member("strict_types")));
+        let enforce_builtin_schemas = fields
+            .optional("enforce_builtin_schemas")
+            .and_then(|raw| self.boolean(raw, at.member("enforce_builtin_schemas")));
         let retention = match fields.optional("retention") {
             Some(raw) => self.retention(raw, at.member("retention"))?,
             None => RetentionInput::default(),
@@ -81,7 +84,15 @@ impl<'a> Reader<'a, '_> {
             Some(raw) => self.nets(raw, at.member("allow_nets"))?,
             None => None,
         };
-        Ok(Some(SettingsInput { require_verification, strict_types, retention, hooks, quotas, allow_nets }))
+        Ok(Some(SettingsInput {
+            require_verification,
+            strict_types,
+            enforce_builtin_schemas,
+            retention,
+            hooks,
+            quotas,
+            allow_nets,
+        }))
     }
 
     fn retention(&mut self, raw: &'a RawValue, at: At<'_>) -> Read<RetentionInput> {

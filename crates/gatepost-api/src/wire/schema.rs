@@ -320,6 +320,9 @@ pub(crate) struct TenantSettingsInput {
     /// Only declared event types may be published.
     #[schema(required = false, nullable = false)]
     strict_types: Option<bool>,
+    /// Events of built-in types must fit the schemas that come with Gatepost.
+    #[schema(required = false, nullable = false)]
+    enforce_builtin_schemas: Option<bool>,
     #[schema(required = false, nullable = false)]
     retention: Option<RetentionInput>,
     /// The switch for blocking hooks.
@@ -389,6 +392,8 @@ pub(crate) struct TenantSettings {
     require_verification: bool,
     /// Only declared event types may be published.
     strict_types: bool,
+    /// Events of built-in types must fit the schemas that come with Gatepost.
+    enforce_builtin_schemas: bool,
     retention: Retention,
     hooks: HookSwitch,
     quotas: Quotas,

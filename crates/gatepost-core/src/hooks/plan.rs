@@ -13,7 +13,7 @@ use super::condition::Condition;
 use super::failure::{Failure, FailureClass};
 use super::hook::{HookConfig, HookSecrets};
 use super::points::PointDef;
-use crate::schema::Schema;
+use crate::schema::SchemaText;
 use crate::secret::Secret;
 use crate::{HookId, InvocationId, TenantId, Timestamp};
 
@@ -26,9 +26,6 @@ pub enum BadPlan {
     /// Its condition does not compile.
     #[error("the condition does not compile")]
     Condition,
-    /// Its point's schema does not compile.
-    #[error("the point's schema does not compile")]
-    Schema,
     /// Its keys are no keys.
     #[error(transparent)]
     Keys(#[from] BadKeys),
@@ -54,8 +51,8 @@ pub struct PlannedHook {
     pub may_change: MayChange,
     /// When it is asked.
     pub condition: Option<Condition>,
-    /// What the object must still fit after its answer.
-    pub schema: Option<Schema>,
+    /// What the object must still fit after its answer: its point's.
+    pub schema: Option<Arc<SchemaText>>,
     /// Its keys.
     pub keys: HookKeys,
     /// The tenant's own headers.
@@ -85,11 +82,11 @@ impl PlannedHook {
         let codec = codec::codec(&config.profile).ok_or_else(|| BadPlan::Profile(config.profile.clone()))?;
         let condition =
             config.conditions.as_ref().map(Condition::compile).transpose().map_err(|_| BadPlan::Condition)?;
-        let schema = point.schema.as_ref().map(|schema| Schema::compile(&schema.to_string()));
+        let schema = point.schema.as_ref().map(|schema| Arc::new(SchemaText::new(schema.to_string())));
         Ok(PlannedHook {
             id,
             created_at,
-            schema: schema.transpose().map_err(|_| BadPlan::Schema)?,
+            schema,
             endpoint: codec.endpoint(&config.url, config.path.as_deref(), &point),
             probe_endpoint: codec.probe_endpoint(&config.url, config.path.as_deref(), &point),
             may_change: config.effective_may_change(&point),

@@ -184,7 +184,7 @@ impl PointDef {
         if self.path.as_ref().is_some_and(|path| path.is_empty() || path.contains(['?', '#', ' '])) {
             bad("/path", "must be a path without query, fragment or spaces".into());
         }
-        if let Some(Err(message)) = self.schema.as_ref().map(|schema| Schema::compile(&schema.to_string())) {
+        if let Some(Err(message)) = self.schema.as_ref().map(|schema| Schema::check(&schema.to_string())) {
             bad("/schema", message);
         }
         for (i, name) in self.object_members.iter().enumerate().filter(|(_, name)| name.is_empty()) {

@@ -14,6 +14,8 @@ use crate::error::{ConflictCode, Error, FieldError, Kind, Result};
 
 /// Points a tenant may define.
 const OWN_MAX: usize = 200;
+/// Bytes of the compiled schemas of a tenant's points: they are kept as long as its hooks are.
+const SCHEMAS_MAX: usize = 1 << 20;
 
 fn view(entry: &PointEntry) -> PointView {
     PointView {
@@ -73,6 +75,9 @@ impl Engine {
             let message = format!("a tenant defines at most {OWN_MAX} points");
             return Err(Error::Invalid(vec![FieldError::new("{point}", message)]));
         }
+        if let Some(schema) = definition.as_ref().and_then(|definition| definition.schema.as_ref()) {
+            self.judge_point_schema(tenant, name, schema).await?;
+        }
         let now = self.now();
         let point = StoredPoint { name: name.to_owned(), definition, settings, created_at: now, updated_at: now };
         let was_on = before.is_none_or(|before| before.settings.enabled);
@@ -88,6 +93,23 @@ impl Engine {
         // A built-in point was there before it was set.
         let created = if builtin.is_some() { Created::No } else { created };
         Ok((self.point(tenant, name).await?, created))
+    }
+
+    /// Whether a point's schema can be enforced, and kept compiled beside those of the tenant's other points.
+    async fn judge_point_schema(&self, tenant: &Tenant, name: &str, schema: &Value) -> Result<()> {
+        let snapshot = self.tenant_hooks(&tenant.id).await?.ok_or(Error::NotFound(Kind::Tenant))?;
+        let weight = self.compile_schema(tenant.key, &schema.to_string()).await?;
+        let others = snapshot.points.iter().filter(|(other, _)| *other != name);
+        let others = others.filter_map(|(_, entry)| entry.schema.as_ref()?.ready()?.ok());
+        if weight + others.map(|schema| schema.weight()).sum::<usize>() > SCHEMAS_MAX {
+            let message = format!(
+                "the schemas of a tenant's points take at most {} KiB together once compiled: use fewer, or fewer \
+                 and simpler patterns",
+                SCHEMAS_MAX >> 10
+            );
+            return Err(Error::Invalid(vec![FieldError::new("/schema", message)]));
+        }
+        Ok(())
     }
 
     /// Removes a tenant's own point; takes a built-in one back to how it was shipped.

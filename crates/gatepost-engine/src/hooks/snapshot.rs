@@ -15,6 +15,7 @@ use gatepost_core::hooks::breaker::{Breaker, BreakerState};
 use gatepost_core::hooks::hook::{HookConfig, HookSecrets};
 use gatepost_core::hooks::plan::{self, PlannedHook};
 use gatepost_core::hooks::points::{self, PointDef, PointSettings};
+use gatepost_core::schema::SchemaText;
 use gatepost_core::tenant::Tenant;
 use gatepost_core::{HookId, TenantId};
 use gatepost_store::StoreError;
@@ -41,6 +42,8 @@ pub(crate) struct TenantHooks {
 pub(crate) struct PointEntry {
     pub(crate) def: Arc<PointDef>,
     pub(crate) settings: PointSettings,
+    /// What objects must fit, compiled: one for all of its hooks.
+    pub(crate) schema: Option<Arc<SchemaText>>,
     /// In the order they are asked.
     pub(crate) hooks: Vec<Arc<PlannedHook>>,
 }
@@ -184,7 +187,8 @@ impl Engine {
             return Ok(None);
         };
         let before = slot.current.load_full();
-        let snapshot = Arc::new(self.compile_hooks(registry, before.as_deref()));
+        let schemas = self.point_schemas(&registry, before.as_deref()).await;
+        let snapshot = Arc::new(self.compile_hooks(registry, &schemas, before.as_deref()));
         slot.current.store(Some(Arc::clone(&snapshot)));
         Ok(Some(snapshot))
     }
@@ -194,19 +198,50 @@ impl Engine {
         HookChange { engine: self.clone(), tenant: tenant.clone(), known: false }
     }
 
-    fn compile_hooks(&self, registry: HookRegistry, before: Option<&TenantHooks>) -> TenantHooks {
+    /// The schemas of a tenant's points, compiled in its turn: never on the lane, where questions of others
+    /// wait. Those that did not change are taken over.
+    async fn point_schemas(
+        &self,
+        registry: &HookRegistry,
+        before: Option<&TenantHooks>,
+    ) -> HashMap<String, Arc<SchemaText>> {
+        let known = |name: &str| before?.points.get(name)?.schema.as_ref();
+        let mut schemas = HashMap::new();
+        for point in &registry.points {
+            let Some(schema) = point.definition.as_ref().and_then(|def| def.schema.as_ref()) else { continue };
+            let text = schema.to_string();
+            let same = known(&point.name).filter(|known| known.text() == text);
+            let schema = same.map_or_else(|| Arc::new(SchemaText::new(text)), Arc::clone);
+            schemas.insert(point.name.clone(), schema);
+        }
+        let raw: Vec<_> = schemas.values().filter(|schema| schema.ready().is_none()).cloned().collect();
+        if !raw.is_empty() {
+            let compile = move || raw.iter().for_each(|schema| drop(schema.compiled()));
+            // Shutting down: nobody is asked any more.
+            let _ = self.inner.filter_turns.run(registry.tenant.key, compile).await;
+        }
+        schemas
+    }
+
+    fn compile_hooks(
+        &self,
+        registry: HookRegistry,
+        schemas: &HashMap<String, Arc<SchemaText>>,
+        before: Option<&TenantHooks>,
+    ) -> TenantHooks {
         let HookRegistry { tenant, hooks, points: own, .. } = registry;
         let before = before.filter(|before| before.tenant.key == tenant.key);
         let mut points = HashMap::with_capacity(points::builtins().len() + own.len());
         for def in points::builtins() {
             let (def, settings) = (Arc::clone(def), PointSettings::default());
-            points.insert(def.name.clone(), PointEntry { def, settings, hooks: Vec::new() });
+            points.insert(def.name.clone(), PointEntry { def, settings, schema: None, hooks: Vec::new() });
         }
         for point in own {
             match (points.get_mut(&point.name), point.definition) {
                 (Some(entry), _) => entry.settings = point.settings,
                 (None, Some(def)) => {
-                    let entry = PointEntry { def: Arc::new(def), settings: point.settings, hooks: Vec::new() };
+                    let schema = schemas.get(&point.name).cloned();
+                    let entry = PointEntry { def: Arc::new(def), settings: point.settings, schema, hooks: Vec::new() };
                     points.insert(point.name, entry);
                 }
                 (None, None) => tracing::warn!(point = point.name, "settings of a point this version does not know"),
@@ -219,7 +254,7 @@ impl Engine {
                 tracing::error!(hook = %hook.id, point = hook.config.point, "a hook's point is unknown: it is not asked");
                 continue;
             };
-            match self.plan_identified(&hook, &entry.def) {
+            match self.plan_identified(&hook, &entry.def, entry.schema.clone()) {
                 Ok((planned, identity)) => {
                     let state = self.endpoint_state(hook.id, identity, hook.config.max_in_flight, before);
                     let route = self.route_of(&tenant, &planned, &nets);
@@ -236,7 +271,7 @@ impl Engine {
 
     /// A stored hook, ready to be asked.
     pub(super) fn plan_hook(&self, hook: &StoredHook, point: &Arc<PointDef>) -> Result<Arc<PlannedHook>, String> {
-        self.plan_identified(hook, point).map(|(planned, _)| planned)
+        self.plan_identified(hook, point, None).map(|(planned, _)| planned)
     }
 
     /// The same, with what makes its endpoint the same one.
@@ -244,11 +279,16 @@ impl Engine {
         &self,
         hook: &StoredHook,
         point: &Arc<PointDef>,
+        schema: Option<Arc<SchemaText>>,
     ) -> Result<(Arc<PlannedHook>, [u8; 16]), String> {
         let secrets = self.inner.vault.open_hook(hook.id, &hook.sealed_secrets).map_err(|e| e.to_string())?;
         let identity = identity(&self.inner.fingerprint_key, &hook.config, &secrets);
         let planned = PlannedHook::new(hook.id, hook.created_at, hook.config.clone(), Arc::clone(point), secrets);
-        planned.map(|planned| (Arc::new(planned), identity)).map_err(|e| e.to_string())
+        let mut planned = planned.map_err(|e| e.to_string())?;
+        if let Some(schema) = schema {
+            planned.schema = Some(schema);
+        }
+        Ok((Arc::new(planned), identity))
     }
 
     /// The way to a hook's receiver.

@@ -1,5 +1,6 @@
 //! The catalogue.
 
+use gatepost_core::TenantKey;
 use gatepost_core::catalogue::EventTypeDefinition;
 use gatepost_core::event::EventType;
 use gatepost_store::{Created, EventTypeRow};
@@ -7,6 +8,7 @@ use gatepost_store::{Created, EventTypeRow};
 use crate::catalogue::EventTypeView;
 use crate::engine::Engine;
 use crate::error::{Error, FieldError, Kind, Result};
+use crate::schemas::THE_SERVER;
 
 impl Engine {
     /// Event types by name, ascending, from after `after`: declared ones and ones merely seen.
@@ -65,7 +67,7 @@ impl Engine {
         name: EventType,
         definition: EventTypeDefinition,
     ) -> Result<(EventTypeView, Created)> {
-        check_definition(&name, &definition)?;
+        self.check_definition(THE_SERVER, &name, &definition).await?;
         let now = self.now();
         let known = self.inner.catalogue.declares(&name);
         let created_at = self.inner.store.event_type(name.as_str()).await?.map_or(now, |row| row.created_at);
@@ -86,24 +88,29 @@ impl Engine {
         self.inner.catalogue.remove(&name);
         if was_there { Ok(()) } else { Err(Error::NotFound(Kind::EventType)) }
     }
+
+    /// Whether a type may be declared so by `owner`.
+    pub(super) async fn check_definition(
+        &self,
+        owner: TenantKey,
+        name: &EventType,
+        definition: &EventTypeDefinition,
+    ) -> Result<()> {
+        if name.is_own() {
+            let message = "the gatepost family is Gatepost's own and cannot be declared";
+            return Err(Error::Invalid(vec![FieldError::new("/name", message)]));
+        }
+        match &definition.schema {
+            Some(schema) => self.compile_schema(owner, schema.get()).await.map(drop),
+            None => Ok(()),
+        }
+    }
 }
 
-/// Whether a type may be declared so.
-pub(super) fn check_definition(name: &EventType, definition: &EventTypeDefinition) -> Result<()> {
-    if name.is_own() {
-        let message = "the gatepost family is Gatepost's own and cannot be declared";
-        return Err(Error::Invalid(vec![FieldError::new("/name", message)]));
-    }
-    match definition.schema.as_ref().map(|schema| check_schema(schema.get())) {
-        Some(Err(problem)) => Err(Error::Invalid(vec![FieldError::new("/schema", problem)])),
-        _ => Ok(()),
-    }
-}
-
-/// Whether a text is a JSON Schema that can be enforced.
+/// Whether a text is a JSON Schema, but for what takes longer than a moment to see.
 ///
 /// # Errors
 /// Says what is wrong with it.
 pub fn check_schema(text: &str) -> std::result::Result<(), String> {
-    gatepost_core::schema::Schema::compile(text).map(drop)
+    gatepost_core::schema::Schema::check(text)
 }

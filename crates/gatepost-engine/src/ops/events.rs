@@ -8,7 +8,7 @@ use gatepost_core::filter::{Facts, FilterBudget, FilterCost, TooCostly};
 use gatepost_core::grouping::Match;
 use gatepost_core::matching::{self, MatchFacts, TenantRegistry};
 use gatepost_core::tenant::Tenant;
-use gatepost_core::{EventId, TenantId, Timestamp};
+use gatepost_core::{EventId, TenantId, TenantKey, Timestamp};
 use gatepost_store::{EventPage, EventQuery, HistoricWebhook, NewEvent, Order, Publish, PublishOutcome};
 
 use super::{EventDetail, Matching, PublishInput, Published};
@@ -23,8 +23,6 @@ use crate::tenant_types::TypesOf;
 
 /// Deliveries and matching rows shown with one event.
 const SHOWN_WITH_EVENT: usize = 1_000;
-/// Bad members reported for one publish, about.
-const ERRORS_MAX: usize = 1_000;
 /// A publish that meets a changed registry matches again; a change costs a commit, so nobody can
 /// keep this going.
 const MATCH_AGAIN: usize = 100;
@@ -50,20 +48,24 @@ impl Engine {
         mut key: Option<&mut PublishKey<'_>>,
     ) -> Result<Vec<Published>> {
         self.wait_for_deliveries().await?;
-        let mut checked = None;
+        let mut checked: Option<(TenantKey, TypesOf)> = None;
         let mut entry = None;
         let mut inputs = inputs;
         for _ in 0..MATCH_AGAIN {
             let state = self.tenant_state(tenant).await?;
             let present = state.tenant.load_full();
-            if checked != Some(present.key) {
-                self.inner.tenant_types.load(&*self.inner.store, present.key).await?;
-                self.check_inputs(&present, &inputs, batch)?;
-                checked = Some(present.key);
-                entry = Some(self.let_in(&present, inputs.len())?);
-            }
+            let types = match &checked {
+                Some((tenant, types)) if *tenant == present.key => types.clone(),
+                _ => {
+                    let types = self.types_loaded(present.key).await?;
+                    inputs = self.checked(&present, &types, inputs, batch).await?;
+                    checked = Some((present.key, types.clone()));
+                    entry = Some(self.let_in(&present, inputs.len())?);
+                    types
+                }
+            };
             let publish;
-            (publish, inputs) = self.matched(&state, inputs, batch).await?;
+            (publish, inputs) = self.matched(&state, &types, inputs, batch).await?;
             let room = self.room_for(present.settings.quotas, &publish).await?;
             let doubt = self.inner.inbox.unless_resolved(Command::LookForOwed);
             let writing = self.inner.inbox.budget.writing(publish.events.len());
@@ -92,34 +94,38 @@ impl Engine {
                 }
             }
         }
-        Err(Error::Conflict {
-            code: ConflictCode::ConcurrentChange,
-            message: "the tenant's webhooks change faster than the event can be matched: try again".into(),
-        })
+        Err(changing_too_fast())
     }
 
-    /// Types that may not be published, and data their type's schema refuses.
-    fn check_inputs(&self, tenant: &Tenant, inputs: &[PublishInput], batch: bool) -> Result<()> {
-        let types = self.types_of(tenant.key);
-        let mut errors = Vec::new();
-        for (i, input) in inputs.iter().enumerate() {
-            let place = |pointer: &str| if batch { format!("/events/{i}{pointer}") } else { pointer.to_owned() };
-            let declared = types.get(&input.event_type);
-            if let Some(message) = unpublishable(&input.event_type) {
-                errors.push(FieldError::new(place("/type"), message));
-            } else if tenant.settings.strict_types && declared.is_none() {
-                errors.push(FieldError::new(place("/type"), undeclared(&input.event_type)));
-            } else if let Some(schema) = declared.and_then(|view| view.schema.as_ref()) {
-                let violations = schema.violations(&input.data);
-                errors.extend(violations.into_iter().map(|violation| {
-                    FieldError::new(place(&format!("/data{}", violation.pointer)), violation.message)
-                }));
-            }
-            if errors.len() >= ERRORS_MAX {
-                break;
+    /// Accepts an event that tells of something that has happened, and was promised to be told: no schema, no
+    /// quota and no haste of others refuses it (P6). With an id, the same is published once.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] for an unknown tenant, [`Error::Conflict`] for an id taken by another body, and the
+    /// store's.
+    pub(crate) async fn publish_told(&self, tenant: &TenantId, input: PublishInput) -> Result<()> {
+        let mut inputs = vec![input];
+        for _ in 0..MATCH_AGAIN {
+            let state = self.tenant_state(tenant).await?;
+            let publish;
+            (publish, inputs) = self.matched_told(&state, inputs).await?;
+            let doubt = self.inner.inbox.unless_resolved(Command::LookForOwed);
+            let outcome = self.inner.store.publish(publish).await?;
+            doubt.resolved();
+            match outcome {
+                PublishOutcome::Accepted(accepted) => {
+                    self.hand_over(accepted);
+                    return Ok(());
+                }
+                PublishOutcome::StaleRegistry(version) => state.catch_up(&*self.inner.store, version).await?,
+                PublishOutcome::NoTenant => {
+                    self.inner.tenants.forget(tenant);
+                    self.tenant_state(tenant).await?;
+                }
+                PublishOutcome::Conflict { index } => return self.give_way(&state, &mut inputs, index, false).await,
             }
         }
-        if errors.is_empty() { Ok(()) } else { Err(Error::Invalid(errors)) }
+        Err(changing_too_fast())
     }
 
     /// What is to be stored. Filters that may take a while run elsewhere, in the tenant's turn: no
@@ -127,6 +133,7 @@ impl Engine {
     pub(crate) async fn matched(
         &self,
         state: &Arc<TenantState>,
+        types: &TypesOf,
         inputs: Vec<PublishInput>,
         batch: bool,
     ) -> Result<(Publish, Vec<PublishInput>)> {
@@ -136,15 +143,15 @@ impl Engine {
             cost += registry.filter_cost(&facts_of(input));
         }
         if cost.is_quick() {
-            return Ok((self.match_all(state, &registry, &inputs, batch)?, inputs));
+            return Ok((self.match_all(state, &registry, types, &inputs, batch)?, inputs));
         }
-        let (engine, state) = (self.clone(), Arc::clone(state));
+        let (engine, state, types) = (self.clone(), Arc::clone(state), types.clone());
         let tenant = state.tenant.load().key;
         self.inner
             .filter_turns
             .run(tenant, move || {
                 // Webhooks may have changed while others had their turn.
-                let publish = engine.match_all(&state, &state.registry(), &inputs, batch)?;
+                let publish = engine.match_all(&state, &state.registry(), &types, &inputs, batch)?;
                 Ok((publish, inputs))
             })
             .await?
@@ -154,13 +161,13 @@ impl Engine {
         &self,
         state: &TenantState,
         registry: &TenantRegistry,
+        types: &TypesOf,
         inputs: &[PublishInput],
         batch: bool,
     ) -> Result<Publish> {
         let now = self.now();
         let mut budget = FilterBudget::of_publish();
         let tenant = state.tenant.load().key;
-        let types = self.types_of(tenant);
         let events = inputs
             .iter()
             .enumerate()
@@ -168,7 +175,7 @@ impl Engine {
                 let matches = registry
                     .matching(&facts_of(input), &mut budget)
                     .map_err(|TooCostly| too_costly(batch.then_some(index)))?;
-                Ok(self.new_event(input, &types, matches, now))
+                Ok(self.new_event(input, types, matches, now))
             })
             .collect::<Result<_>>()?;
         Ok(Publish { tenant, registry_version: registry.version(), now, events })
@@ -333,6 +340,13 @@ fn append<T>(all: &mut Vec<T>, mut more: Vec<T>) {
     }
 }
 
+fn changing_too_fast() -> Error {
+    Error::Conflict {
+        code: ConflictCode::ConcurrentChange,
+        message: "the tenant's webhooks change faster than the event can be matched: try again".into(),
+    }
+}
+
 pub(crate) fn facts_of(input: &PublishInput) -> MatchFacts<'_> {
     MatchFacts {
         event_type: &input.event_type,
@@ -340,15 +354,6 @@ pub(crate) fn facts_of(input: &PublishInput) -> MatchFacts<'_> {
         data: &input.data,
         attributes: input.attributes.as_deref(),
     }
-}
-
-/// What to say of a type nobody declared, where only declared ones are taken.
-fn undeclared(event_type: &EventType) -> String {
-    format!(
-        "this tenant takes declared event types only, and {event_type:?} is none: check its spelling, or declare it \
-         with PUT /v1/event-types/{event_type}?tenant=…",
-        event_type = event_type.as_str()
-    )
 }
 
 /// The answer to data on which the tenant's filters cost too much, of a batch's event if it is one.

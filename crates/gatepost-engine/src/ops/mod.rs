@@ -67,6 +67,8 @@ pub struct SettingsInput {
     pub require_verification: Option<bool>,
     /// Whether only declared types may be published.
     pub strict_types: Option<bool>,
+    /// Whether events of built-in types must fit the schemas that come with Gatepost.
+    pub enforce_builtin_schemas: Option<bool>,
     /// How long things are kept, by member.
     pub retention: RetentionInput,
     /// The switch for blocking hooks.
@@ -83,6 +85,7 @@ impl SettingsInput {
         TenantSettings {
             require_verification: self.require_verification.unwrap_or(present.require_verification),
             strict_types: self.strict_types.unwrap_or(present.strict_types),
+            enforce_builtin_schemas: self.enforce_builtin_schemas.unwrap_or(present.enforce_builtin_schemas),
             retention: self.retention.over(present.retention),
             hooks: self.hooks.unwrap_or(present.hooks),
             quotas: self.quotas.over(present.quotas),

@@ -7,12 +7,12 @@ use gatepost_core::secret::Secret;
 use gatepost_core::tenant::Tenant;
 use gatepost_core::webhook::{Webhook, WebhookConfig, WebhookSecrets};
 
-use super::event_types::check_definition;
 use super::validate::{auth_secret, moved_elsewhere, pointer_part};
 use super::webhooks::{config_of, merge_headers, plan_of};
 use super::{AuthInput, WebhookInput};
 use crate::engine::Engine;
 use crate::error::{Error, FieldError, Result};
+use crate::schemas::has_room;
 
 /// What a webhook would be.
 #[derive(Clone, Debug)]
@@ -81,8 +81,14 @@ impl Engine {
     ///
     /// # Errors
     /// [`Error::Invalid`] as declaring it would.
-    pub fn preview_event_type(&self, name: &EventType, definition: &EventTypeDefinition) -> Result<()> {
-        check_definition(name, definition)
+    pub async fn preview_event_type(
+        &self,
+        tenant: &Tenant,
+        name: &EventType,
+        definition: &EventTypeDefinition,
+    ) -> Result<()> {
+        self.check_definition(tenant.key, name, definition).await?;
+        has_room(&self.types_loaded(tenant.key).await?.own, name, definition)
     }
 }
 

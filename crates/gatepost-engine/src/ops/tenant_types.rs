@@ -9,11 +9,11 @@ use gatepost_core::event::EventType;
 use gatepost_core::tenant::Tenant;
 use gatepost_store::{Created, EventTypeRow, TenantTypeRow};
 
-use super::event_types::check_definition;
 use crate::catalogue::EventTypeView;
 use crate::engine::Engine;
 use crate::error::{Error, Kind, Result};
-use crate::tenant_types::TypesOf;
+use crate::schemas::has_room;
+use crate::tenant_types::{OwnTypes, TypesOf};
 
 /// An event type as one tenant has it.
 #[derive(Clone, Debug)]
@@ -38,12 +38,11 @@ impl Engine {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Vec<TenantTypeView>> {
-        self.inner.tenant_types.load(&*self.inner.store, tenant.key).await?;
+        let types = self.types_loaded(tenant.key).await?;
         // What is being written meanwhile is in one of the two.
         let unwritten = self.inner.published.unwritten(tenant.key);
         let rows = self.inner.store.tenant_types(tenant.key, after, false, limit).await?;
         let rows: HashMap<EventType, TenantTypeRow> = rows.into_iter().map(|row| (row.name.clone(), row)).collect();
-        let types = self.types_of(tenant.key);
         let server = Arc::clone(&types.server);
         let later = |name: &&EventType| after.is_none_or(|after| name.as_str() > after);
         // Of each source the first `limit` are enough for the first `limit` of all.
@@ -61,10 +60,9 @@ impl Engine {
     /// published it.
     pub async fn tenant_event_type(&self, tenant: &Tenant, name: &str) -> Result<TenantTypeView> {
         let name: EventType = name.parse().map_err(|_| Error::NotFound(Kind::EventType))?;
-        self.inner.tenant_types.load(&*self.inner.store, tenant.key).await?;
+        let types = self.types_loaded(tenant.key).await?;
         let unwritten = self.inner.published.unwritten(tenant.key);
         let row = self.inner.store.tenant_type(tenant.key, name.as_str()).await?;
-        let types = self.types_of(tenant.key);
         if !types.declares(&name) && row.is_none() && !unwritten.contains_key(&name) {
             return Err(Error::NotFound(Kind::EventType));
         }
@@ -82,14 +80,16 @@ impl Engine {
         name: EventType,
         definition: EventTypeDefinition,
     ) -> Result<(TenantTypeView, Created)> {
-        check_definition(&name, &definition)?;
+        self.check_definition(tenant.key, &name, &definition).await?;
         let store = &*self.inner.store;
         let now = self.now();
-        let put = async {
+        let put = async |own: Arc<OwnTypes>| {
+            has_room(&own, &name, &definition)?;
             let present = store.tenant_type(tenant.key, name.as_str()).await?;
             let created_at = present.map_or(now, |row| row.created_at);
-            let row = EventTypeRow { name: name.clone(), definition: Some(definition), created_at, updated_at: now };
-            store.put_tenant_type(tenant.key, row).await
+            let row =
+                EventTypeRow { name: name.clone(), definition: Some(definition.clone()), created_at, updated_at: now };
+            Ok(store.put_tenant_type(tenant.key, row).await?)
         };
         let created = self.inner.tenant_types.change(store, tenant.key, put).await?;
         let created = created.ok_or(Error::NotFound(Kind::Tenant))?;
@@ -103,7 +103,7 @@ impl Engine {
     pub async fn delete_tenant_event_type(&self, tenant: &Tenant, name: &str) -> Result<()> {
         let name: EventType = name.parse().map_err(|_| Error::NotFound(Kind::EventType))?;
         let store = &*self.inner.store;
-        let delete = store.delete_tenant_type(tenant.key, name.as_str());
+        let delete = async |_| Ok(store.delete_tenant_type(tenant.key, name.as_str()).await?);
         let was_there = self.inner.tenant_types.change(store, tenant.key, delete).await?;
         if was_there { Ok(()) } else { Err(Error::NotFound(Kind::EventType)) }
     }

@@ -60,6 +60,7 @@ pub(crate) struct ShowTenant<'a> {
 struct ShowSettings<'a> {
     require_verification: bool,
     strict_types: bool,
+    enforce_builtin_schemas: bool,
     retention: schema::Retention,
     hooks: &'static str,
     quotas: schema::Quotas,
@@ -68,10 +69,19 @@ struct ShowSettings<'a> {
 
 impl<'a> From<&'a TenantSettings> for ShowSettings<'a> {
     fn from(settings: &'a TenantSettings) -> Self {
-        let TenantSettings { require_verification, strict_types, retention, hooks, quotas, allow_nets } = settings;
+        let TenantSettings {
+            require_verification,
+            strict_types,
+            enforce_builtin_schemas,
+            retention,
+            hooks,
+            quotas,
+            allow_nets,
+        } = settings;
         ShowSettings {
             require_verification: *require_verification,
             strict_types: *strict_types,
+            enforce_builtin_schemas: *enforce_builtin_schemas,
             retention: schema::Retention { events_days: retention.events_days, attempts_days: retention.attempts_days },
             hooks: hooks.as_str(),
             quotas: schema::Quotas {

@@ -11,6 +11,7 @@ use crate::hooks::change;
 use crate::hooks::codec::DENY_STATUSES;
 use crate::hooks::codec::{Answer, AnswerMessage, Expected, Received, judge_status, read_answer};
 use crate::hooks::failure::FailureClass::NotAllowedChange;
+use crate::schema::{SchemaBudget, TooCostly};
 
 impl Chain {
     /// Takes the result of the call in `slot`; `now` is the wall clock. A result nobody waits for
@@ -216,9 +217,12 @@ pub(super) fn micros(time: Duration) -> u64 {
 /// Whether the object still fits its point's schema.
 fn fits(hook: &PlannedHook, object: &Value) -> Result<(), Failure> {
     let Some(schema) = &hook.schema else { return Ok(()) };
-    match schema.violations(object.to_string().as_bytes()).first() {
-        None => Ok(()),
-        Some(violation) => Err(Failure::new(FailureClass::Schema, format!("at {:?}", violation.pointer))),
+    let failed = |why: String| Err(Failure::new(FailureClass::Schema, why));
+    // A schema that cannot be asked lets nothing pass: the change is what it is there to judge.
+    let Ok(schema) = schema.compiled() else { return failed("the point's schema cannot be enforced".to_owned()) };
+    match schema.violations(object.to_string().as_bytes(), &mut SchemaBudget::of_answer()) {
+        Ok(found) => found.first().map_or(Ok(()), |violation| failed(format!("at {:?}", violation.pointer))),
+        Err(TooCostly) => failed("judging the object by the point's schema costs too much".to_owned()),
     }
 }
 

@@ -9,6 +9,7 @@ fn defaults() -> Value {
     json!({
         "require_verification": false,
         "strict_types": false,
+        "enforce_builtin_schemas": false,
         "retention": {"events_days": 30, "attempts_days": 30},
         "hooks": "enabled",
         "quotas": {"webhooks": null, "events_per_s": null, "pending": null},
@@ -32,6 +33,7 @@ fn settings_are_shown_whole_and_kept_by_member() {
     assert_eq!(server.put(path, json!({})).expect(201).json()["settings"], wanted);
     for change in [
         json!({"strict_types": true}),
+        json!({"enforce_builtin_schemas": true}),
         json!({"retention": {"events_days": 7}}),
         json!({"retention": {"attempts_days": 3650}}),
         json!({"hooks": "bypass", "quotas": {"webhooks": 3}}),
@@ -60,8 +62,9 @@ fn settings_are_shown_whole_and_kept_by_member() {
 fn settings_are_judged_all_at_once() {
     let server = Server::start();
     let mut findings = Findings::default();
-    let cases: [(Value, &[&str]); 11] = [
+    let cases: [(Value, &[&str]); 12] = [
         (json!({"strict_types": "yes"}), &["/settings/strict_types"]),
+        (json!({"enforce_builtin_schemas": 1}), &["/settings/enforce_builtin_schemas"]),
         (json!({"require_verification": 1}), &["/settings/require_verification"]),
         (json!({"retention": 30}), &["/settings/retention"]),
         (json!({"retention": {"events_days": 0}}), &["/settings/retention/events_days"]),

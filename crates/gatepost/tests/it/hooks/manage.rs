@@ -174,6 +174,14 @@ fn points_are_listed_set_defined_and_removed() {
         (("allow", "invalid_answer"), Some("schema"))
     );
     assert_eq!(decision["object"]["badge"]["level"], 1);
+    // Judging an answer has its bounds too.
+    let costly = json!({"kind": "mutate", "schema": {"properties": {"badge": {"properties": {"text": {"pattern": "(a?){60}a{60}"}}}}}});
+    stage.server.put("/v1/tenants/acme/points/beforeBadge", costly).expect(200);
+    let long = native(|_| json!({"decision": "allow", "object": {"badge": {"text": "a".repeat(100_000)}}}));
+    stage.receiver.script_path("/b", long);
+    let decision = stage.ask("beforeBadge", json!({"object": {"badge": {"level": 1}}}));
+    assert_eq!(decision["hooks"][0]["failure"].as_str(), Some("schema"));
+    assert_eq!(decision["object"]["badge"], json!({"level": 1}));
     stage.server.delete("/v1/tenants/acme/points/beforeBadge").expect_problem(409, "point_in_use");
     stage.server.delete(&format!("/v1/tenants/acme/hooks/{hook}")).expect(204);
     stage.server.delete("/v1/tenants/acme/points/beforeBadge").expect(204);

@@ -9,6 +9,7 @@ mod p3_frozen;
 mod p3_same_bytes;
 mod p4_no_blind_spot;
 mod p5_isolation;
+mod p5_schemas;
 mod p6_nothing_silent;
 mod p7_kept_values;
 mod p7_secrets;
