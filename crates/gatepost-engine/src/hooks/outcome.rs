@@ -141,13 +141,14 @@ impl Engine {
         };
         self.publish_own(invocation.tenant, news).await?;
         if let Some(input) = post_event(invocation, outcome, subject, *at) {
-            match self.publish(tenant, vec![input], false).await {
-                Ok(_) => {}
-                Err(Error::Store(error)) => return Err(error.into()),
-                // Nothing that trying again could change.
-                Err(error) => {
+            match self.publish_told(tenant, input).await {
+                // Gone, and with it whoever could hear of it.
+                Ok(()) | Err(Error::NotFound(Kind::Tenant)) => {}
+                // Nothing that trying again could change: the caller published its own event under our id.
+                Err(error @ Error::Conflict { code: ConflictCode::EventIdConflict, .. }) => {
                     tracing::error!(invocation = %invocation.id, %error, "the event of an outcome was refused")
                 }
+                Err(error) => return Err(error),
             }
         }
         self.inner.store.outcome_published(invocation.tenant, invocation.id).await?;

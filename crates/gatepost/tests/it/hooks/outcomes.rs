@@ -58,6 +58,35 @@ fn b41_a_committed_operation_raises_its_event_once() {
 }
 
 #[test]
+fn p6_what_happened_is_told_whatever_schemas_and_quotas_say() {
+    let stage = Stage::new();
+    let events = receiver();
+    stage.server.webhook(TENANT, &events.url("/"), json!({"events": ["cymmetri.*", "gatepost.hook.*"]}));
+    let put = |name: &str| {
+        let path = format!("/v1/event-types/{name}?tenant={TENANT}");
+        stage.server.put(&path, json!({"schema": {"required": ["what nothing has"]}})).expect(201);
+    };
+    put("cymmetri.postCreateUser");
+    put("a.b");
+    let settings = json!({"strict_types": true, "enforce_builtin_schemas": true,
+        "quotas": {"events_per_s": 1}});
+    stage.server.put(&format!("/v1/tenants/{TENANT}"), json!({"settings": settings})).expect(200);
+    // Whoever publishes it is held to the schema.
+    let own = json!({"type": "cymmetri.postCreateUser", "data": {}});
+    stage.server.post("/v1/tenants/acme/events", own).expect_problem(422, "validation_failed");
+    let decision = stage.operate("createUser", question());
+    // The quota is used up.
+    stage.server.post("/v1/tenants/acme/events", json!({"type": "user.updated"}));
+    stage.server.post("/v1/tenants/acme/events", json!({"type": "user.created"}));
+    outcome(&stage, &decision, json!({"committed": true, "uid": "u-1"})).expect(200);
+    events.wait_for_blocking(2);
+    stage.server.wait_settled(TENANT);
+    let mut told: Vec<_> = told(&events).into_iter().map(|(name, _)| name).collect();
+    told.sort();
+    assert_eq!(told, ["cymmetri.postCreateUser", "gatepost.hook.invocation.committed"]);
+}
+
+#[test]
 fn b41_an_aborted_operation_tells_that_and_no_more() {
     let stage = Stage::new();
     let events = receiver();
