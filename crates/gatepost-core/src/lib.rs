@@ -17,6 +17,7 @@ pub mod catalogue;
 pub mod clock;
 pub mod cloudevents;
 pub mod delivery;
+pub mod echo;
 pub mod event;
 pub mod filter;
 pub mod grouping;

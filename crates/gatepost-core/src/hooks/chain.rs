@@ -146,6 +146,8 @@ pub struct RawAnswer {
     pub body: Bytes,
     /// The time of the attempt it answers.
     pub sent_at: Timestamp,
+    /// The token the receiver was asked with, besides the hook's own secrets.
+    pub token: Option<Secret>,
 }
 
 /// What settling a call means for the engine.
@@ -157,6 +159,8 @@ pub struct Settled {
     pub cut: bool,
     /// The answer repeats a secret: it must not be kept.
     pub repeats_secret: bool,
+    /// The answer repeats a secret of the hook's own: what is kept of it is masked.
+    pub repeats_own: bool,
 }
 
 /// Bytes of questions that one invocation has under way before another attribute is asked.

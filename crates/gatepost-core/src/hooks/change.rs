@@ -307,6 +307,16 @@ pub enum PatchOp {
     },
 }
 
+impl PatchOp {
+    /// What it puts there, if it puts anything.
+    pub fn value_mut(&mut self) -> Option<&mut Value> {
+        match self {
+            PatchOp::Add { value, .. } | PatchOp::Replace { value, .. } => Some(value),
+            PatchOp::Remove { .. } => None,
+        }
+    }
+}
+
 /// The JSON patch that makes `after` out of `before`.
 pub fn patch(before: &Value, after: &Value) -> Vec<PatchOp> {
     let op = |change: Change| match (change.before, change.after) {

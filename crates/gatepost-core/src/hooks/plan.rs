@@ -13,6 +13,7 @@ use super::condition::Condition;
 use super::failure::{Failure, FailureClass};
 use super::hook::{HookConfig, HookSecrets};
 use super::points::PointDef;
+use crate::echo::Known;
 use crate::schema::SchemaText;
 use crate::secret::Secret;
 use crate::{HookId, InvocationId, TenantId, Timestamp};
@@ -59,6 +60,8 @@ pub struct PlannedHook {
     pub headers: Vec<(String, Secret)>,
     /// The secret part of `auth`.
     pub auth_secret: Option<Secret>,
+    /// What its receiver may repeat of all that.
+    pub known: Known,
 }
 
 impl std::fmt::Debug for PlannedHook {
@@ -92,6 +95,11 @@ impl PlannedHook {
             may_change: config.effective_may_change(&point),
             condition,
             keys: HookKeys::new(codec.key_scheme(), &secrets.signing)?,
+            known: Known::of(
+                &secrets.signing,
+                secrets.headers.values(),
+                config.auth.as_ref().zip(secrets.auth.as_ref()),
+            ),
             headers: secrets.headers.into_iter().collect(),
             auth_secret: secrets.auth,
             codec,

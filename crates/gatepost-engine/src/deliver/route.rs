@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use gatepost_core::echo::Known;
 use gatepost_core::event::EventType;
 use gatepost_core::profiles::{self, Address, Signers, SigningPlan, Wire};
 use gatepost_core::retry::RetryPolicy;
 use gatepost_core::tenant::Tenant;
-use gatepost_core::webhook::{Ordering, Webhook, WebhookConfig, bounds};
+use gatepost_core::webhook::{Ordering, Webhook, WebhookConfig, WebhookSecrets, bounds};
 use gatepost_store::{Store, StoreError};
 use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
@@ -53,6 +54,8 @@ pub(crate) struct Calling {
     pub(crate) signed_names: Vec<HeaderName>,
     pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
     pub(crate) auth: Option<Prepared>,
+    /// What the endpoint may repeat of the webhook's secrets.
+    pub(crate) known: Known,
 }
 
 impl Route {
@@ -168,6 +171,7 @@ fn calling(vault: &Vault, webhook: &Webhook) -> Result<Calling, String> {
         header_value.set_sensitive(true);
         headers.push((header_name, header_value));
     }
+    let known = known_of(&webhook.config, &secrets);
     let auth = match (&webhook.config.auth, &secrets.auth) {
         (None, _) => None,
         (Some(auth), Some(secret)) => Some(Prepared::new(webhook.tenant, auth, secret)?),
@@ -175,5 +179,10 @@ fn calling(vault: &Vault, webhook: &Webhook) -> Result<Calling, String> {
     };
     let signed_names = signed_names(&plan)?;
     let by_path = profiles::profile(&webhook.config.profile).is_some_and(|profile| profile.by_path());
-    Ok(Calling { target, by_path, signers, signed_names, headers, auth })
+    Ok(Calling { target, by_path, signers, signed_names, headers, auth, known })
+}
+
+/// What a webhook's endpoint knows of its secrets.
+pub(crate) fn known_of(config: &WebhookConfig, secrets: &WebhookSecrets) -> Known {
+    Known::of(&secrets.signing, secrets.headers.values(), config.auth.as_ref().zip(secrets.auth.as_ref()))
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use gatepost_core::delivery::{AttemptRecord, Outcome, Sent, SentValue, Timings, Trigger};
 use gatepost_core::profiles::{SignFacts, SignedHeader, SigningPlan, Wire};
-use gatepost_core::secret::MASK;
+use gatepost_core::secret::{MASK, Secret};
 use gatepost_core::{Clock, DeliveryId, Entropy, Timestamp};
 use gatepost_store::{DeliveryEvents, Due, Store};
 use http::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
@@ -108,16 +108,19 @@ async fn attempt_as(sender: &Sender, route: &Route, form: Form, order: &Order<'_
         frame: &frame,
     });
     let values = signed.iter().map(|header| kept(header, due, batch_id.as_deref(), started_at)).collect();
+    let tokens: Vec<Secret> =
+        signed.iter().filter(|header| header.secret).map(|header| Secret::new(header.value.clone())).collect();
     let names = calling.signed_names.iter().cloned();
     let signed = names.zip(signed.into_iter().map(|header| header.value));
     let mut headers = Headers::with_capacity(OUR_HEADERS + calling.headers.len());
     our_headers(wire, signed, &due.events, due.id(), (number, order.trigger), |name, value| headers.push(name, value));
     headers.extend(calling.headers.iter().cloned());
     let request = request(route, &target, headers, body.clone());
-    let exchange = sender.endpoint_auth.send(calling.auth.as_ref(), request).await;
+    let mut exchange = sender.endpoint_auth.send(calling.auth.as_ref(), request).await;
     let retry_after = exchange.response.as_ref().and_then(|response| {
         response.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case("retry-after")).map(|(_, v)| v.clone())
     });
+    sender.endpoint_auth.mask(&mut exchange, calling.auth.as_ref(), &calling.known, &tokens);
     Made {
         record: Arc::new(AttemptRecord {
             number,

@@ -24,12 +24,15 @@ mod tokens;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use gatepost_core::auth::EndpointAuth as Registered;
+use gatepost_core::delivery::Response;
+use gatepost_core::echo::Known;
 use gatepost_core::secret::Secret;
 use gatepost_core::{Clock, TenantKey};
 use http::header::AUTHORIZATION;
@@ -138,6 +141,35 @@ impl EndpointAuth {
                 self.transport.send(request).await
             }
             Some(Kind::Token(grant)) => self.send_with_token(grant, request).await,
+        }
+    }
+
+    /// Masks what an endpoint repeated of what it was sent, in everything of an exchange that is kept or
+    /// shown: `known` of the registration, `tokens` made for this request, and the tokens of `auth`.
+    pub(crate) fn mask(&self, exchange: &mut Exchange, auth: Option<&Prepared>, known: &Known, tokens: &[Secret]) {
+        let Exchange { response, error, .. } = exchange;
+        let silent = |response: &Response| response.body.is_empty() && response.headers.is_empty();
+        if error.is_none() && response.as_ref().is_none_or(silent) {
+            return;
+        }
+        let granted = self.tokens_of(auth);
+        let made = Known::of_values(granted.iter().chain(tokens).map(Secret::expose));
+        for known in [known, &made] {
+            if known.is_empty() {
+                continue;
+            }
+            response.iter_mut().for_each(|response| known.response(response));
+            if let Some(Cow::Owned(masked)) = error.as_deref().map(|error| known.text(error)) {
+                *error = Some(masked);
+            }
+        }
+    }
+
+    /// The tokens in use for an auth, as they are sent.
+    pub(crate) fn tokens_of(&self, auth: Option<&Prepared>) -> Vec<Secret> {
+        match auth.map(|auth| &*auth.0) {
+            Some(Kind::Token(grant)) => self.tokens.in_use(grant),
+            _ => Vec::new(),
         }
     }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Shared};
 use gatepost_core::delivery::Outcome;
+use gatepost_core::secret::Secret;
 use gatepost_core::{Clock, Timestamp};
 use http::HeaderValue;
 use ipnet::IpNet;
@@ -52,6 +53,8 @@ type Fetch = Shared<BoxFuture<'static, Result<Arc<Token>, NoToken>>>;
 #[derive(Default)]
 struct Entry {
     token: Option<Arc<Token>>,
+    /// The one before, which some request may still have been sent with.
+    before: Option<Arc<Token>>,
     fetch: Option<Fetch>,
     way: ClientAuth,
     /// No fetch beside the requests before then.
@@ -131,12 +134,20 @@ impl Tokens {
                 None if entry.hopeless_until.is_some_and(|until| now < until) => return None,
                 None => {
                     // What was refused must not be used by anybody meanwhile.
-                    entry.token = None;
+                    entry.before = entry.token.take();
                     self.begin(entry, grant, nets)
                 }
             }
         };
         Some(self.wait(grant, fetch, patience).await)
+    }
+
+    /// The tokens a request may just have been sent with, as they are sent.
+    pub(super) fn in_use(&self, grant: &Grant) -> Vec<Secret> {
+        let entries = self.lock();
+        let entry = entries.get(&grant.id);
+        let tokens = entry.into_iter().flat_map(|entry| entry.token.iter().chain(&entry.before));
+        tokens.filter_map(|token| token.header.to_str().ok().map(Secret::new)).collect()
     }
 
     /// The endpoint took the token.
@@ -205,7 +216,9 @@ impl Tokens {
         entry.fetch = None;
         match &result {
             Ok(token) => {
-                entry.token = Some(Arc::clone(token));
+                if let Some(before) = entry.token.replace(Arc::clone(token)) {
+                    entry.before = Some(before);
+                }
                 entry.way = way;
                 entry.rests_until = None;
             }

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::admission::Admission;
 use super::drive::{Drive, Ended, GRACE};
-use super::record::{Asking, Question};
+use super::record::{Asking, Question, Seen};
 use super::repeat::{self, Begun, Flight, Kept, Scope, Start};
 use super::snapshot::{PointEntry, TenantHooks};
 use crate::engine::Engine;
@@ -372,7 +372,9 @@ impl Engine {
         };
         decided.repeats_secret |= repeats(&drive, &decided.decision);
         let decision = Arc::new(decided.decision);
-        let record = self.record_of(&drive, &decision, &noting, asking, decided.repeats_secret, decided.abandoned);
+        let seen =
+            Seen { repeats_secret: decided.repeats_secret, repeated: decided.repeated, abandoned: decided.abandoned };
+        let record = self.record_of(&drive, &decision, &noting, asking, &seen);
         let mut kept = Ok(());
         if noting.strict {
             let left = drive.budget.total().saturating_sub(drive.began.elapsed());
@@ -382,8 +384,8 @@ impl Engine {
             // On its way before the answer: whoever asks for the record next finds it.
             self.inner.hooks.recorder.record(record);
         }
-        if let Some(scope) = scope.filter(|_| !decided.abandoned && kept.is_ok())
-            && let Some(kept) = self.to_keep(&scope, &drive, &decision, decided.repeats_secret)
+        if let Some(scope) = scope.filter(|_| !seen.abandoned && kept.is_ok())
+            && let Some(kept) = self.to_keep(&scope, &drive, &decision, seen.repeats_secret)
         {
             self.inner.hooks.repeats.finished(scope, kept);
         }
@@ -395,11 +397,11 @@ impl Engine {
         };
         let _ = sender.send(Some(answer));
         drop(admission);
-        if !decided.abandoned {
+        if !seen.abandoned {
             self.count_decision(&decision);
         }
         self.keep_failed_secrets(&drive, &decision, noting.id);
-        if !decided.abandoned {
+        if !seen.abandoned {
             self.begin_trials(&drive.snapshot, &drive.chain, drive.trace, noting.id);
         }
     }

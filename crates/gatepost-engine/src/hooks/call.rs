@@ -44,7 +44,7 @@ pub(super) struct Came {
     pub(super) attempts: u32,
     /// Our own means failed: nothing was learned about the receiver.
     pub(super) local_fault: bool,
-    /// What the last attempt was answered with, to be shown by `try`.
+    /// What the last attempt was answered with, to be shown by `try` once it is masked.
     pub(super) response: Option<Response>,
 }
 
@@ -77,7 +77,10 @@ impl Hooks {
             let deadline = if number == 1 { until.min(began + put.first) } else { until };
             let left = deadline.saturating_duration_since(Instant::now());
             let sent_at = clock.now();
-            let lines = match header_lines(headers(number, left, sent_at), put.trace) {
+            let headers = headers(number, left, sent_at);
+            let own = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("authorization"));
+            let token = own.map(|(_, value)| value.clone());
+            let lines = match header_lines(headers, put.trace) {
                 Ok(lines) => lines,
                 Err(failure) => return Came::failed(failure),
             };
@@ -96,7 +99,8 @@ impl Hooks {
             let sending = self.door.send(put.route.auth.as_ref(), request);
             let exchange = tokio::time::timeout_at(deadline, sending).await.ok();
             let late = Instant::now() >= deadline;
-            let (came, failed) = judge(exchange, sent_at, put.reads_answer, late);
+            let token = token.or_else(|| self.door.tokens_of(put.route.auth.as_ref()).into_iter().next());
+            let (came, failed) = judge(exchange, sent_at, put.reads_answer, late, token);
             let came = Came { attempts: number, ..came };
             let Some(failed) = failed else { return came };
             let left = until.saturating_duration_since(Instant::now());
@@ -146,8 +150,14 @@ impl Came {
 }
 
 /// What an exchange was, and, if it failed, what deciding about another attempt needs. `late`: its time is
-/// over, which is then why an answer is not whole.
-fn judge(exchange: Option<Exchange>, sent_at: Timestamp, reads_answer: bool, late: bool) -> (Came, Option<Failed>) {
+/// over, which is then why an answer is not whole. `token`: the one it was asked with.
+fn judge(
+    exchange: Option<Exchange>,
+    sent_at: Timestamp,
+    reads_answer: bool,
+    late: bool,
+    token: Option<Secret>,
+) -> (Came, Option<Failed>) {
     let Some(exchange) = exchange else {
         let failed = failed(FailureClass::Timeout, false, true);
         let came = Came { conn: Some(Conn::Cold), ..Came::failed(FailureClass::Timeout.into()) };
@@ -191,6 +201,7 @@ fn judge(exchange: Option<Exchange>, sent_at: Timestamp, reads_answer: bool, lat
         signed_at: header(ANSWER_TIMESTAMP_HEADER),
         body: response.body.clone(),
         sent_at,
+        token,
     };
     let outcome = Outcome::Answered(answer);
     (Came { outcome, conn, attempts: 1, local_fault: false, response: Some(response) }, refused)
@@ -261,11 +272,11 @@ mod tests {
             }
         };
         for (late, class) in [(true, FailureClass::Timeout), (false, FailureClass::Reset)] {
-            let (came, failed) = judge(Some(exchange()), Timestamp::EPOCH, true, late);
+            let (came, failed) = judge(Some(exchange()), Timestamp::EPOCH, true, late, None);
             let Outcome::Failed(failure) = came.outcome else { panic!("it is no answer") };
             assert_eq!((failure.class, failed.map(|failed| failed.class)), (class, Some(class)));
         }
         // Where nothing is read of it, it has come.
-        assert!(judge(Some(exchange()), Timestamp::EPOCH, false, true).1.is_none());
+        assert!(judge(Some(exchange()), Timestamp::EPOCH, false, true, None).1.is_none());
     }
 }

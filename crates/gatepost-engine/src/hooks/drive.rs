@@ -8,10 +8,12 @@ use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use gatepost_core::TenantId;
+use gatepost_core::echo::Known;
 use gatepost_core::hooks::budget::Budget;
 use gatepost_core::hooks::chain::{Call, Chain, Outcome, Report};
 use gatepost_core::hooks::decision::Decision;
 use gatepost_core::hooks::failure::FailureClass;
+use gatepost_core::secret::Secret;
 use gatepost_core::trace::TraceContext;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -41,6 +43,8 @@ pub(super) struct Decided {
     pub(super) decision: Decision,
     /// A receiver repeated a secret: what it led to must not be kept.
     pub(super) repeats_secret: bool,
+    /// Secrets their own receivers repeated: what is kept is masked.
+    pub(super) repeated: Vec<Known>,
     /// The caller went away before.
     pub(super) abandoned: bool,
 }
@@ -77,6 +81,7 @@ impl Engine {
         let deadline = tokio::time::sleep_until(drive.began + drive.budget.deadline() + GRACE);
         tokio::pin!(deadline);
         let (mut repeats_secret, mut abandoned) = (false, false);
+        let mut repeated = Vec::new();
         loop {
             for call in drive.chain.ready(drive.began.elapsed()) {
                 self.begin(drive, &mut under_way, call);
@@ -109,6 +114,9 @@ impl Engine {
                         under_way.put -= 1;
                         let settled = drive.chain.settle(slot, report, self.now());
                         repeats_secret |= settled.repeats_secret;
+                        if settled.repeats_own {
+                            repeated.extend(self.repeated(&asked));
+                        }
                         if let Some(event) = settled.breaker.filter(|_| !local_fault) {
                             self.note_breaker(&drive.snapshot.tenant.id, &asked, event);
                         }
@@ -127,7 +135,14 @@ impl Engine {
         // Whoever was still being waited for is not any more.
         drop(under_way);
         let decision = drive.chain.finish(drive.began.elapsed());
-        Ended::Decided(Decided { decision, repeats_secret, abandoned })
+        Ended::Decided(Decided { decision, repeats_secret, repeated, abandoned })
+    }
+
+    /// What a receiver that repeats its secrets may have repeated.
+    fn repeated(&self, asked: &Asked) -> [Known; 2] {
+        let auth = asked.route.as_ref().ok().and_then(|route| route.auth.as_ref());
+        let tokens = self.inner.hooks.door.tokens_of(auth);
+        [asked.planned.known.clone(), Known::of_values(tokens.iter().map(Secret::expose))]
     }
 
     /// Puts a call, or has it wait for a place.

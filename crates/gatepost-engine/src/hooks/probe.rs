@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gatepost_core::delivery::Response;
+use gatepost_core::echo::Known;
 use gatepost_core::hooks::budget::{Budget, HARD_CAP, LEAST};
 use gatepost_core::hooks::chain::{Chain, Outcome, Report, Setup, Stage};
 use gatepost_core::hooks::decision::Decision;
@@ -138,11 +139,13 @@ impl Engine {
         let duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         shown.headers = sent.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
         shown.signed = signed(&shown);
-        shown.response = came.response;
+        let echoed = Echoed::of(hook, &came.outcome);
+        shown.response = came.response.map(|response| echoed.response(response));
         let (status, judged) = match &came.outcome {
             Outcome::Failed(failure) => (None, Err(failure.clone())),
             Outcome::Answered(answer) => (Some(answer.status), hook.judge_probe(&probe, answer, self.now())),
         };
+        let judged = judged.map_err(|failure| (failure.class.as_str(), echoed.text(&failure.to_string())));
         let test = match judged {
             Ok(warning) => HookTest {
                 at,
@@ -153,7 +156,7 @@ impl Engine {
                 error: None,
                 warning: warning.map(str::to_owned),
             },
-            Err(failure) => HookTest { status, duration_ms, ..failed(failure.class.as_str(), failure.to_string()) },
+            Err((class, why)) => HookTest { status, duration_ms, ..failed(class, why) },
         };
         Probed { test, shown }
     }
@@ -269,7 +272,9 @@ impl Engine {
                         trace: trace_below(None, &*self.inner.entropy),
                     };
                     let came = self.inner.hooks.put(put, &*self.inner.clock, headers).await;
-                    shown.response = came.response.map(|response| mask_response(&secrets, response));
+                    let echoed = Echoed::of(&planned, &came.outcome);
+                    let response = came.response.map(|response| mask_response(&secrets, response));
+                    shown.response = response.map(|response| echoed.response(response));
                     (came.outcome, came.conn, came.attempts)
                 }
             };
@@ -278,8 +283,46 @@ impl Engine {
             chain.settle(call.slot, report, self.now());
         }
         shown.signed = if secrets.is_empty() { signed(&shown) } else { None };
-        let decision = chain.finish(began.elapsed());
+        let mut decision = chain.finish(began.elapsed());
+        mask_decision(&planned.known, &mut decision);
         Ok(TriedAsking { decision, exchange: shown })
+    }
+}
+
+/// What a receiver may repeat: the hook's own secrets, and the token of this question.
+struct Echoed<'h> {
+    own: &'h Known,
+    token: Known,
+}
+
+impl<'h> Echoed<'h> {
+    fn of(hook: &'h PlannedHook, outcome: &Outcome) -> Self {
+        let token = match outcome {
+            Outcome::Answered(answer) => Known::of_values(answer.token.iter().map(Secret::expose)),
+            Outcome::Failed(_) => Known::default(),
+        };
+        Echoed { own: &hook.known, token }
+    }
+
+    fn text(&self, text: &str) -> String {
+        self.token.text(&self.own.text(text)).into_owned()
+    }
+
+    fn response(&self, mut response: Response) -> Response {
+        self.own.response(&mut response);
+        self.token.response(&mut response);
+        response
+    }
+}
+
+/// What a decision holds of a hook's secrets, before it is kept or shown to people. What its caller is
+/// told stays as the receiver said it.
+pub(super) fn mask_decision(known: &Known, decision: &mut Decision) {
+    known.data(&mut decision.object);
+    known.data(&mut decision.value);
+    decision.values.iter_mut().flatten().for_each(|value| known.data(value));
+    for op in &mut decision.patch {
+        op.value_mut().into_iter().for_each(|value| known.data(value));
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use gatepost_core::echo::Known;
 use gatepost_core::hooks::decision::{Decision, HookResult, HookRow, Verdict};
 use gatepost_core::hooks::failure::FailureClass;
 use gatepost_core::hooks::hook::Mode;
@@ -24,6 +25,7 @@ use tokio::time::Instant;
 
 use super::ask::{Ask, Noting};
 use super::drive::Drive;
+use super::probe::mask_decision;
 use crate::engine::Engine;
 use crate::metrics::Metrics;
 
@@ -227,6 +229,16 @@ impl Recorder {
     }
 }
 
+/// What is known of a decision besides itself.
+pub(super) struct Seen {
+    /// A receiver repeated a secret of the question: what it led to must not be kept.
+    pub(super) repeats_secret: bool,
+    /// Secrets of hooks their own receivers repeated: what is kept is masked.
+    pub(super) repeated: Vec<Known>,
+    /// The caller went away before.
+    pub(super) abandoned: bool,
+}
+
 impl Engine {
     /// The record of a decision.
     pub(super) fn record_of(
@@ -235,11 +247,12 @@ impl Engine {
         decision: &Arc<Decision>,
         noting: &Noting,
         asking: Asking,
-        repeats_secret: bool,
-        abandoned: bool,
+        seen: &Seen,
     ) -> NewInvocation {
+        let &Seen { repeats_secret, ref repeated, abandoned } = seen;
         let Asking { question, resolved } = asking;
         let mut kept = Decision::clone(decision);
+        repeated.iter().for_each(|known| mask_decision(known, &mut kept));
         let object = std::mem::take(&mut kept.object);
         if repeats_secret {
             // What a receiver repeated may stand anywhere in what it led to.
@@ -269,7 +282,7 @@ impl Engine {
                 hop: noting.hop,
                 request_sha256: question.sha256,
                 object_sha256: (!repeats_secret && !object.is_null())
-                    .then(|| hex(&gatepost_core::hashing::sha256(object.to_string().as_bytes()))),
+                    .then(|| hex(&gatepost_core::hashing::sha256(decision.object.to_string().as_bytes()))),
                 abandoned,
             },
             body: body.map(|until| (InvocationBody { question: question.native, object }, until)),

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use gatepost_core::delivery::{Outcome, Request, Response};
+use gatepost_core::echo::Known;
 use gatepost_core::own_events::OwnEvent;
 use gatepost_core::profiles::{self, Answer, Ask, AskFacts, Challenge, VerificationMode};
-use gatepost_core::secret::MASK;
+use gatepost_core::secret::{MASK, Secret};
 use gatepost_core::tenant::Tenant;
 use gatepost_core::webhook::{Webhook, WebhookConfig, WebhookSecrets};
 use gatepost_core::{Entropy as _, Timestamp, WebhookId};
@@ -131,14 +132,33 @@ impl Engine {
         let route = Route::build(&self.inner.vault, Arc::clone(webhook), Arc::new(tenant.clone()));
         let mut transcript = Vec::new();
         loop {
-            let step = self.ask_once(&route, challenge).await;
+            let mut step = self.ask_once(&route, challenge).await;
             let verdict = judged(&step, |answer| mode.judge(facts, answer));
+            // Judged as it came, kept and shown without what it repeats.
+            let verdict = self.mask_step(&route, &mut step, verdict);
             let unheard = step.status.is_none_or(|status| status >= 500) && step.outcome != Outcome::BlockedAddress;
             transcript.push(step);
             if verdict.is_ok() || !unheard || transcript.len() > challenge.retries as usize {
                 return (transcript, verdict);
             }
         }
+    }
+
+    fn mask_step(
+        &self,
+        route: &Route,
+        step: &mut VerifyStep,
+        verdict: std::result::Result<(), String>,
+    ) -> std::result::Result<(), String> {
+        let Ok(calling) = &route.call else { return verdict };
+        let tokens = self.inner.endpoint_auth.tokens_of(calling.auth.as_ref());
+        let made = Known::of_values(tokens.iter().map(Secret::expose));
+        let shown = |text: String| made.text(&calling.known.text(&text)).into_owned();
+        for known in [&calling.known, &made] {
+            step.response.iter_mut().for_each(|response| known.response(response));
+        }
+        step.error = step.error.take().map(shown);
+        verdict.map_err(shown)
     }
 
     async fn ask_once(&self, route: &Route, challenge: &Challenge) -> VerifyStep {

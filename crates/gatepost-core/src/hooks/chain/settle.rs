@@ -1,5 +1,6 @@
 //! What one answer, or one failure, does to the chain.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -7,11 +8,13 @@ use serde_json::Value;
 use super::{BreakerEvent, Chain, Entry, Failure, FailureClass, HookResult, Manner, Message, Outcome, PlannedHook};
 use super::{PointKind, Policy, RawAnswer, Report, Settled, Severity};
 use crate::Timestamp;
+use crate::echo::{self, Known};
 use crate::hooks::change;
 use crate::hooks::codec::DENY_STATUSES;
 use crate::hooks::codec::{Answer, AnswerMessage, Expected, Received, judge_status, read_answer};
 use crate::hooks::failure::FailureClass::NotAllowedChange;
 use crate::schema::{SchemaBudget, TooCostly};
+use crate::secret::Secret;
 
 impl Chain {
     /// Takes the result of the call in `slot`; `now` is the wall clock. A result nobody waits for
@@ -34,9 +37,11 @@ impl Chain {
         let mut settled = Settled::default();
         let message_id = format!("{}:{}", self.id, hook.id);
         let read = match &report.outcome {
-            Outcome::Failed(failure) => Err(failure.clone()),
+            Outcome::Failed(failure) => Err(shown(&hook, failure.clone(), &Known::default())),
             Outcome::Answered(answer) => {
                 settled.repeats_secret = self.invocation.secrets.occur_in(&answer.body);
+                settled.repeats_own = hook.known.occur_in_data(&answer.body)
+                    || answer.token.as_ref().is_some_and(|token| echo::repeats(&answer.body, token));
                 let with_item = item.map_or(message_id.clone(), |i| format!("{message_id}:{i}"));
                 read(&hook, &self.id, &[&self.id, &message_id, &with_item], answer, now)
             }
@@ -233,8 +238,47 @@ fn counts(failure: &Failure, report: &Report, hook: &PlannedHook) -> bool {
     failure.class.counts_for_breaker() && !hurried
 }
 
-/// Reads an answer: status, signature, then what it says.
-pub(super) fn read(
+/// Reads an answer: status, signature, then what it says. What it says to people is kept, and holds no
+/// secret it was asked with.
+fn read(
+    hook: &PlannedHook,
+    id: &str,
+    signed_ids: &[&str],
+    answer: &RawAnswer,
+    now: Timestamp,
+) -> Result<Answer, Failure> {
+    let token = || Known::of_values(answer.token.iter().map(Secret::expose));
+    let masked = |text: &mut String, token: &Known| {
+        for known in [&hook.known, token] {
+            if let Cow::Owned(shown) = known.text(text) {
+                *text = shown;
+            }
+        }
+    };
+    match read_plain(hook, id, signed_ids, answer, now) {
+        Ok(mut read) if !read.messages.is_empty() => {
+            let token = token();
+            for said in &mut read.messages {
+                let AnswerMessage { code, text, path, platform_code } = said;
+                let before = code.len();
+                masked(code, &token);
+                // The platform's code is made of the code, written in capitals.
+                *platform_code = platform_code.take().filter(|_| code.len() == before);
+                [text, path].into_iter().flatten().for_each(|text| masked(text, &token));
+            }
+            Ok(read)
+        }
+        Err(failure) if failure.detail.is_some() => Err(shown(hook, failure, &token())),
+        other => other,
+    }
+}
+
+fn shown(hook: &PlannedHook, failure: Failure, token: &Known) -> Failure {
+    let masked = |detail: String| token.text(&hook.known.text(&detail)).into_owned();
+    Failure { detail: failure.detail.map(masked), ..failure }
+}
+
+fn read_plain(
     hook: &PlannedHook,
     id: &str,
     signed_ids: &[&str],
