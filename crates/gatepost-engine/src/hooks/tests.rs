@@ -233,7 +233,7 @@ async fn a_change_that_does_not_concern_the_endpoint_leaves_its_circuit_open() {
     // Another secret, another address: another endpoint, of which nothing is known.
     for patch in [
         json!({"mode": "observe", "headers": {"x-tenant": "a"}}),
-        json!({"mode": "observe", "url": "https://other.example/"}),
+        json!({"mode": "observe", "url": "https://other.example/", "headers": {"x-tenant": "a"}}),
     ] {
         world.engine.update_hook(&world.tenant, hook, &members(json!({"mode": "enforce"}))).await.unwrap();
         world.receiver.answers(|_| (500, json!({})));

@@ -16,8 +16,8 @@ use tokio_rustls::TlsConnector;
 use super::failure::{self, Failure, Phase, Progress, micros};
 use super::identity::ClientIdentity;
 use super::inlet::Metered;
-use super::policy::EgressPolicy;
-use super::resolve::Resolve;
+use super::policy::{Blocked, EgressPolicy};
+use super::resolve::{Resolve, ResolveError};
 use super::target::{Host, Scheme, Target};
 use super::tls::TlsConfigs;
 use super::wire::{Tcp, Wire};
@@ -101,10 +101,24 @@ impl Dialer {
             }
         }
         match first_refusal {
-            Some(blocked) if allowed.is_empty() => Err(blocked.into()),
+            Some(blocked) if allowed.is_empty() => Err(self.refusal(target, addresses, extra, blocked)),
             None if allowed.is_empty() => Err(Failure::new(Outcome::Dns, "the host's name has no address")),
             _ => Ok(by_turns(allowed)),
         }
+    }
+
+    /// What is told when no address may be called. Of a name that leads only to where nobody may go it is
+    /// what is told of a name there is none of: else whoever may register an address could ask us, one by
+    /// one, which names there are inside. An address that was spelled out tells nothing new, nor does a
+    /// public one that plain http may not reach.
+    fn refusal(&self, target: &Target, addresses: &[IpAddr], extra: &[IpNet], blocked: Blocked) -> Failure {
+        let Host::Name(name) = target.host() else { return blocked.into() };
+        let public = |ip: &IpAddr| self.policy.judge(*ip, target.port(), Scheme::Https, extra).is_ok();
+        if target.fixed_addresses().is_some() || addresses.iter().any(public) {
+            return blocked.into();
+        }
+        tracing::debug!(name, "a name leads only to addresses outside the egress policy");
+        ResolveError::NoSuchName.into()
     }
 }
 

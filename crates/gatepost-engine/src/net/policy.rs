@@ -9,7 +9,8 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use super::target::{Scheme, Target};
 
 /// Why an address may not be called. The texts are made for tenants: they are the same for every
-/// inner address, so that nobody can map our network by reading them.
+/// inner address, so that nobody can map our network by reading them. Of names the same is done where
+/// they are dialled: one that leads only to such addresses is told as one there is none of.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Blocked {
     /// Private, reserved, special, or the server itself.

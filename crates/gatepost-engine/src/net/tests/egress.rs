@@ -32,7 +32,7 @@ async fn p8_a_name_that_changes_its_address_between_attempts_reaches_nothing_ins
     let first = world.post(&url).await;
     assert_eq!((first.outcome, first.status), (Outcome::HttpStatus, Some(503)));
     let second = world.post(&url).await;
-    assert_eq!(second.outcome, Outcome::BlockedAddress);
+    assert_eq!(second.outcome, Outcome::Dns);
     assert!(!second.local_fault);
     assert!(!error(&second).contains("127."), "{}", error(&second));
     assert_eq!((outside.count(), inside.connections()), (1, 0));
@@ -78,12 +78,42 @@ async fn p8_blocked_addresses_are_never_dialled() {
     for scheme in ["http", "https"] {
         for host in ["127.0.0.2", "[::ffff:127.0.0.2]", "plain.test", "mapped.test", "nat64.test", "0.0.0.0"] {
             let exchange = world.post(&format!("{scheme}://{host}:{port}/")).await;
-            assert_eq!(exchange.outcome, Outcome::BlockedAddress, "{scheme} {host}");
+            let expected = if host.ends_with(".test") { Outcome::Dns } else { Outcome::BlockedAddress };
+            assert_eq!(exchange.outcome, expected, "{scheme} {host}");
             assert!(!error(&exchange).contains("127"), "{}", error(&exchange));
             assert_eq!(exchange.timings.connect_us, None);
         }
     }
     assert_eq!(receiver.connections(), 0);
+}
+
+/// Whoever may register an address must not learn from it which names there are inside.
+#[tokio::test]
+async fn p8_names_inside_cannot_be_told_from_names_there_are_none_of() {
+    let names = ScriptedResolver::new()
+        .name("inside.test", &["10.0.0.1"])
+        .name("several.test", &["10.0.0.1", "fd00::1", "127.0.0.2"])
+        .name("own.test", &["127.0.0.1"])
+        .name("public.test", &["93.184.216.34"]);
+    let world = World::allowing(&["127.0.0.1/32"], names, None);
+    world.policy.set_own_addrs(vec!["127.0.0.1:443".parse().expect("an address")]);
+    let told = async |url: &str| {
+        let exchange = world.post(url).await;
+        let Exchange { outcome, status, error, timings, response, local_fault, .. } = exchange;
+        let phases = (timings.dns_us.is_some(), timings.connect_us, timings.tls_us, timings.first_byte_us);
+        format!("{outcome:?} {status:?} {error:?} {phases:?} {response:?} {local_fault}")
+    };
+    for scheme in ["http", "https"] {
+        let none = told(&format!("{scheme}://none.test:443/")).await;
+        for name in ["inside", "several", "own"] {
+            assert_eq!(told(&format!("{scheme}://{name}.test:443/")).await, none, "{scheme} {name}");
+        }
+    }
+    // What everybody can look up, and why it is not called, is told.
+    let plain = world.post("http://public.test/").await;
+    assert_eq!((plain.outcome, error(&plain).contains("https")), (Outcome::BlockedAddress, true));
+    assert_eq!(world.post("https://localhost:1/").await.outcome, Outcome::Connect);
+    assert_eq!(world.post("https://10.0.0.1/").await.outcome, Outcome::BlockedAddress);
 }
 
 #[tokio::test]
