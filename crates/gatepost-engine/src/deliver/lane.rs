@@ -540,6 +540,11 @@ impl Lane {
                 }
             }
             self.scheduler.settled(due.tenant, due.webhook, due.urgency, due.seq, again, now);
+            if result == Settled::Superseded && due.ordered {
+                // It may have become more urgent while it was under way: then it is found elsewhere.
+                let Due { tenant, webhook, seq, .. } = due;
+                self.scheduler.woken(&Wake { tenant, webhook, seq, at: None }, now);
+            }
         }
         self.woken(&wakes, now);
     }
