@@ -231,6 +231,16 @@ impl TenantRegistry {
         self.len * WEBHOOK_BYTES + self.filtered * FILTER_BYTES
     }
 
+    /// Whether any of them has a filter: otherwise an event's type alone decides to whom it goes.
+    pub fn has_filters(&self) -> bool {
+        self.filtered > 0
+    }
+
+    /// How many an event of this type finds, filters and paths apart, counted no further than `at_most`.
+    pub fn found_up_to(&self, event_type: &EventType, at_most: usize) -> usize {
+        self.buckets(event_type).flat_map(Bucket::iter).take(at_most).count()
+    }
+
     /// The webhook with this key, if it is enabled.
     pub fn get(&self, key: WebhookKey) -> Option<&Arc<Subscription>> {
         self.by_key.get(&key).map(|(_, subscription)| subscription)

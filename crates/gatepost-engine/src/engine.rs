@@ -20,6 +20,7 @@ use crate::error::{Error, Kind, Result};
 use crate::health::HealthTracker;
 use crate::hooks::{HookLane, Hooks, Recording};
 use crate::idempotency::Flights;
+use crate::making::Making;
 use crate::metrics::Metrics;
 use crate::net::EgressPolicy;
 use crate::ops::filter_turns::FilterTurns;
@@ -170,6 +171,7 @@ pub(crate) struct Inner {
     pub(crate) published: PublishedLog,
     pub(crate) sweep: Notify,
     pub(crate) jobs: Notify,
+    pub(crate) making: Making,
     pub(crate) filter_turns: Arc<FilterTurns>,
     pub(crate) own_events: Arc<OwnEvents>,
     pub(crate) health: Arc<HealthTracker>,
@@ -223,6 +225,7 @@ impl Engine {
             quotas: QuotaBook::default(),
             sweep: Notify::new(),
             jobs: Notify::new(),
+            making: Making::default(),
             filter_turns: Arc::new(FilterTurns::default()),
             own_events: Arc::new(OwnEvents::default()),
             health: Arc::new(HealthTracker::default()),
@@ -366,6 +369,7 @@ impl Running {
         engine.begin_published_types().await;
         let mut keepers = tokio::task::JoinSet::new();
         keepers.spawn(engine.clone().keep_told());
+        keepers.spawn(engine.clone().keep_making());
         keepers.spawn(engine.clone().keep_health());
         keepers.spawn(engine.clone().keep_working());
         keepers.spawn(engine.clone().keep_retention());

@@ -21,6 +21,7 @@ mod health;
 pub mod hooks;
 mod idempotency;
 mod jobs;
+mod making;
 pub mod master;
 mod metrics;
 pub mod net;

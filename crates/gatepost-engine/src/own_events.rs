@@ -209,8 +209,10 @@ impl Engine {
                 None => Command::LookForOwed,
             };
             let doubt = self.inner.inbox.unless_resolved(look);
+            let unheard = self.inner.making.unless_heard();
             let outcome = self.inner.store.publish_noted(noted.number, publish, told).await?;
             doubt.resolved();
+            unheard.heard();
             match outcome {
                 Some(PublishOutcome::Accepted(accepted)) => {
                     self.hand_over(accepted);
@@ -243,7 +245,7 @@ impl Engine {
                 let (registry, now) = (state.registry(), self.now());
                 let events = inputs
                     .iter()
-                    .map(|input| self.new_event(input, &types, registry.unfiltered(&input.event_type), now))
+                    .map(|input| self.new_event(input, &types, Arc::new(registry.unfiltered(&input.event_type)), now))
                     .collect();
                 Ok((Publish { tenant, registry_version: registry.version(), now, events }, inputs))
             }
@@ -336,7 +338,7 @@ fn add_farewell(publish: &mut Publish, webhook: &Webhook, input: &PublishInput, 
     // Alone: whatever it waited for otherwise is cancelled.
     let farewell = Match { webhook: webhook.key, revision: webhook.revision, grouping: Grouping::default() };
     for event in &mut publish.events {
-        event.matches.push(farewell);
+        Arc::make_mut(&mut event.matches).push(farewell);
     }
     true
 }

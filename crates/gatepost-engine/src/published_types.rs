@@ -197,7 +197,7 @@ mod tests {
             trace: None,
         };
         let (deliveries, wakes) = (Vec::new(), Vec::new());
-        Accepted { event: Arc::new(event), delivery_count: 0, duplicate: false, deliveries, joined: 0, wakes }
+        Accepted { event: Arc::new(event), delivery_count: 0, duplicate: false, deliveries, joined: 0, later: 0, wakes }
     }
 
     #[test]

@@ -296,6 +296,17 @@ impl crate::QuotaStore for FaultStore {
 }
 
 #[async_trait]
+impl crate::MakingStore for FaultStore {
+    async fn make(&self, turn: crate::Turn, rows: usize) -> Result<crate::Made> {
+        self.call("make", self.inner.make(turn, rows)).await
+    }
+
+    async fn last_unmade(&self, tenant: TenantKey) -> Result<Option<EventSeq>> {
+        self.call("last_unmade", self.inner.last_unmade(tenant)).await
+    }
+}
+
+#[async_trait]
 impl crate::InstallationStore for FaultStore {
     async fn swap_meta(&self, swaps: Vec<crate::MetaSwap>) -> Result<bool> {
         self.call("swap_meta", self.inner.swap_meta(swaps)).await

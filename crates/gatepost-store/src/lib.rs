@@ -22,6 +22,7 @@ pub mod hooks;
 mod idempotency;
 mod installation;
 mod jobs;
+mod making;
 mod owed;
 mod own_events;
 mod quotas;
@@ -51,6 +52,7 @@ pub use jobs::{
     CANCELLED, CancelJobOutcome, Candidates, Cleared, Erased, Erasure, Job, JobKey, JobState, JobStore, NewJob, Replay,
     ReplayOf, ReplayScope, Replayed, Retained, RetentionCursor, Selection, Stage, Task, Told, ToldPage, ToldQuery,
 };
+pub use making::{Made, MakingStore, Turn};
 pub use owed::{DeliveryEvents, Wake};
 pub use own_events::{About, NewOwnEvent, Noted, OwnEventStore};
 pub use quotas::QuotaStore;
@@ -93,6 +95,7 @@ pub trait Store:
     + InstallationStore
     + JobStore
     + QuotaStore
+    + MakingStore
     + Send
     + Sync
     + 'static
@@ -179,6 +182,9 @@ pub trait Store:
     /// is answered as it was accepted then and adds nothing. With another fingerprint, or another
     /// timestamp where both were given, the whole call is refused ([`PublishOutcome::Conflict`]). A
     /// timestamp that is the moment of acceptance counts as not given.
+    ///
+    /// Where an event goes to very many webhooks, the commit holds to whom, and its deliveries are made by
+    /// [`MakingStore::make`].
     async fn publish(&self, publish: Publish) -> Result<PublishOutcome>;
 
     /// An event by its public id.

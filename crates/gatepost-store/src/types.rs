@@ -201,8 +201,8 @@ pub struct NewEvent {
     pub data: Bytes,
     /// Where in the publisher's trace it was published.
     pub trace: Option<TraceContext>,
-    /// The webhooks it matches, as they were matched.
-    pub matches: Vec<Match>,
+    /// The webhooks it matches, as they were matched; events that match the same may share it.
+    pub matches: Arc<Vec<Match>>,
 }
 
 /// What became of a [`Publish`].
@@ -234,6 +234,8 @@ pub struct Accepted {
     pub deliveries: Vec<Due>,
     /// How many of them were there before: batches it joined.
     pub joined: u32,
+    /// How many of them are left for [`crate::MakingStore::make`].
+    pub later: u32,
     /// Where else something became due: queues and batches.
     pub wakes: Vec<Wake>,
 }

@@ -34,6 +34,10 @@ impl Worker {
         {
             return Ok(Stepped::On);
         }
+        // What is not made could not be cancelled: the store goes no further than that.
+        if !self.engine.all_made(job.tenant).await? {
+            return Ok(Stepped::RestsUntil(now.saturating_add(WAIT)));
+        }
         let doubt = inner.inbox.unless_resolved(Command::LookForOwed);
         let step = inner.store.erase(job.key, now, ERASE).await?;
         doubt.resolved();

@@ -28,6 +28,10 @@ const WAITS: u32 = 20;
 
 impl Worker {
     pub(super) async fn replay(&mut self, job: Job, replay: &Replay, now: Timestamp) -> Result<Stepped, StoreError> {
+        // What an event is owed already tells once it is made.
+        if !self.engine.all_made(job.tenant).await? {
+            return Ok(Stepped::RestsUntil(now.saturating_add(WAIT)));
+        }
         if job.stage == Stage::Counting {
             return self.choose(job, replay, now).await;
         }

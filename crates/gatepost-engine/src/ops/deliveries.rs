@@ -20,6 +20,7 @@ impl Engine {
     /// When the store fails.
     pub async fn deliveries(&self, mut query: DeliveryQuery) -> Result<Page<DeliveryRow>> {
         query.subject = self.subject_as_kept(query.tenant, query.subject).await?;
+        self.all_made(query.tenant).await?;
         Ok(self.inner.store.deliveries(query).await?)
     }
 

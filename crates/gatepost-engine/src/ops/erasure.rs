@@ -50,6 +50,7 @@ impl Engine {
         let alias = self.alias(tenant.key, &input.subject);
         let ToldInput { subject, subject_type, limit, after } = input;
         let query = ToldQuery { tenant: tenant.key, subject, alias, subject_type, limit, after };
+        self.all_made(tenant.key).await?;
         Ok(self.inner.store.told(query).await?)
     }
 

@@ -23,6 +23,8 @@ use crate::tenant_types::TypesOf;
 
 /// Deliveries and matching rows shown with one event.
 const SHOWN_WITH_EVENT: usize = 1_000;
+/// Webhooks found by the events of one call without taking long: less than a millisecond.
+const FOUND_QUICKLY: usize = 16_384;
 /// A publish that meets a changed registry matches again; a change costs a commit, so nobody can
 /// keep this going.
 const MATCH_AGAIN: usize = 100;
@@ -68,6 +70,7 @@ impl Engine {
             (publish, inputs) = self.matched(&state, &types, inputs, batch).await?;
             let room = self.room_for(present.settings.quotas, &publish).await?;
             let doubt = self.inner.inbox.unless_resolved(Command::LookForOwed);
+            let unheard = self.inner.making.unless_heard();
             let writing = self.inner.inbox.budget.writing(publish.events.len());
             let outcome = match key.as_mut() {
                 Some(key) => key.publish(&*self.inner.store, publish).await?,
@@ -75,6 +78,7 @@ impl Engine {
             };
             drop(writing);
             doubt.resolved();
+            unheard.heard();
             match outcome {
                 PublishOutcome::Accepted(accepted) => {
                     room.filled(&accepted);
@@ -128,8 +132,8 @@ impl Engine {
         Err(changing_too_fast())
     }
 
-    /// What is to be stored. Filters that may take a while run elsewhere, in the tenant's turn: no
-    /// tenant's filters hold up anybody else's calls (P5).
+    /// What is to be stored. Filters that may take a while run elsewhere, in the tenant's turn, and so do
+    /// events that find very many webhooks: no tenant's matching holds up anybody else's calls (P5).
     pub(crate) async fn matched(
         &self,
         state: &Arc<TenantState>,
@@ -142,7 +146,7 @@ impl Engine {
         for input in &inputs {
             cost += registry.filter_cost(&facts_of(input));
         }
-        if cost.is_quick() {
+        if cost.is_quick() && !finds_many(&registry, &inputs) {
             return Ok((self.match_all(state, &registry, types, &inputs, batch)?, inputs));
         }
         let (engine, state, types) = (self.clone(), Arc::clone(state), types.clone());
@@ -168,13 +172,25 @@ impl Engine {
         let now = self.now();
         let mut budget = FilterBudget::of_publish();
         let tenant = state.tenant.load().key;
+        let mut last: Option<(&EventType, Arc<Vec<Match>>)> = None;
         let events = inputs
             .iter()
             .enumerate()
             .map(|(index, input)| {
-                let matches = registry
-                    .matching(&facts_of(input), &mut budget)
-                    .map_err(|TooCostly| too_costly(batch.then_some(index)))?;
+                let matches = match &last {
+                    // Without filters the type decides.
+                    Some((of, known)) if *of == &input.event_type && !registry.has_filters() => Arc::clone(known),
+                    _ => {
+                        let found = registry.matching(&facts_of(input), &mut budget);
+                        let found = found.map_err(|TooCostly| too_costly(batch.then_some(index)))?;
+                        match &last {
+                            // Events that match the same share it: there may be very many of both.
+                            Some((_, known)) if **known == found => Arc::clone(known),
+                            _ => Arc::new(found),
+                        }
+                    }
+                };
+                last = Some((&input.event_type, Arc::clone(&matches)));
                 Ok(self.new_event(input, types, matches, now))
             })
             .collect::<Result<_>>()?;
@@ -186,7 +202,7 @@ impl Engine {
         &self,
         input: &PublishInput,
         types: &TypesOf,
-        matches: Vec<Match>,
+        matches: Arc<Vec<Match>>,
         now: Timestamp,
     ) -> NewEvent {
         let (urgency, declared) = types.urgency(&input.event_type);
@@ -257,6 +273,9 @@ impl Engine {
         self.inner.published.accepted(&accepted);
         self.inner.streams.accepted(&accepted);
         self.inner.metrics.accepted(&accepted);
+        if accepted.iter().any(|event| event.later > 0) {
+            self.inner.making.note();
+        }
         for event in accepted {
             if !event.duplicate {
                 spans::published(&event.event, event.delivery_count, || self.now());
@@ -285,8 +304,9 @@ impl Engine {
     pub async fn event(&self, tenant: &Tenant, id: &EventId) -> Result<EventDetail> {
         let store = &self.inner.store;
         let event = store.event(tenant.key, id).await?.ok_or(Error::NotFound(Kind::Event))?;
+        let all_made = self.all_made(tenant.key).await?;
         let mut deliveries = store.deliveries_of(tenant.key, event.seq, SHOWN_WITH_EVENT + 1).await?;
-        let deliveries_truncated = deliveries.len() > SHOWN_WITH_EVENT;
+        let deliveries_truncated = deliveries.len() > SHOWN_WITH_EVENT || !all_made;
         deliveries.truncate(SHOWN_WITH_EVENT);
         let history = store.registry_at(tenant.key, event.registry_version, SHOWN_WITH_EVENT).await?;
         let (webhooks, must_verify) = (history.webhooks, history.must_verify);
@@ -329,6 +349,18 @@ impl Engine {
     pub fn example_of(&self, event_type: &EventType) -> Option<Arc<gatepost_core::catalogue::EventTypeDefinition>> {
         self.inner.catalogue.get(event_type).and_then(|view| view.definition)
     }
+}
+
+/// Whether to find the webhooks of these events takes long enough to do it elsewhere.
+fn finds_many(registry: &TenantRegistry, inputs: &[PublishInput]) -> bool {
+    if registry.len().saturating_mul(inputs.len()) <= FOUND_QUICKLY {
+        return false;
+    }
+    let mut left = FOUND_QUICKLY;
+    inputs.iter().any(|input| {
+        left -= registry.found_up_to(&input.event_type, left);
+        left == 0
+    })
 }
 
 /// Appends; the first as it is, which with one event is all there is.

@@ -26,6 +26,7 @@ impl World {
         self.fail(0);
         self.store.revive();
         self.receivers.all_well();
+        self.healed = true;
         // What is under way comes to its end first: a 410 disables what was just enabled.
         self.advance_to(self.after(GRACE));
         for position in 0..self.hooks.len() {

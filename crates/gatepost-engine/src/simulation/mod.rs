@@ -164,6 +164,11 @@ fn finds_a_queue_that_is_not_hurried() {
 }
 
 #[test]
+fn finds_a_delivery_made_in_secret() {
+    finds(Bug::MadeInSecret, &[Kind::Idle, Kind::NotDone]);
+}
+
+#[test]
 fn finds_a_batch_without_an_event() {
     finds(Bug::ShortBatch, &[Kind::WrongBytes]);
 }

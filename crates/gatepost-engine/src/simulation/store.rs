@@ -43,6 +43,8 @@ pub(crate) enum Bug {
     LostOrder,
     /// Nobody hears that something urgent waits behind another delivery.
     LostHurry,
+    /// Nobody hears of some deliveries that are made after their event.
+    MadeInSecret,
     /// Some batches are sent without their first event.
     ShortBatch,
 }
@@ -188,11 +190,12 @@ impl SimStore {
     async fn publish_or_bug(&self, mut publish: Publish) -> Result<PublishOutcome> {
         if self.strikes(Bug::LostEvent, 8) {
             for event in &mut publish.events {
-                event.matches.pop();
+                Arc::make_mut(&mut event.matches).pop();
             }
         }
         if self.bug == Some(Bug::LostOrder) {
-            for to in publish.events.iter_mut().flat_map(|event| &mut event.matches) {
+            let matches = publish.events.iter_mut().map(|event| Arc::make_mut(&mut event.matches));
+            for to in matches.flatten() {
                 to.grouping.ordering = gatepost_core::webhook::Ordering::None;
             }
         }
@@ -382,6 +385,21 @@ impl gatepost_store::StreamStore for SimStore {
         limit: usize,
     ) -> Result<DeliveryRows> {
         self.through(self.inner.delivery_rows(tenant, events, deliveries, limit)).await
+    }
+}
+
+#[async_trait]
+impl gatepost_store::MakingStore for SimStore {
+    async fn make(&self, turn: Turn, rows: usize) -> Result<Made> {
+        let made = self.through(self.inner.make(turn, rows)).await?;
+        if self.strikes(Bug::MadeInSecret, 3) {
+            return Ok(Made { dues: Vec::new(), wakes: Vec::new(), ..made });
+        }
+        Ok(made)
+    }
+
+    async fn last_unmade(&self, tenant: TenantKey) -> Result<Option<EventSeq>> {
+        self.through(self.inner.last_unmade(tenant)).await
     }
 }
 

@@ -14,7 +14,8 @@ use gatepost_core::tenant::Tenant;
 use gatepost_core::webhook;
 use gatepost_core::{Clock as _, EventId, TenantKey, Timestamp, WebhookId, WebhookKey};
 use gatepost_store::fault::Fault;
-use gatepost_store::{FaultStore, SqliteStore, Store};
+use gatepost_store::sqlite::MakingSizes;
+use gatepost_store::{FaultStore, SqliteStore, Store, Turn};
 use gatepost_testkit::{ManualClock, SeededEntropy};
 use tokio::sync::mpsc::UnboundedReceiver;
 
@@ -118,6 +119,10 @@ pub(crate) struct World {
     /// Calls of which it is not known whether they happened: positions in `events`.
     pub(crate) in_doubt: Vec<Vec<usize>>,
     pub(crate) crashes: u32,
+    /// Nothing is put off any more.
+    pub(crate) healed: bool,
+    /// Whose deliveries were made last.
+    made_last: Option<TenantKey>,
     /// Picks of each other tenant since the last one of this tenant, while it waited.
     turns: BTreeMap<TenantKey, BTreeMap<TenantKey, u32>>,
 }
@@ -129,12 +134,23 @@ const CIRCLES: u32 = 2_000;
 /// Base64 of 32 bytes.
 const MASTER: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
+/// Of three histories one makes all deliveries with their events, as a server with few webhooks does; one
+/// leaves nearly all of them for later, and one those of the larger calls.
+fn sizes(seed: u64) -> MakingSizes {
+    match seed % 3 {
+        0 => MakingSizes::default(),
+        1 => MakingSizes { few: 0, alone: 0, together: 0, part: 1 },
+        _ => MakingSizes { few: 1, alone: 3, together: 6, part: 2 },
+    }
+}
+
 impl World {
     pub(crate) fn new(seed: u64, size: Size, bug: Option<Bug>) -> World {
         let clock = Arc::new(ManualClock::default());
         let aloud = std::env::var_os("GATEPOST_SEED").is_some();
         let ledger: Shared = Arc::new(std::sync::Mutex::new(Ledger { aloud, ..Ledger::default() }));
         let disk = Arc::new(SqliteStore::open_inline().expect("memory is there"));
+        disk.set_sizes(sizes(seed));
         let rate = Arc::new(AtomicU64::new(0));
         let faulty = Arc::new(FaultStore::new(Arc::clone(&disk) as Arc<dyn Store>, {
             let (rate, dice) = (Arc::clone(&rate), std::sync::Mutex::new(Dice::new(seed, 1)));
@@ -170,6 +186,8 @@ impl World {
             events: Vec::new(),
             in_doubt: Vec::new(),
             crashes: 0,
+            healed: false,
+            made_last: None,
             turns: BTreeMap::new(),
         };
         world.start();
@@ -266,6 +284,8 @@ impl World {
     /// Lets the engine do everything it can do now.
     pub(crate) fn pump(&mut self) {
         let (mut still, mut turns) = (0, 0);
+        // Now and then what is left to be made stays so for a while.
+        let makes = self.healed || !self.dice.one_in(4);
         while still < 2 {
             let before = (self.store.calls(), ledger::open(&self.ledger).requests);
             let now = self.clock.now();
@@ -280,7 +300,7 @@ impl World {
                 let _ = self.run(async move { engine.take_effect(effect).await });
                 self.recall(0..self.hooks.len());
             }
-            let moved = self.tell_own() | moved;
+            let moved = self.tell_own() | (makes && self.make_some()) | moved;
             if self.store.is_dead() {
                 self.crash();
             }
@@ -297,6 +317,18 @@ impl World {
             self.recall(0..self.hooks.len());
         }
         self.look_at_scheduler();
+    }
+
+    /// Makes a part of what was left to be made. Whether there was anything to do.
+    fn make_some(&mut self) -> bool {
+        let (engine, turn) = (self.engine(), Turn::After(self.made_last));
+        if self.store.is_dead() || !engine.inner.making.any() {
+            return false;
+        }
+        if let Some(Ok(made)) = self.run(async move { engine.make_some(turn, 1).await }) {
+            self.made_last = made.tenant;
+        }
+        true
     }
 
     /// Bounds and bookkeeping, whenever the lane rests.

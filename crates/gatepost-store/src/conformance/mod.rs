@@ -20,6 +20,7 @@ pub mod idempotency;
 pub mod installation;
 pub mod jobs;
 pub mod lists;
+pub mod making;
 pub mod ordering;
 pub mod own_events;
 pub mod publishing;
@@ -29,6 +30,8 @@ pub mod retention;
 pub mod stream;
 pub mod tenant_types;
 pub mod webhooks;
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 use gatepost_core::delivery::{AttemptRecord, Outcome, Response, Sent, SentValue, Timings, Trigger};
@@ -99,6 +102,18 @@ macro_rules! for_each_conformance_case {
             deliveries: a_cancel_ends_what_is_not_terminal,
             deliveries: p5_another_tenants_delivery_does_not_exist,
             deliveries: an_events_deliveries_are_listed_oldest_first,
+            making: deliveries_left_for_later_are_made_as_if_with_their_event,
+            making: a_call_of_many_events_leaves_what_is_too_much_together,
+            making: queues_keep_the_order_of_acceptance_past_what_is_not_made,
+            making: batches_take_events_in_the_order_of_acceptance,
+            making: the_most_urgent_are_made_first_and_tenants_take_turns,
+            making: quotas_count_what_is_not_made,
+            making: what_became_of_webhooks_meanwhile_holds_for_what_is_made,
+            making: a_deleted_tenants_unmade_deliveries_go_with_it,
+            making: p2_retention_waits_for_what_is_not_made,
+            making: an_erasure_cancels_what_was_not_made,
+            making: a_replay_of_what_was_missed_does_not_repeat_what_is_not_made,
+            making: a_farewell_among_very_many_is_known_by_its_number,
             lists: events_are_listed_newest_first_and_filtered,
             lists: events_are_found_by_time,
             lists: the_feed_has_no_gap_and_no_repeat_and_no_end,
@@ -326,7 +341,7 @@ pub fn event(event_type: &str, webhooks: &[&Webhook]) -> NewEvent {
         attributes: None,
         data: Bytes::from_static(b"{}"),
         trace: None,
-        matches: webhooks.iter().map(|webhook| Match::of(webhook)).collect(),
+        matches: Arc::new(webhooks.iter().map(|webhook| Match::of(webhook)).collect()),
     }
 }
 
@@ -430,6 +445,7 @@ mod tests {
             ("hooks", include_str!("hooks.rs")),
             ("batches", include_str!("batches.rs")),
             ("lists", include_str!("lists.rs")),
+            ("making", include_str!("making.rs")),
             ("ordering", include_str!("ordering.rs")),
             ("publishing", include_str!("publishing.rs")),
             ("idempotency", include_str!("idempotency.rs")),

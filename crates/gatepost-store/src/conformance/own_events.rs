@@ -12,7 +12,7 @@ use gatepost_core::{TenantKey, WebhookKey};
 use super::{at, attempt, change, due, event, one_delivery, publish, settlement, tenant, webhook};
 use crate::{About, NewOwnEvent, Next, Noted, Publish, PublishOutcome, RetryOutcome, Settled, Settlement, Store};
 
-async fn noted(store: &dyn Store) -> Vec<Noted> {
+pub(super) async fn noted(store: &dyn Store) -> Vec<Noted> {
     store.noted(0, 1_000).await.unwrap()
 }
 

@@ -16,7 +16,7 @@ use super::error::DbResult;
 use super::owe::{Owing, grouping, insert_delivery};
 use super::row::{attempt_bytes, count, event_by_seq, reason_number, state, state_number};
 use super::writer::Tx;
-use super::{jobs, queues, registry};
+use super::{jobs, making, queues, registry};
 use crate::{Erased, Erasure, Job, JobKey, JobState, Settlement, Stage, Task, Wake};
 
 /// `format` of an event whose payload was erased.
@@ -117,7 +117,10 @@ struct About {
 }
 
 fn about(conn: &Connection, job: &Job, erasure: &Erasure, subject: &str, limit: usize) -> DbResult<About> {
-    let upto = job.upto.map_or(0, |seq| seq.0);
+    let all = job.upto.map_or(0, |seq| seq.0);
+    // What is not made yet could not be cancelled: the rest waits until it is.
+    let unmade = making::first_event(conn, job.tenant)?;
+    let upto = unmade.map_or(all, |unmade| all.min(unmade.0 - 1));
     let position = job.position.map_or(0, |seq| seq.0);
     let mut found = conn.prepare_cached(
         "SELECT seq, subject_type FROM events INDEXED BY events_by_subject
@@ -134,7 +137,7 @@ fn about(conn: &Connection, job: &Job, erasure: &Erasure, subject: &str, limit: 
             about.events.push(about.scanned_to);
         }
     }
-    about.end = looked_at < limit;
+    about.end = looked_at < limit && upto == all;
     Ok(about)
 }
 
@@ -241,7 +244,8 @@ fn spare_the_others(
     for other in others {
         let Some(event) = event_by_seq(tx.conn, EventSeq(other))? else { continue };
         let event = Arc::new(event);
-        let owing = Owing { event: &event, to: Match::of(&webhook), urgency: event.urgency, later: true, now };
+        let owing =
+            Owing { event: &event, to: Match::of(&webhook), urgency: event.urgency, later: true, now, number: None };
         let inserted = insert_delivery(tx, &owing, &mut step.wakes)?;
         step.dues.extend(inserted.due);
     }

@@ -29,6 +29,7 @@ mod job_requests;
 mod jobs;
 mod keys;
 mod lists;
+mod making;
 mod meta;
 mod owe;
 mod own_events;
@@ -67,6 +68,7 @@ use crate::{Result, StoreError, StoreStats};
 use checkpoint::{Sizes, Wal};
 use error::{DbResult, of_sqlite};
 use folder::Folder;
+pub use making::Sizes as MakingSizes;
 use queue::{Lane, Limits, Queue};
 use schema::Place;
 use writer::{Job, Tally, Tx, Writer, job, repeatable};
@@ -220,6 +222,14 @@ impl SqliteStore {
     /// nothing is accepted any more. Only a new process can go on: the start brings the log to disk again.
     pub fn flush_failed(&self) -> impl Future<Output = String> + Send + use<> {
         self.wal.flushes.wait()
+    }
+
+    /// How much is made with its event, in a store that [`SqliteStore::open_inline`] opened.
+    #[cfg(any(test, feature = "testing"))]
+    pub fn set_sizes(&self, sizes: MakingSizes) {
+        if let Mode::Inline { writer, .. } = &self.mode {
+            writer.lock().unwrap_or_else(PoisonError::into_inner).set_sizes(sizes);
+        }
     }
 
     /// Lets the next `count` commits that write anything fail, as an I/O error does.

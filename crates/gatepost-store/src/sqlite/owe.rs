@@ -34,6 +34,8 @@ pub(super) struct Owing<'a> {
     pub(super) later: bool,
     /// When.
     pub(super) now: Timestamp,
+    /// The number its delivery has if one is made, where the event's commit set it aside.
+    pub(super) number: Option<i64>,
 }
 
 /// What an event came to be owed by.
@@ -92,8 +94,13 @@ pub(super) fn insert_delivery(tx: &mut Tx<'_>, owing: &Owing<'_>, wakes: &mut Ve
 
 /// Adds a delivery's row.
 pub(super) fn add(tx: &mut Tx<'_>, owing: &Owing<'_>, due: i64, bits: i64) -> DbResult<DeliverySeq> {
-    let seq = tx.numbers.delivery;
-    tx.numbers.delivery += 1;
+    let seq = match owing.number {
+        Some(set_aside) => set_aside,
+        None => {
+            tx.numbers.delivery += 1;
+            tx.numbers.delivery - 1
+        }
+    };
     tx.ready
         .add_delivery
         .get(

@@ -9,10 +9,11 @@ use rusqlite::{Connection, Row};
 
 use super::SqliteStore;
 use super::error::{DbError, DbResult};
-use super::publish;
 use super::queue::Lane;
+use super::requests::publish_bytes;
 use super::row::{count, is_live, subject, text, time};
 use super::writer::Tx;
+use super::{making, publish};
 use crate::{About, NewOwnEvent, Noted, OwnEventStore, Publish, PublishOutcome, Result};
 
 /// What a note holds in the queue, its data apart.
@@ -131,11 +132,16 @@ fn publish_noted(
         return Ok(Some(outcome));
     }
     if let (Some(webhook), PublishOutcome::Accepted(accepted)) = (farewell, &outcome) {
-        let last = accepted.iter().flat_map(|one| &one.deliveries).find(|due| due.webhook == webhook);
-        if let Some(due) = last {
+        let made = accepted.iter().flat_map(|one| &one.deliveries).find(|due| due.webhook == webhook);
+        let last = match (made, accepted.first()) {
+            (Some(due), _) => Some(due.seq),
+            (None, Some(one)) => making::number_of(tx.conn, &one.event, webhook)?,
+            (None, None) => None,
+        };
+        if let Some(seq) = last {
             tx.conn
                 .prepare_cached("UPDATE webhooks SET farewell = ?2 WHERE key = ?1 AND deleted_at IS NOT NULL")?
-                .execute((webhook.0, due.seq.0))?;
+                .execute((webhook.0, seq.0))?;
         }
     }
     forget(tx.conn, number)?;
@@ -164,7 +170,7 @@ impl OwnEventStore for SqliteStore {
         publish: Publish,
         farewell: Option<WebhookKey>,
     ) -> Result<Option<PublishOutcome>> {
-        let bytes = NOTE + publish.events.iter().map(|e| e.data.len() + NOTE * e.matches.len()).sum::<usize>();
+        let bytes = NOTE + publish_bytes(&publish);
         self.write(Lane::Other, bytes, move |tx| publish_noted(tx, number, publish, farewell)).await
     }
 

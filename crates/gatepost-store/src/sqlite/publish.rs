@@ -4,11 +4,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use gatepost_core::event::Event;
+use gatepost_core::grouping::Match;
 use gatepost_core::trace::TraceContext;
 use gatepost_core::{EventId, EventSeq, TenantKey, Timestamp};
 use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::error::{DbError, DbResult};
+use super::making::{self, Plan, Sets};
 use super::owe::{Owing, insert_delivery};
 use super::row::{self, AS_GIVEN, event_by_seq, is_live, rank, time, version_number};
 use super::tenants::REGISTRY_VERSION;
@@ -61,9 +63,10 @@ pub(super) fn publish(tx: &mut Tx<'_>, publish: &Publish) -> DbResult<PublishOut
         Err(index) => return Ok(PublishOutcome::Conflict { index }),
     };
     let mut accepted: Vec<Accepted> = Vec::with_capacity(publish.events.len());
+    let mut owing = Together { room: tx.sizes.together, sets: Sets::default() };
     for (new, fate) in publish.events.iter().zip(fates) {
         let one = match fate {
-            Fate::New => insert(tx, publish.tenant, version, publish.now, new)?,
+            Fate::New => insert(tx, publish.tenant, version, publish.now, new, &mut owing)?,
             Fate::Known(found) => {
                 let event = event_by_seq(tx.conn, found.seq)?.ok_or_else(|| DbError::corrupt("event", "gone"))?;
                 duplicate(Arc::new(event), found.delivery_count)
@@ -84,7 +87,7 @@ fn version(tx: &mut Tx<'_>, tenant: TenantKey) -> DbResult<Option<u64>> {
 }
 
 fn duplicate(event: Arc<Event>, delivery_count: u32) -> Accepted {
-    Accepted { event, delivery_count, duplicate: true, deliveries: Vec::new(), joined: 0, wakes: Vec::new() }
+    Accepted { event, delivery_count, duplicate: true, deliveries: Vec::new(), joined: 0, later: 0, wakes: Vec::new() }
 }
 
 /// What each event is, before anything is written; the index of the first conflict otherwise.
@@ -164,7 +167,21 @@ pub(super) fn event(conn: &Connection, tenant: TenantKey, id: &EventId) -> DbRes
     }
 }
 
-fn insert(tx: &mut Tx<'_>, tenant: TenantKey, version: u64, now: Timestamp, new: &NewEvent) -> DbResult<Accepted> {
+/// What the events of one call share.
+struct Together {
+    /// Deliveries that may still be made with them.
+    room: usize,
+    sets: Sets,
+}
+
+fn insert(
+    tx: &mut Tx<'_>,
+    tenant: TenantKey,
+    version: u64,
+    now: Timestamp,
+    new: &NewEvent,
+    together: &mut Together,
+) -> DbResult<Accepted> {
     if new.undeclared {
         note_type(tx, new.event_type.as_str(), now)?;
     }
@@ -213,14 +230,27 @@ fn insert(tx: &mut Tx<'_>, tenant: TenantKey, version: u64, now: Timestamp, new:
         registry_version: version,
         trace: new.trace,
     });
-    let (mut deliveries, mut joined, mut wakes) = (Vec::with_capacity(new.matches.len()), 0, Vec::new());
-    for to in &new.matches {
-        let owing = Owing { event: &event, to: *to, urgency: event.urgency, later: false, now };
+    let most = new.matches.len().min(tx.sizes.alone);
+    let (mut deliveries, mut joined, mut wakes) = (Vec::with_capacity(most), 0, Vec::new());
+    let mut add = |tx: &mut Tx<'_>, to: &Match| -> DbResult<()> {
+        let owing = Owing { event: &event, to: *to, urgency: event.urgency, later: false, now, number: None };
         let inserted = insert_delivery(tx, &owing, &mut wakes)?;
         joined += u32::from(!inserted.made);
         deliveries.extend(inserted.due);
-    }
-    Ok(Accepted { event, delivery_count, duplicate: false, deliveries, joined, wakes })
+        Ok(())
+    };
+    let later = match making::plan(tx, tenant, &new.matches, &mut together.room)? {
+        Plan::AtOnce => {
+            new.matches.iter().try_for_each(|to| add(tx, to))?;
+            0
+        }
+        Plan::QueuesLater => {
+            new.matches.iter().filter(|to| making::waits_for_nobody(to)).try_for_each(|to| add(tx, to))?;
+            making::leave_queued(tx, &event, &new.matches)?
+        }
+        Plan::Later => making::leave_all(tx, &event, &new.matches, &mut together.sets)?,
+    };
+    Ok(Accepted { event, delivery_count, duplicate: false, deliveries, joined, later, wakes })
 }
 
 /// Lists a type that is not declared, once.

@@ -6,6 +6,7 @@ use rusqlite::Connection;
 
 use super::SqliteStore;
 use super::error::DbResult;
+use super::making;
 use crate::{QuotaStore, Result};
 
 #[async_trait]
@@ -34,7 +35,8 @@ fn pending(conn: &Connection, tenant: TenantKey, at_most: u64) -> DbResult<u64> 
                                    WHERE w.tenant = ?1 AND w.deleted_at IS NULL LIMIT ?2)",
         )?
         .query_row((tenant.0, i64::try_from(at_most).unwrap_or(i64::MAX)), |row| row.get(0))?;
-    Ok(u64::try_from(count).unwrap_or(0))
+    let owed = u64::try_from(count).unwrap_or(0).saturating_add(making::owed(conn, tenant)?);
+    Ok(owed.min(at_most))
 }
 
 #[cfg(test)]

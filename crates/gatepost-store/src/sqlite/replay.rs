@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use gatepost_core::delivery::{DeliveryState, Reason};
-use gatepost_core::grouping::Match;
+use gatepost_core::grouping::{Grouping, Match};
 use gatepost_core::webhook::Webhook;
 use gatepost_core::{DeliveryId, DeliverySeq, EventSeq, JobId, Timestamp, WebhookKey};
 use rusqlite::Connection;
@@ -13,7 +13,7 @@ use super::lists::{Growing, window};
 use super::owe::{Owing, insert_delivery};
 use super::row::{count, event_by_seq, reason, state, time};
 use super::writer::Tx;
-use super::{erasure, jobs, registry};
+use super::{erasure, jobs, making, registry};
 use crate::{Candidates, Job, JobKey, JobState, Replay, ReplayOf, ReplayScope, Replayed, Selection, Stage, Task};
 
 /// Bytes of payload one step of a replay reads, about.
@@ -163,7 +163,13 @@ pub(super) fn deliver(tx: &mut Tx<'_>, key: JobKey, now: Timestamp, limit: usize
         step.job = jobs::end(tx, key, Some("the webhook was deleted"), now)?;
         return Ok(step);
     };
-    let items = items(tx.conn, key, limit)?;
+    let mut items = items(tx.conn, key, limit)?;
+    let chosen = items.len();
+    // What an event is owed already tells only once it is made; and nothing overtakes in a queue.
+    if let Some(unmade) = making::first_event(tx.conn, job.tenant)? {
+        let queued = Grouping::of(&webhook.config) != Grouping::default();
+        items.retain(|event| !queued && *event < unmade);
+    }
     let (mut bytes, mut done) = (0, 0);
     for event in &items {
         if bytes > STEP_BYTES {
@@ -175,7 +181,7 @@ pub(super) fn deliver(tx: &mut Tx<'_>, key: JobKey, now: Timestamp, limit: usize
     }
     job.done += done;
     job.state = JobState::Running;
-    if done == items.len() as u64 && items.len() < limit {
+    if done == chosen as u64 && chosen < limit {
         job.state = JobState::Done;
         job.done = job.total;
     }
@@ -209,7 +215,7 @@ fn one(
     let Some(replay_of) = wanted(scope, &earlier(tx.conn, event, webhook.key)?) else { return Ok(0) };
     let bytes = read.data.len();
     let event = Arc::new(read);
-    let owing = Owing { event: &event, to: Match::of(webhook), urgency: event.urgency, later: true, now };
+    let owing = Owing { event: &event, to: Match::of(webhook), urgency: event.urgency, later: true, now, number: None };
     let inserted = insert_delivery(tx, &owing, &mut step.wakes)?;
     tx.conn
         .prepare_cached(

@@ -1,23 +1,26 @@
 //! [`Store`] for [`SqliteStore`]: each method is one request to the writer or a reader.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use gatepost_core::delivery::AttemptRecord;
 use gatepost_core::event::Event;
+use gatepost_core::grouping::Match;
 use gatepost_core::tenant::Tenant;
 use gatepost_core::webhook::{Webhook, WebhookConfig};
 use gatepost_core::{DeliverySeq, EventId, EventSeq, KeyId, TenantId, TenantKey, Timestamp, WebhookId, WebhookKey};
 
+use super::making::Sizes;
 use super::queue::Lane;
 use super::{
     SqliteStore, batches, by_hand, catalogue, deliveries, keys, lists, meta, publish, registry, settle, sweep, tenants,
 };
 use crate::{
     CancelOutcome, Created, DeliveryDetail, DeliveryQuery, DeliveryRow, DuePage, DueQuery, EventPage, EventQuery,
-    EventTypeRow, HistoricRegistry, KeyRow, NewWebhook, Owed, Page, PageRequest, Publish, PublishOutcome, PutTenant,
-    Registry, RegistryChange, Result, RetryOutcome, SettleAnswer, Settlement, Store, StoreStats, SweepProgress,
-    UpdateOutcome, WebhookUpdate,
+    EventTypeRow, HistoricRegistry, KeyRow, NewEvent, NewWebhook, Owed, Page, PageRequest, Publish, PublishOutcome,
+    PutTenant, Registry, RegistryChange, Result, RetryOutcome, SettleAnswer, Settlement, Store, StoreStats,
+    SweepProgress, UpdateOutcome, WebhookUpdate,
 };
 
 /// What a small request holds in the queue, about.
@@ -28,11 +31,19 @@ const CLOSINGS: usize = 3;
 pub(super) const ROW: usize = 256;
 
 pub(super) fn publish_bytes(publish: &Publish) -> usize {
-    publish
-        .events
-        .iter()
-        .map(|e| ROW * (1 + e.matches.len()) + e.data.len() + e.attributes.as_ref().map_or(0, |a| a.len()))
-        .sum()
+    let sizes = Sizes::default();
+    let (mut room, mut before) = (sizes.together, None);
+    let deliveries = |event: &NewEvent| {
+        let shared = before.replace(Arc::as_ptr(&event.matches)) == Some(Arc::as_ptr(&event.matches));
+        match event.matches.len() {
+            matches if sizes.at_once(matches, &mut room) => ROW * matches,
+            _ if shared => ROW,
+            matches => size_of::<Match>() * matches,
+        }
+    };
+    let events = publish.events.iter();
+    let payload = |e: &NewEvent| e.data.len() + e.attributes.as_ref().map_or(0, |a| a.len());
+    events.clone().map(|e| ROW + payload(e)).sum::<usize>() + events.map(deliveries).sum::<usize>()
 }
 
 fn settlement_bytes(settlement: &Settlement) -> usize {

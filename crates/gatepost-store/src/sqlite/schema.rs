@@ -19,6 +19,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("V5__jobs", include_str!("../../migrations/sqlite/V5__jobs.sql")),
     ("V6__idempotency", include_str!("../../migrations/sqlite/V6__idempotency.sql")),
     ("V7__trace", include_str!("../../migrations/sqlite/V7__trace.sql")),
+    ("V8__unmade", include_str!("../../migrations/sqlite/V8__unmade.sql")),
 ];
 
 /// Statements kept ready per connection: more than there are in this crate.

@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension};
 use super::error::DbResult;
 use super::row::{count, reason_number, state_number};
 use super::writer::{Tx, note_numbers};
-use super::{idempotency, jobs, removal, tenant_types};
+use super::{idempotency, jobs, making, removal, tenant_types};
 use crate::SweepProgress;
 
 pub(super) fn sweep(tx: &Tx<'_>, now: Timestamp, max_rows: usize) -> DbResult<SweepProgress> {
@@ -32,20 +32,23 @@ pub(super) fn sweep(tx: &Tx<'_>, now: Timestamp, max_rows: usize) -> DbResult<Sw
 fn more(conn: &Connection) -> DbResult<bool> {
     Ok(conn
         .prepare_cached(
-            "SELECT 1 FROM webhooks INDEXED BY webhooks_unswept WHERE deleted_at IS NOT NULL AND swept = 0
+            "SELECT 1 FROM webhooks w INDEXED BY webhooks_unswept WHERE deleted_at IS NOT NULL AND swept = 0
+                 AND NOT EXISTS (SELECT 1 FROM unmade u WHERE u.tenant = w.tenant)
              UNION ALL SELECT 1 FROM tenants INDEXED BY tenants_deleted WHERE deleted_at IS NOT NULL",
         )?
         .exists([])?)
 }
 
-/// Writes down what deleting a webhook meant for its waiting deliveries; they read the same before.
+/// Writes down what deleting a webhook meant for its waiting deliveries; they read the same before. Not
+/// while some may not be made yet.
 fn deleted_webhook(conn: &Connection, max_rows: usize) -> DbResult<usize> {
     let mut done = 0;
     while done < max_rows {
         let next: Option<(i64, i64)> = conn
             .prepare_cached(
-                "SELECT key, deleted_at FROM webhooks INDEXED BY webhooks_unswept
-                 WHERE deleted_at IS NOT NULL AND swept = 0 ORDER BY key LIMIT 1",
+                "SELECT key, deleted_at FROM webhooks w INDEXED BY webhooks_unswept
+                 WHERE deleted_at IS NOT NULL AND swept = 0
+                   AND NOT EXISTS (SELECT 1 FROM unmade u WHERE u.tenant = w.tenant) ORDER BY key LIMIT 1",
             )?
             .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))
             .optional()?;
@@ -99,14 +102,19 @@ fn deleted_tenant(tx: &Tx<'_>, max_rows: usize) -> DbResult<usize> {
         .optional()?;
     let Some(tenant) = next else { return Ok(0) };
     note_numbers(tx)?;
+    // First what would make more of them.
+    let unmade = making::remove_tenant(conn, tenant, max_rows)?;
+    if unmade >= max_rows {
+        return Ok(unmade);
+    }
     let deliveries = numbers(
         conn,
         "SELECT seq FROM deliveries INDEXED BY deliveries_by_tenant WHERE tenant = ?1 ORDER BY seq LIMIT ?2",
         tenant,
-        max_rows,
+        max_rows - unmade,
     )?;
     removal::deliveries(conn, &deliveries)?;
-    let mut done = deliveries.len();
+    let mut done = unmade + deliveries.len();
     let events = numbers(
         conn,
         "SELECT seq FROM events INDEXED BY events_by_tenant WHERE tenant = ?1 ORDER BY seq LIMIT ?2",

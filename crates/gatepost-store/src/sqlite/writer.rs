@@ -20,6 +20,7 @@ use tokio::sync::oneshot;
 
 use super::checkpoint::Wal;
 use super::error::{DbError, DbResult, of_sqlite};
+use super::making::Sizes;
 use super::queue::Queue;
 use super::schema::{self, Place};
 use crate::{Result, StoreError};
@@ -46,6 +47,9 @@ pub(super) struct Tx<'a> {
     pub(super) numbers: &'a mut Numbers,
     /// Names known to be in the list of event types.
     pub(super) known_types: &'a mut HashSet<Box<str>>,
+    /// Whether deliveries may be left to be made ([`super::making`]); never no where some are.
+    pub(super) unmade: &'a mut bool,
+    pub(super) sizes: Sizes,
     pub(super) ready: Ready<'a>,
     /// The connection's log.
     pub(super) wal: &'a Wal,
@@ -56,9 +60,11 @@ impl<'a> Tx<'a> {
         conn: &'a Connection,
         numbers: &'a mut Numbers,
         known_types: &'a mut HashSet<Box<str>>,
+        unmade: &'a mut bool,
+        sizes: Sizes,
         wal: &'a Wal,
     ) -> Tx<'a> {
-        Tx { conn, numbers, known_types, ready: Ready::default(), wal }
+        Tx { conn, numbers, known_types, unmade, sizes, ready: Ready::default(), wal }
     }
 }
 
@@ -199,6 +205,8 @@ pub(super) struct Writer {
     broken: bool,
     numbers: Numbers,
     known_types: HashSet<Box<str>>,
+    unmade: bool,
+    sizes: Sizes,
     tally: Arc<Tally>,
     wal: Arc<Wal>,
 }
@@ -211,9 +219,17 @@ impl Writer {
     pub(super) fn open(place: Place, cache_kib: u32, tally: Arc<Tally>, wal: Arc<Wal>) -> Result<Self> {
         let mut conn = connect(&place, cache_kib, &wal).map_err(|e| of_sqlite(&e))?;
         schema::migrate(&mut conn)?;
-        let numbers = Numbers { event: next_number(&conn, "events")?, delivery: next_number(&conn, "deliveries")? };
+        let set_aside = numbers_set_aside(&conn).map_err(DbError::from)?;
+        let delivery = next_number(&conn, "deliveries")?.max(set_aside);
+        let numbers = Numbers { event: next_number(&conn, "events")?, delivery };
         let known_types = HashSet::new();
-        Ok(Writer { place, cache_kib, conn, broken: false, numbers, known_types, tally, wal })
+        let (unmade, sizes) = (true, Sizes::default());
+        Ok(Writer { place, cache_kib, conn, broken: false, numbers, known_types, unmade, sizes, tally, wal })
+    }
+
+    /// How much is made with its event.
+    pub(super) fn set_sizes(&mut self, sizes: Sizes) {
+        self.sizes = sizes;
     }
 
     /// The connection, for reads in the mode without threads.
@@ -248,7 +264,14 @@ impl Writer {
         if let Err(error) = self.begin() {
             return first.finish(Err(error));
         }
-        let mut group = Group::new(Tx::new(&self.conn, &mut self.numbers, &mut self.known_types, &self.wal));
+        let mut group = Group::new(Tx::new(
+            &self.conn,
+            &mut self.numbers,
+            &mut self.known_types,
+            &mut self.unmade,
+            self.sizes,
+            &self.wal,
+        ));
         let mut upcoming = Some(first);
         let mut state = Ok(());
         while let Some(job) = upcoming.take() {
@@ -292,6 +315,7 @@ impl Writer {
     /// Back to no transaction, after a failure.
     fn recover(&mut self) {
         self.known_types.clear();
+        self.unmade = true;
         if !self.conn.is_autocommit() && run(&self.conn, "ROLLBACK").is_err() {
             self.broken = matches!(self.place, Place::File(_));
         }
@@ -357,6 +381,7 @@ impl<'a> Group<'a> {
         if !succeeded || self.tx.known_types.len() > KNOWN_TYPES {
             self.tx.known_types.clear();
         }
+        *self.tx.unmade |= !succeeded;
         // SQLite rolls back everything by itself on some errors (full disk, I/O error).
         if self.tx.conn.is_autocommit() {
             return Err(StoreError::Unavailable("the transaction was rolled back by the database".to_owned()));
@@ -407,6 +432,13 @@ fn next_number(conn: &Connection, table: &str) -> Result<i64> {
         conn.query_row("SELECT next FROM counters WHERE name = ?1", [table], |row| row.get(0)).optional();
     let highest = highest.map_err(DbError::from)?.unwrap_or(0);
     Ok(noted.map_err(DbError::from)?.unwrap_or(1).max(highest + 1))
+}
+
+/// One more than the highest number of a delivery that an event's commit has set aside: as many of them
+/// may not be made yet. Numbers grow from event to event.
+fn numbers_set_aside(conn: &Connection) -> rusqlite::Result<i64> {
+    let sql = "SELECT first_delivery + delivery_count FROM events ORDER BY seq DESC LIMIT 1";
+    Ok(conn.query_row(sql, [], |row| row.get(0)).optional()?.unwrap_or(1))
 }
 
 /// Writes down the numbers given out so far: called before rows that hold the highest are removed.

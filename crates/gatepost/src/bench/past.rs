@@ -174,7 +174,7 @@ impl Owner {
             attributes: None,
             data: Bytes::from(data),
             trace: None,
-            matches,
+            matches: Arc::new(matches),
         })
     }
 }

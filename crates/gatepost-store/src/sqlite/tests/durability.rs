@@ -310,7 +310,7 @@ async fn p4_every_event_accepted_after_a_creation_is_matched_against_it() {
                 let known = answered.lock().unwrap().clone();
                 loop {
                     let mut event = event("a.b", &[]);
-                    event.matches = registry.webhooks.unfiltered(&event.event_type);
+                    event.matches = Arc::new(registry.webhooks.unfiltered(&event.event_type));
                     let (registry_version, events) = (registry.version, vec![event]);
                     let call = Publish { tenant: acme, registry_version, now: at(1), events };
                     match store.publish(call).await.unwrap() {

@@ -5,6 +5,7 @@ use gatepost_core::hooks::points::PointSettings;
 
 use crate::Created;
 use crate::hooks::StoredPoint;
+use crate::sqlite::MakingSizes;
 use crate::sqlite::hooks::{put_point, registry};
 use crate::sqlite::schema::{Place, open_writer};
 use crate::sqlite::writer::{Numbers, Tx};
@@ -24,8 +25,9 @@ fn tenants_of_before_have_no_hooks_and_may_get_some() {
     assert_eq!((before.tenant.key, before.version, before.hooks.len(), before.points.len()), (TenantKey(7), 0, 0, 0));
     let mut numbers = Numbers { event: 1, delivery: 1 };
     let mut known_types = Default::default();
+    let mut unmade = false;
     let wal = crate::sqlite::checkpoint::Wal::new(crate::sqlite::checkpoint::Sizes::default());
-    let tx = Tx::new(&conn, &mut numbers, &mut known_types, &wal);
+    let tx = Tx::new(&conn, &mut numbers, &mut known_types, &mut unmade, MakingSizes::default(), &wal);
     let at = gatepost_core::Timestamp::from_secs(1);
     let point = StoredPoint {
         name: "validateUser".into(),
