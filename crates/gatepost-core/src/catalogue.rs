@@ -4,12 +4,13 @@
 //! declare is added by the store. A type needs no entry to be published.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::event::{EventType, Urgency};
+use crate::schema::SchemaText;
 
 /// What is declared about an event type.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -22,9 +23,12 @@ pub struct EventTypeDefinition {
     /// An example of `data`, as given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub example: Option<Box<RawValue>>,
+    /// Examples by system, of a built-in type that systems share, where theirs look otherwise.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub examples: BTreeMap<String, Box<RawValue>>,
     /// A JSON Schema of `data`, as given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub schema: Option<Box<RawValue>>,
+    pub schema: Option<Arc<RawValue>>,
     /// How much its events hurry unless they say otherwise.
     #[serde(default)]
     pub urgency: Urgency,
@@ -36,15 +40,28 @@ pub struct EventTypeDefinition {
 impl PartialEq for EventTypeDefinition {
     /// Raw JSON compares by its bytes: it is kept as given.
     fn eq(&self, other: &Self) -> bool {
-        fn text(raw: &Option<Box<RawValue>>) -> Option<&str> {
-            raw.as_deref().map(RawValue::get)
+        fn text(raw: Option<&RawValue>) -> Option<&str> {
+            raw.map(RawValue::get)
         }
+        let same = |(a, b): (_, _)| {
+            let ((system, example), (other, others)): ((&String, &Box<RawValue>), (&String, &Box<RawValue>)) = (a, b);
+            system == other && example.get() == others.get()
+        };
         self.family == other.family
             && self.description == other.description
-            && text(&self.example) == text(&other.example)
-            && text(&self.schema) == text(&other.schema)
+            && text(self.example.as_deref()) == text(other.example.as_deref())
+            && text(self.schema.as_deref()) == text(other.schema.as_deref())
+            && self.examples.len() == other.examples.len()
+            && self.examples.iter().zip(&other.examples).all(|(a, b)| same((a, b)))
             && self.urgency == other.urgency
             && self.deprecated == other.deprecated
+    }
+}
+
+impl EventTypeDefinition {
+    /// The example of `data` as a system has it.
+    pub fn example_for(&self, system: &str) -> Option<&RawValue> {
+        self.examples.get(system).or(self.example.as_ref()).map(|example| &**example)
     }
 }
 
@@ -54,7 +71,7 @@ pub const CRYPTR_SAMPLE_EVENT: &str = include_str!("../fixtures/cryptr_event.jso
 pub const CRYPTR_SAMPLE_EVENT_BROKEN: &str = include_str!("../fixtures/cryptr_event_broken.txt");
 
 /// A type Gatepost knows without being told.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, Debug)]
 pub struct BuiltinType {
     /// Its name.
     pub name: EventType,
@@ -63,6 +80,8 @@ pub struct BuiltinType {
     pub system: String,
     /// What is declared about it.
     pub definition: EventTypeDefinition,
+    /// Its schema to be enforced, one for all types that have it.
+    pub schema: Option<Arc<SchemaText>>,
 }
 
 /// A file of the catalogue.
@@ -70,9 +89,9 @@ pub struct BuiltinType {
 #[serde(deny_unknown_fields)]
 struct File {
     system: String,
-    /// Types of this system that another file declares under the same name.
+    /// Types of this system that another file declares under the same name, and its own examples of them.
     #[serde(default)]
-    shares: Vec<EventType>,
+    shares: BTreeMap<EventType, Box<RawValue>>,
     /// Types that are asked as a point and never published as an event.
     #[serde(default)]
     points: Vec<EventType>,
@@ -87,6 +106,8 @@ struct Family {
     #[serde(default)]
     urgency: Urgency,
     example: Option<Box<RawValue>>,
+    /// By its name in `schemas.json`.
+    schema: Option<String>,
     types: BTreeMap<EventType, Entry>,
 }
 
@@ -96,7 +117,8 @@ struct Entry {
     description: String,
     urgency: Option<Urgency>,
     example: Option<Box<RawValue>>,
-    schema: Option<Box<RawValue>>,
+    /// By its name in `schemas.json`.
+    schema: Option<String>,
     #[serde(default)]
     deprecated: bool,
 }
@@ -110,6 +132,12 @@ const FILES: [&str; 6] = [
     include_str!("../catalogue/okta.json"),
 ];
 
+/// The schemas of what systems document, by name: one for many types.
+const SCHEMAS: &str = include_str!("../catalogue/schemas.json");
+
+/// What to say of a file that cannot be read.
+const PART_OF_THE_PROGRAM: &str = "the catalogue's files are part of the program, and a test reads each of them";
+
 struct Catalogue {
     types: Vec<BuiltinType>,
     by_name: HashMap<EventType, usize>,
@@ -118,26 +146,42 @@ struct Catalogue {
 }
 
 static CATALOGUE: LazyLock<Catalogue> = LazyLock::new(|| {
+    let schemas: BTreeMap<String, Arc<RawValue>> = serde_json::from_str(SCHEMAS).expect(PART_OF_THE_PROGRAM);
+    let schemas: BTreeMap<_, _> = schemas
+        .into_iter()
+        .map(|(name, schema)| {
+            let text = Arc::new(SchemaText::new(schema.get()));
+            (name, (schema, text))
+        })
+        .collect();
     let mut catalogue =
         Catalogue { types: Vec::new(), by_name: HashMap::new(), shares: Vec::new(), points: Vec::new() };
     for text in FILES {
-        let file: File = serde_json::from_str(text)
-            .expect("the catalogue's files are part of the program, and a test reads each of them");
-        catalogue.shares.extend(file.shares.into_iter().map(|name| (file.system.clone(), name)));
+        let file: File = serde_json::from_str(text).expect(PART_OF_THE_PROGRAM);
         catalogue.points.extend(file.points);
         for family in file.families {
             for (name, entry) in family.types {
+                let schema = entry.schema.or_else(|| family.schema.clone());
+                let schema = schema.map(|name| schemas.get(&name).expect(PART_OF_THE_PROGRAM));
                 let definition = EventTypeDefinition {
                     family: family.family.clone(),
                     description: entry.description,
                     example: entry.example.or_else(|| family.example.clone()),
-                    schema: entry.schema,
+                    examples: BTreeMap::new(),
+                    schema: schema.map(|(schema, _)| Arc::clone(schema)),
                     urgency: entry.urgency.unwrap_or(family.urgency),
                     deprecated: entry.deprecated,
                 };
                 catalogue.by_name.insert(name.clone(), catalogue.types.len());
-                catalogue.types.push(BuiltinType { name, system: file.system.clone(), definition });
+                let schema = schema.map(|(_, text)| Arc::clone(text));
+                catalogue.types.push(BuiltinType { name, system: file.system.clone(), definition, schema });
             }
+        }
+        // The files that declare what others share come first.
+        for (name, example) in file.shares {
+            let declared = *catalogue.by_name.get(&name).expect(PART_OF_THE_PROGRAM);
+            catalogue.types[declared].definition.examples.insert(file.system.clone(), example);
+            catalogue.shares.push((file.system.clone(), name));
         }
     }
     catalogue
@@ -185,6 +229,51 @@ mod tests {
         for (system, name) in &CATALOGUE.shares {
             assert!(find(name).is_some_and(|t| t.system != *system), "{name}");
         }
+    }
+
+    /// Schemas are for documentation and for making types: they must be true of what is shown beside them.
+    #[test]
+    fn every_built_in_example_fits_its_schema() {
+        let mut with_schema = BTreeSet::new();
+        for shipped in builtin() {
+            let Some(text) = &shipped.schema else { continue };
+            let definition = &shipped.definition;
+            assert_eq!(definition.schema.as_ref().unwrap().get(), text.text());
+            let schema = text.compiled().unwrap_or_else(|error| panic!("{}: {error}", shipped.name));
+            let violations = |data: &str| {
+                schema.violations(data.as_bytes(), &mut crate::schema::SchemaBudget::of_publish()).unwrap()
+            };
+            for example in definition.example.iter().chain(definition.examples.values()) {
+                assert_eq!(violations(example.get()), [], "{}: {example}", shipped.name);
+                serde_json::from_str::<serde_json::Value>(example.get()).unwrap();
+                assert!(!example.get().contains('\n'), "{}", shipped.name);
+            }
+            assert!(!violations(r#"{"severity":5,"a":1}"#).is_empty() || shipped.name.as_str() == "cymmetri.test");
+            with_schema.insert(shipped.name.as_str());
+        }
+        let count = |system| of_system(system).filter(|t| with_schema.contains(t.name.as_str())).count();
+        // Not documented: FerrisKey's SAML types and what a deleted credential looks like; Cryptr's SSO logins.
+        assert_eq!((count("okta"), count("cymmetri"), count("ferriskey"), count("cryptr")), (314, 12, 34, 16));
+    }
+
+    #[test]
+    fn ferriskeys_shared_types_have_its_own_shapes_too() {
+        let shares: Vec<_> = CATALOGUE.shares.iter().filter(|(system, _)| system == "ferriskey").collect();
+        assert_eq!(shares.len(), 9);
+        for (_, name) in shares {
+            let definition = &find(name).unwrap().definition;
+            assert!(definition.examples.contains_key("ferriskey"), "{name}");
+            assert_eq!(definition.example_for("okta").map(RawValue::get), definition.example.as_ref().map(|e| e.get()));
+        }
+        let of = |name: &str| {
+            let definition = &find(&name.parse().unwrap()).unwrap().definition;
+            serde_json::from_str::<serde_json::Value>(definition.example_for("ferriskey").unwrap().get()).unwrap()
+        };
+        assert_eq!(of("user.created")["username"], "ada");
+        assert!(of("user.role.assigned")["permissions"].is_array() && of("auth.reset_password").is_null());
+        let webhook = of("webhook.created");
+        assert_eq!(webhook["subscribers"][0]["webhook_id"], webhook["id"]);
+        assert!(webhook.get("headers").is_none() && webhook.get("secret").is_none());
     }
 
     #[test]

@@ -100,7 +100,7 @@ fn shipped_view(shipped: &BuiltinType) -> EventTypeView {
     EventTypeView {
         name: shipped.name.clone(),
         definition: Some(Arc::new(shipped.definition.clone())),
-        schema: schema_of(Some(&shipped.definition)),
+        schema: shipped.schema.clone(),
         builtin: true,
         created_at: None,
         updated_at: None,

@@ -1,5 +1,7 @@
 //! Tenants, keys and event types to write.
 
+use std::sync::Arc;
+
 use gatepost_core::catalogue::EventTypeDefinition;
 use gatepost_core::event::EventType;
 use gatepost_core::tenant::{Environment, HookSwitch};
@@ -171,6 +173,7 @@ impl<'a> Reader<'a, '_> {
             family: name.family().to_owned(),
             description: String::new(),
             example: None,
+            examples: Default::default(),
             schema: None,
             urgency: Default::default(),
             deprecated: false,
@@ -190,7 +193,7 @@ impl<'a> Reader<'a, '_> {
         definition.example =
             fields.optional("example").and_then(|raw| self.json(raw, at.member("example"))).map(ToOwned::to_owned);
         definition.schema = match fields.optional("schema") {
-            Some(raw) => self.schema(raw, at.member("schema"))?.map(ToOwned::to_owned),
+            Some(raw) => self.schema(raw, at.member("schema"))?.map(|raw| Arc::from(raw.to_owned())),
             None => None,
         };
         if let Some(raw) = fields.optional("urgency") {

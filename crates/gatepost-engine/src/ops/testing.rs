@@ -39,7 +39,7 @@ impl Engine {
                 self.try_once(tenant, &webhook, event, Some(&probe)).await
             }
             None => {
-                let event = self.test_event(tenant, &webhook.config.events, input)?;
+                let event = self.test_event(tenant, &webhook.config.profile, &webhook.config.events, input)?;
                 self.try_once(tenant, &webhook, event, None).await
             }
         };
@@ -96,7 +96,13 @@ impl Engine {
         self.inner.entropy.next_u64()
     }
 
-    pub(super) fn test_event(&self, tenant: &Tenant, patterns: &[String], input: TestInput) -> Result<Event> {
+    pub(super) fn test_event(
+        &self,
+        tenant: &Tenant,
+        profile: &str,
+        patterns: &[String],
+        input: TestInput,
+    ) -> Result<Event> {
         let now = self.now();
         let event_type = match input.event_type {
             Some(event_type) if catalogue::is_point_only(&event_type) => {
@@ -111,7 +117,8 @@ impl Engine {
             .types_of(tenant.key)
             .get(&event_type)
             .and_then(|view| view.definition.as_ref())
-            .and_then(|d| d.example.as_ref().map(|e| e.get().to_owned()));
+            // A profile has the name of the system whose form it is.
+            .and_then(|d| d.example_for(profile).map(|e| e.get().to_owned()));
         let data = match (input.data, example) {
             (Some(data), _) => data,
             (None, Some(example)) => Bytes::from(example),

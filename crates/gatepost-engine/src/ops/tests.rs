@@ -178,7 +178,7 @@ fn a_test_sends_only_what_a_webhook_can_get() {
     let point: gatepost_core::event::EventType = "cymmetri.changePassword".parse().unwrap();
     let example_of = |patterns: &[&str]| {
         let patterns: Vec<_> = patterns.iter().map(|p| (*p).to_owned()).collect();
-        engine.test_event(&tenant, &patterns, TestInput::default()).unwrap().event_type
+        engine.test_event(&tenant, "standard", &patterns, TestInput::default()).unwrap().event_type
     };
     // Declared with an example, as anybody may, it would be the first that matches.
     let definition = engine.example_of(&"cymmetri.preProvision".parse().unwrap()).unwrap();
@@ -189,9 +189,9 @@ fn a_test_sends_only_what_a_webhook_can_get() {
     assert!(first.as_str().starts_with("cymmetri.") && first != point, "{first}");
 
     let asked = TestInput { event_type: Some(point), data: Some(Bytes::from_static(b"{}")) };
-    assert_eq!(pointers(engine.test_event(&tenant, &["*".to_owned()], asked)), ["/event_type"]);
+    assert_eq!(pointers(engine.test_event(&tenant, "standard", &["*".to_owned()], asked)), ["/event_type"]);
     let own = TestInput { event_type: Some("gatepost.ping".parse().unwrap()), data: None };
-    engine.test_event(&tenant, &["*".to_owned()], own).unwrap();
+    engine.test_event(&tenant, "standard", &["*".to_owned()], own).unwrap();
 }
 
 fn key(name: &str) -> KeyInput {

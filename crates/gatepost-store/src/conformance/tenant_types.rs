@@ -15,6 +15,7 @@ fn declared(name: &str, description: &str, seconds: i64) -> EventTypeRow {
             family: "user".into(),
             description: description.into(),
             example: serde_json::value::RawValue::from_string("{ \"kept\" :  \"as given\" }".into()).ok(),
+            examples: Default::default(),
             schema: None,
             urgency: Default::default(),
             deprecated: false,

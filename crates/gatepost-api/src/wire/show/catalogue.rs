@@ -1,5 +1,7 @@
 //! The catalogue, and what a stream of changes tells of attempts, as they are answered.
 
+use std::collections::BTreeMap;
+
 use gatepost_core::event::EventType;
 use gatepost_core::{AttemptId, DeliveryId, TenantId, Timestamp, WebhookId};
 use gatepost_engine::ops::TenantTypeView;
@@ -21,6 +23,10 @@ pub(crate) struct ShowEventType<'a> {
     description: &'a str,
     #[schema(value_type = Value)]
     example: Option<&'a RawValue>,
+    /// Of a type that several systems have, the examples of those whose data look otherwise, by system.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Value, required = false)]
+    examples: Option<&'a BTreeMap<String, Box<RawValue>>>,
     #[schema(value_type = Value)]
     schema: Option<&'a RawValue>,
     #[schema(value_type = schema::Urgency)]
@@ -52,6 +58,7 @@ impl<'a> From<&'a EventTypeView> for ShowEventType<'a> {
             family: definition.map_or(view.name.family(), |d| &d.family),
             description: definition.map_or("", |d| &d.description),
             example: definition.and_then(|d| d.example.as_deref()),
+            examples: definition.map(|d| &d.examples).filter(|examples| !examples.is_empty()),
             schema: definition.and_then(|d| d.schema.as_deref()),
             urgency: definition.map(|d| d.urgency).unwrap_or_default().as_str(),
             deprecated: definition.is_some_and(|d| d.deprecated),

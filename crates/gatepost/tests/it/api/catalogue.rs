@@ -165,3 +165,39 @@ fn pages_of_types_leave_nothing_out() {
         assert_eq!(seen, all, "limit {limit}");
     }
 }
+
+#[test]
+fn schemas_of_built_in_types_are_shown_and_enforced_where_a_tenant_asks() {
+    let server = Server::start();
+    server.create_tenant("acme");
+    let shown = |name: &str| server.get(&format!("{TYPES}/{name}")).expect(200).json();
+    assert_eq!(shown("user.session.start")["schema"]["properties"]["severity"]["enum"][0], "DEBUG");
+    assert_eq!(shown("cymmetri.postProvision")["schema"]["required"], json!(["user", "applicationId", "isSuccess"]));
+    let created = shown("user.created");
+    assert_eq!(created["examples"]["ferriskey"]["username"], "ada");
+    assert!(created["example"]["user"].is_object() && shown("client.created").get("examples").is_none());
+    // They describe; nobody is held to them unasked.
+    let odd = json!({"type": "user.session.start", "data": {"severity": 5}});
+    let publish = |event: Value| server.post("/v1/tenants/acme/events", event);
+    publish(odd.clone()).expect(202);
+    server.put("/v1/tenants/acme", json!({"settings": {"enforce_builtin_schemas": true}})).expect(200);
+    assert_eq!(publish(odd.clone()).expect_problem(422, "validation_failed").pointers(), ["/data/severity"]);
+    for system in ["example", "ferriskey"] {
+        let data = if system == "example" { &created["example"] } else { &created["examples"][system] };
+        publish(json!({"type": "user.created", "data": data})).expect(202);
+    }
+    publish(json!({"type": "user.created", "data": {"login": "a"}})).expect_problem(422, "validation_failed");
+    // A schema that was put counts always, and stands over the built-in one.
+    server.put(&format!("{TYPES}/user.session.start?tenant=acme"), json!({"schema": {"required": ["n"]}})).expect(201);
+    publish(odd).expect_problem(422, "validation_failed");
+    publish(json!({"type": "user.session.start", "data": {"severity": 5, "n": 1}})).expect(202);
+    // A test shows what the webhook's system would send.
+    let inbox = crate::harness::receiver();
+    for (profile, member) in [("ferriskey", "/data/username"), ("standard", "/data/user/id")] {
+        let hook = server.webhook("acme", &inbox.url("/"), json!({"profile": profile}));
+        let path = format!("/v1/tenants/acme/webhooks/{hook}/test");
+        server.post(&path, json!({"event_type": "user.created"})).expect(200);
+        let body = inbox.received().last().expect("a test").json();
+        assert!(body.pointer(member).is_some(), "{profile}: {body}");
+    }
+}
