@@ -163,6 +163,11 @@ pub struct Settled {
     pub repeats_own: bool,
 }
 
+/// Bytes of an answer, and of what an invocation holds in memory, from which on working on it takes so long
+/// that others would feel it: some tenths of a millisecond.
+const COSTLY_ANSWER: usize = 16 << 10;
+const COSTLY_OBJECT: usize = 64 << 10;
+
 /// Bytes of questions that one invocation has under way before another attribute is asked.
 const QUESTIONS_BYTES: usize = 4 << 20;
 
@@ -242,6 +247,8 @@ pub struct Chain {
     queues: Vec<(Duration, Duration)>,
     /// Bytes of the questions under way.
     questions: usize,
+    /// What the invocation holds in memory, about.
+    weight: usize,
     refused: bool,
     done: bool,
 }
@@ -262,6 +269,7 @@ impl Chain {
             stages.push((stage.point, asked));
         }
         let items = items(&stages, &invocation);
+        let weight = invocation.held();
         Chain {
             id: setup.id.to_string(),
             tenant: setup.tenant,
@@ -285,6 +293,7 @@ impl Chain {
             waits: Vec::new(),
             queues: Vec::new(),
             questions: 0,
+            weight,
             refused: false,
             done: false,
         }
@@ -313,6 +322,32 @@ impl Chain {
     /// How long the invocation may still wait for receivers.
     pub fn remaining(&self, elapsed: Duration) -> Duration {
         self.budget.remaining(elapsed)
+    }
+
+    /// Whether there are hooks on trial.
+    pub fn has_observers(&self) -> bool {
+        !self.observers.is_empty()
+    }
+
+    /// Whether [`Chain::ready`] is work for another thread than one that everybody waits for.
+    pub fn is_costly_to_go_on(&self) -> bool {
+        let questions = match self.groups.get(self.at).map(|group| group.manner) {
+            Some(Manner::Values) => self.items.iter().filter(|item| !item.busy && !item.done).count(),
+            _ => 1,
+        };
+        self.weight.saturating_mul(questions) > COSTLY_OBJECT
+    }
+
+    /// Whether [`Chain::settle`] is.
+    pub fn is_costly_to_settle(&self, slot: usize, report: &Report) -> bool {
+        let Outcome::Answered(answer) = &report.outcome else { return false };
+        let changes = self.entries.get(slot).is_some_and(|entry| entry.row.phase.takes_objects());
+        answer.body.len() > COSTLY_ANSWER || (changes && self.weight > COSTLY_OBJECT)
+    }
+
+    /// Whether [`Chain::finish`], and what is made of a decision, is.
+    pub fn is_costly_to_finish(&self) -> bool {
+        self.weight > COSTLY_OBJECT
     }
 
     /// The calls to be made now, `elapsed` after the invocation began. Call it after every

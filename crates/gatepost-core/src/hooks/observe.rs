@@ -80,6 +80,11 @@ impl Trial {
         self.chain.ready(Duration::ZERO).into_iter().next()
     }
 
+    /// Whether [`Trial::judge`] is work for another thread than one that everybody waits for.
+    pub fn is_costly(&self, slot: usize, report: &Report) -> bool {
+        self.chain.is_costly_to_settle(slot, report) || self.chain.is_costly_to_finish()
+    }
+
     /// What the hook would have done.
     pub fn judge(mut self, slot: usize, report: Report, now: Timestamp) -> Observed {
         let ended = report.ended;

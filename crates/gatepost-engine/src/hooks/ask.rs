@@ -1,6 +1,6 @@
 //! Invocations as callers make them: read, admitted, decided on the lane, answered.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use gatepost_core::tenant::HookSwitch;
 use gatepost_core::trace::TraceContext;
 use gatepost_core::{InvocationId, KeyId, TenantId};
 use gatepost_store::StoreError;
+use gatepost_store::hooks::NewInvocation;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -110,6 +111,17 @@ pub enum AskError {
 pub(super) struct Answered {
     pub(super) decision: Arc<Decision>,
     pub(super) secrets: Lifted,
+    /// As it is answered in our form, where that was costly to make.
+    native: Option<Bytes>,
+}
+
+impl Answered {
+    fn render(&self, form: Form) -> Bytes {
+        match (form, &self.native) {
+            (Form::Native, Some(native)) => native.clone(),
+            _ => self.decision.render(form, &self.secrets),
+        }
+    }
 }
 
 /// Why an invocation has no answer.
@@ -247,7 +259,7 @@ impl Engine {
             return Ok(Told { body: decision.render(form, &own_secrets), form });
         };
         match answer {
-            Ok(answered) => Ok(Told { body: answered.decision.render(form, &answered.secrets), form }),
+            Ok(answered) => Ok(Told { body: answered.render(form), form }),
             Err(Unanswered::Saturated) => Err(AskError::Saturated),
             Err(Unanswered::Unable { reason, decided: Some(decision) }) => {
                 // A decision that was made is not turned into another.
@@ -278,8 +290,9 @@ impl Engine {
 
     /// What is kept of an answer to tell it again; `None`: it cannot be kept.
     fn to_keep(&self, scope: &Scope, drive: &Drive, decision: &Arc<Decision>, repeats_secret: bool) -> Option<Kept> {
-        let secrets = drive.chain.secrets();
-        if !repeats_secret && *secrets == drive.chain.invocation().secrets.object {
+        let chain = drive.chain();
+        let secrets = chain.secrets();
+        if !repeats_secret && *secrets == chain.invocation().secrets.object {
             return Some(Kept::Plain(Arc::clone(decision)));
         }
         let sealed = |form| {
@@ -344,7 +357,7 @@ impl Engine {
         let now = setup.time;
         let drive = Drive {
             snapshot: Arc::clone(snapshot),
-            chain: Chain::new(setup, invocation),
+            chain: Arc::new(Mutex::new(Chain::new(setup, invocation))),
             budget: launch.budget,
             began: launch.began,
             trace: ask.trace,
@@ -360,21 +373,20 @@ impl Engine {
     }
 
     /// The invocation on the lane, to its record.
-    async fn run(&self, mut drive: Drive, launch: Launch, noting: Noting) {
+    async fn run(&self, drive: Drive, launch: Launch, noting: Noting) {
         let Launch { asking, sender, mut admission, scope, .. } = launch;
-        let mut decided = match self.drive(&mut drive, &mut admission).await {
-            Ended::Decided(decided) => decided,
+        let seen = match self.drive(&drive, &mut admission).await {
+            Ended::Decided(seen) => seen,
             Ended::Saturated => {
                 // Nobody listens when the caller has gone.
                 let _ = sender.send(Some(Err(Unanswered::Saturated)));
                 return;
             }
         };
-        decided.repeats_secret |= repeats(&drive, &decided.decision);
-        let decision = Arc::new(decided.decision);
-        let seen =
-            Seen { repeats_secret: decided.repeats_secret, repeated: decided.repeated, abandoned: decided.abandoned };
-        let record = self.record_of(&drive, &decision, &noting, asking, &seen);
+        let (drive, abandoned) = (Arc::new(drive), seen.abandoned);
+        let (engine, driven) = (self.clone(), Arc::clone(&drive));
+        let conclude = move || engine.conclude(&driven, seen, &noting, asking, scope);
+        let Concluded { decision, record, known, answered } = self.inner.hooks.conclude(&drive, conclude).await;
         let mut kept = Ok(());
         if noting.strict {
             let left = drive.budget.total().saturating_sub(drive.began.elapsed());
@@ -384,12 +396,9 @@ impl Engine {
             // On its way before the answer: whoever asks for the record next finds it.
             self.inner.hooks.recorder.record(record);
         }
-        if let Some(scope) = scope.filter(|_| !seen.abandoned && kept.is_ok())
-            && let Some(kept) = self.to_keep(&scope, &drive, &decision, seen.repeats_secret)
-        {
-            self.inner.hooks.repeats.finished(scope, kept);
+        if let Some((scope, known)) = known.filter(|_| kept.is_ok()) {
+            self.inner.hooks.repeats.finished(scope, known);
         }
-        let answered = Answered { decision: Arc::clone(&decision), secrets: drive.chain.secrets().clone() };
         // Nobody listens when the caller has gone.
         let answer = match kept {
             Ok(()) => Ok(Arc::new(answered)),
@@ -397,14 +406,42 @@ impl Engine {
         };
         let _ = sender.send(Some(answer));
         drop(admission);
-        if !seen.abandoned {
+        if !abandoned {
             self.count_decision(&decision);
         }
         self.keep_failed_secrets(&drive, &decision, noting.id);
-        if !seen.abandoned {
-            self.begin_trials(&drive.snapshot, &drive.chain, drive.trace, noting.id);
+        if !abandoned {
+            self.begin_trials(&drive, noting.id).await;
         }
     }
+
+    /// The decision, and what is made of it.
+    fn conclude(
+        &self,
+        drive: &Drive,
+        mut seen: Seen,
+        noting: &Noting,
+        asking: Asking,
+        scope: Option<Scope>,
+    ) -> Concluded {
+        let decision = Arc::new(drive.chain().finish(drive.began.elapsed()));
+        seen.repeats_secret |= repeats(drive, &decision);
+        let record = self.record_of(drive, &decision, noting, asking, &seen);
+        let known = scope.filter(|_| !seen.abandoned);
+        let known = known.and_then(|scope| Some((scope, self.to_keep(&scope, drive, &decision, seen.repeats_secret)?)));
+        let chain = drive.chain();
+        let native = chain.is_costly_to_finish().then(|| decision.render(Form::Native, chain.secrets()));
+        let answered = Answered { decision: Arc::clone(&decision), secrets: chain.secrets().clone(), native };
+        Concluded { decision, record, known, answered }
+    }
+}
+
+/// A decision, and everything that is made of it.
+struct Concluded {
+    decision: Arc<Decision>,
+    record: NewInvocation,
+    known: Option<(Scope, Kept)>,
+    answered: Answered,
 }
 
 /// What an invocation is begun with.
@@ -420,6 +457,7 @@ pub(super) struct Launch {
 }
 
 /// How an invocation is recorded.
+#[derive(Clone, Copy)]
 pub(super) struct Noting {
     pub(super) id: InvocationId,
     pub(super) at: gatepost_core::Timestamp,
@@ -450,7 +488,8 @@ fn no_lane(ask: &Ask) -> AskError {
 
 /// Whether anything a receiver said ended up as a secret in the clear, however it had written it.
 fn repeats(drive: &Drive, decision: &Decision) -> bool {
-    let secrets = &drive.chain.invocation().secrets;
+    let chain = drive.chain();
+    let secrets = &chain.invocation().secrets;
     !secrets.is_empty() && serde_json::to_vec(decision).is_ok_and(|bytes| secrets.occur_in(&bytes))
 }
 

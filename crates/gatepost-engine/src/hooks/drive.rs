@@ -1,7 +1,7 @@
 //! The chain on the lane: questions out, answers in, until it is decided or time is up. A question that
 //! finds its receiver's places taken waits for one, within the budget.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -11,7 +11,6 @@ use gatepost_core::TenantId;
 use gatepost_core::echo::Known;
 use gatepost_core::hooks::budget::Budget;
 use gatepost_core::hooks::chain::{Call, Chain, Outcome, Report};
-use gatepost_core::hooks::decision::Decision;
 use gatepost_core::hooks::failure::FailureClass;
 use gatepost_core::secret::Secret;
 use gatepost_core::trace::TraceContext;
@@ -21,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::admission::Admission;
 use super::call::trace_below;
 use super::places::Place;
+use super::record::Seen;
 use super::snapshot::{Asked, TenantHooks};
 use crate::engine::Engine;
 
@@ -30,7 +30,7 @@ pub(super) const GRACE: Duration = Duration::from_millis(2);
 /// A question being decided.
 pub(super) struct Drive {
     pub(super) snapshot: Arc<TenantHooks>,
-    pub(super) chain: Chain,
+    pub(super) chain: Arc<Mutex<Chain>>,
     pub(super) budget: Budget,
     pub(super) began: Instant,
     pub(super) trace: Option<TraceContext>,
@@ -38,21 +38,27 @@ pub(super) struct Drive {
     pub(super) gone: CancellationToken,
 }
 
-/// How it ended.
-pub(super) struct Decided {
-    pub(super) decision: Decision,
-    /// A receiver repeated a secret: what it led to must not be kept.
-    pub(super) repeats_secret: bool,
-    /// Secrets their own receivers repeated: what is kept is masked.
-    pub(super) repeated: Vec<Known>,
-    /// The caller went away before.
-    pub(super) abandoned: bool,
+/// Plain data: whoever panicked with it, its decision can still be made.
+pub(super) fn lock(chain: &Mutex<Chain>) -> MutexGuard<'_, Chain> {
+    chain.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Drive {
+    /// The chain, for a moment: it may be worked on elsewhere, in turns.
+    pub(super) fn chain(&self) -> MutexGuard<'_, Chain> {
+        lock(&self.chain)
+    }
+
+    /// When the decision has to be made.
+    pub(super) fn until(&self) -> Instant {
+        self.began + self.budget.deadline() + GRACE
+    }
 }
 
 /// How driving it ended.
 pub(super) enum Ended {
-    /// With a decision.
-    Decided(Decided),
+    /// The decision can be made.
+    Decided(Seen),
     /// Nobody was asked: too many of the tenant's questions wait for its receivers.
     Saturated,
 }
@@ -75,24 +81,24 @@ struct UnderWay {
 
 impl Engine {
     /// Drives the chain to its decision. Ends within the budget, whatever receivers do (P9).
-    pub(super) async fn drive(&self, drive: &mut Drive, admission: &mut Admission) -> Ended {
+    pub(super) async fn drive(&self, drive: &Drive, admission: &mut Admission) -> Ended {
         let mut under_way = UnderWay::default();
         // A moment after the last call's own limit, so that its timeout is told as the receiver's.
-        let deadline = tokio::time::sleep_until(drive.began + drive.budget.deadline() + GRACE);
+        let deadline = tokio::time::sleep_until(drive.until());
         tokio::pin!(deadline);
         let (mut repeats_secret, mut abandoned) = (false, false);
         let mut repeated = Vec::new();
         loop {
-            for call in drive.chain.ready(drive.began.elapsed()) {
+            for call in self.ready(drive).await {
                 self.begin(drive, &mut under_way, call);
             }
-            if drive.chain.is_done() {
+            if drive.chain().is_done() {
                 break;
             }
             if under_way.put > 0 {
                 admission.come_back();
             } else if !under_way.waiting.is_empty() && !admission.step_aside() {
-                if drive.chain.asked_nobody() {
+                if drive.chain().asked_nobody() {
                     return Ended::Saturated;
                 }
                 // Those asked before count: what cannot be asked any more has failed.
@@ -112,7 +118,7 @@ impl Engine {
                     }
                     Step::Done(slot, asked, report, local_fault) => {
                         under_way.put -= 1;
-                        let settled = drive.chain.settle(slot, report, self.now());
+                        let settled = self.settle(drive, slot, report).await;
                         repeats_secret |= settled.repeats_secret;
                         if settled.repeats_own {
                             repeated.extend(self.repeated(&asked));
@@ -126,7 +132,7 @@ impl Engine {
                     }
                 },
                 () = drive.gone.cancelled() => {
-                    drive.chain.abandon(drive.began.elapsed());
+                    drive.chain().abandon(drive.began.elapsed());
                     abandoned = true;
                 }
                 () = &mut deadline => break,
@@ -134,8 +140,7 @@ impl Engine {
         }
         // Whoever was still being waited for is not any more.
         drop(under_way);
-        let decision = drive.chain.finish(drive.began.elapsed());
-        Ended::Decided(Decided { decision, repeats_secret, repeated, abandoned })
+        Ended::Decided(Seen { repeats_secret, repeated, abandoned })
     }
 
     /// What a receiver that repeats its secrets may have repeated.
@@ -146,7 +151,7 @@ impl Engine {
     }
 
     /// Puts a call, or has it wait for a place.
-    fn begin(&self, drive: &mut Drive, under_way: &mut UnderWay, call: Call) {
+    fn begin(&self, drive: &Drive, under_way: &mut UnderWay, call: Call) {
         let Some(asked) = drive.snapshot.asked.get(&call.hook.id).cloned() else {
             return self.settle_unasked(drive, call.slot, FailureClass::Connect);
         };
@@ -157,7 +162,7 @@ impl Engine {
         if let Some(place) = places.try_take() {
             return self.put_at(drive, under_way, call, asked, place);
         }
-        drive.chain.queue(call.slot, drive.began.elapsed());
+        drive.chain().queue(call.slot, drive.began.elapsed());
         under_way.waiting.push(call.slot);
         let waiting = tokio::time::timeout(call.patience, places.take());
         under_way.steps.push(Box::pin(async move {
@@ -167,15 +172,15 @@ impl Engine {
     }
 
     /// A call has waited for its place: things may have changed meanwhile.
-    fn placed(&self, drive: &mut Drive, under_way: &mut UnderWay, call: Call, asked: Arc<Asked>, place: Option<Place>) {
+    fn placed(&self, drive: &Drive, under_way: &mut UnderWay, call: Call, asked: Arc<Asked>, place: Option<Place>) {
         let slot = call.slot;
         if !self.admits(&asked) {
             return self.settle_unasked(drive, slot, FailureClass::CircuitOpen);
         }
-        let waited = drive.chain.waited(slot, drive.began.elapsed());
+        let waited = drive.chain().waited(slot, drive.began.elapsed());
         match place.and_then(|place| Some((place, call.after(waited)?))) {
             Some((place, call)) => {
-                drive.chain.unqueue(slot, drive.began.elapsed());
+                drive.chain().unqueue(slot, drive.began.elapsed());
                 self.put_at(drive, under_way, call, asked, place);
             }
             None => self.settle_unasked(drive, slot, FailureClass::Budget),
@@ -194,44 +199,42 @@ impl Engine {
         }));
     }
 
-    fn settle_unasked(&self, drive: &mut Drive, slot: usize, class: FailureClass) {
+    fn settle_unasked(&self, drive: &Drive, slot: usize, class: FailureClass) {
         let now = drive.began.elapsed();
         let outcome = Outcome::Failed(class.into());
         let report = Report { outcome, started: now, ended: now, conn: None, attempts: 0 };
-        drive.chain.settle(slot, report, self.now());
+        drive.chain().settle(slot, report, self.now());
     }
 
     /// Asks the hooks on trial, after the answer. Their answers are kept and change nothing.
-    pub(super) fn begin_trials(
-        &self,
-        snapshot: &Arc<TenantHooks>,
-        chain: &Chain,
-        trace: Option<TraceContext>,
-        id: gatepost_core::InvocationId,
-    ) {
-        for mut trial in chain.observers() {
+    pub(super) async fn begin_trials(&self, drive: &Drive, id: gatepost_core::InvocationId) {
+        for (trial, call) in self.trials(drive).await {
+            let snapshot = &drive.snapshot;
             let Some(asked) = snapshot.asked.get(&trial.hook().id).cloned() else { continue };
             let Some(place) = self.trial_place() else {
                 self.inner.metrics.hooks.trial("left_out");
                 continue;
             };
-            let Some(call) = trial.call() else { continue };
             let tenant: TenantId = snapshot.tenant.id.clone();
-            let (engine, key, trace) = (self.clone(), snapshot.tenant.key, trace_below(trace, &*self.inner.entropy));
+            let trace = trace_below(drive.trace, &*self.inner.entropy);
+            let (engine, key) = (self.clone(), snapshot.tenant.key);
             self.inner.hooks.on_lane(async move {
                 let slot = call.slot;
-                let report = engine.ask_on_trial(&tenant, &asked, &call, trace).await;
-                let observed = trial.judge(slot, report, engine.now());
-                if let Some(event) = observed.breaker.filter(|_| observed.row.attempts > 0) {
-                    engine.note_breaker(&tenant, &asked, event);
+                let report = engine.ask_on_trial(&asked, &call, trace).await;
+                if let Some(observed) = engine.judge_trial(key, trial, slot, report).await {
+                    if let Some(event) = observed.breaker.filter(|_| observed.row.attempts > 0) {
+                        engine.note_breaker(&tenant, &asked, event);
+                    }
+                    engine.keep_trial(key, id, &asked, observed);
+                } else {
+                    engine.inner.metrics.hooks.trial("left_out");
                 }
-                engine.keep_trial(key, id, &asked, observed);
                 drop(place);
             });
         }
     }
 
-    async fn ask_on_trial(&self, _tenant: &TenantId, asked: &Arc<Asked>, call: &Call, trace: TraceContext) -> Report {
+    async fn ask_on_trial(&self, asked: &Arc<Asked>, call: &Call, trace: TraceContext) -> Report {
         let unasked = |class: FailureClass| Report {
             outcome: Outcome::Failed(class.into()),
             started: Duration::ZERO,

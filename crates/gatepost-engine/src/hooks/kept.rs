@@ -54,7 +54,7 @@ fn is_kept(hook: &PlannedHook) -> bool {
 impl Engine {
     /// Keeps the notifications of an invocation that failed, of hooks that ask for it.
     pub(super) fn keep_failed_secrets(&self, drive: &Drive, decision: &Decision, id: InvocationId) {
-        if decision.dry_run || drive.chain.invocation().secrets.is_empty() {
+        if decision.dry_run || drive.chain().invocation().secrets.is_empty() {
             return;
         }
         let failed = |row: &&HookRow| row.mode == Mode::Enforce && row.failure.is_some_and(may_pass_later);
@@ -62,7 +62,7 @@ impl Engine {
             let Some(asked) = drive.snapshot.asked.get(&row.id).filter(|asked| is_kept(&asked.planned)) else {
                 continue;
             };
-            let body = drive.chain.question_for(&asked.planned);
+            let body = drive.chain().question_for(&asked.planned);
             let Ok(sealed) = self.inner.vault.seal_bytes(&context(id, row.id), &body) else { continue };
             let now = self.now();
             self.inner.hooks.recorder.secret(KeptSecret {

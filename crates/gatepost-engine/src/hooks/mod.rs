@@ -7,6 +7,8 @@
 //!   connections are kept. Whatever receivers do, the decision is made within the budget.
 //! - **An own lane (P5).** Receivers are called on a thread and over connections of their own: bulk
 //!   deliveries do not delay an invocation, nor invocations a delivery.
+//! - **Costly work elsewhere (P5).** Large questions and answers are worked on beside the lane, in their
+//!   tenant's turn ([`aside`]).
 //! - **Waiting is bounded.** Who finds a receiver's places taken waits within its budget, counted apart
 //!   from questions under way and per tenant ([`admission`]); more than that are told at once.
 //! - **Out of reach.** Nothing but an invocation asks a hook: managing Gatepost never does.
@@ -18,6 +20,7 @@
 
 mod admission;
 mod ask;
+mod aside;
 mod breaker;
 mod call;
 mod drive;
@@ -58,6 +61,7 @@ pub use view::{HookView, InvocationView, PointView};
 use crate::endpoint_auth::EndpointAuth;
 use crate::engine::Limits;
 use crate::metrics::Metrics;
+use crate::ops::filter_turns::FilterTurns;
 use crate::transport::Transport;
 
 /// Places for invocations under way at once, all tenants together, and as many again for those that wait
@@ -80,6 +84,8 @@ pub(crate) struct Hooks {
     recorder: record::Recorder,
     repeats: repeat::Repeats,
     held: admission::Held,
+    /// Whose costly answers are worked on.
+    turns: Arc<FilterTurns>,
     trials: AtomicUsize,
     /// Breakers' times are counted from here.
     began: Instant,
@@ -107,6 +113,7 @@ impl Hooks {
             recorder: record::Recorder::new(Arc::clone(metrics), bounds.hook_record_bytes),
             repeats: repeat::Repeats::new(bounds.hook_known_bytes),
             held: admission::Held::default(),
+            turns: Arc::default(),
             trials: AtomicUsize::new(0),
             began: Instant::now(),
             warm_now: tokio::sync::Notify::new(),

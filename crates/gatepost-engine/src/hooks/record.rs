@@ -263,7 +263,9 @@ impl Engine {
                 row.changed = None;
             }
         }
-        let subject_id = drive.chain.invocation().subject.get("id").and_then(Value::as_str).map(str::to_owned);
+        let chain = drive.chain();
+        let asked = chain.invocation();
+        let subject_id = asked.subject.get("id").and_then(Value::as_str).map(str::to_owned);
         let allowed = decision.decision == Verdict::Allow;
         let body = (!repeats_secret).then(|| self.body_until(decision, noting)).flatten();
         NewInvocation {
@@ -275,8 +277,8 @@ impl Engine {
             awaits_outcome: allowed && !decision.dry_run && !abandoned,
             record: InvocationRecord {
                 decision: kept,
-                subject: drive.chain.invocation().subject.clone(),
-                actor: drive.chain.invocation().actor.clone(),
+                subject: asked.subject.clone(),
+                actor: asked.actor.clone(),
                 key: question.key,
                 trace_id: question.trace_id,
                 hop: noting.hop,

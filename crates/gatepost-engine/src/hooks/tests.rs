@@ -545,3 +545,63 @@ async fn an_idempotent_hook_that_is_silent_is_asked_again_in_time() {
     assert_eq!((asked, &decision["hooks"][0]["failure"]), (1, &json!("timeout")));
     assert_eq!(decision["took_us"], 1_000_000);
 }
+
+#[tokio::test]
+async fn p5_costly_answers_wait_for_their_tenants_turn_and_hold_up_nobody_else() {
+    let world = world().await;
+    let other = world.engine.put_tenant("other".parse().unwrap(), TenantInput::default()).await.unwrap().0;
+    for tenant in [&world.tenant, &other] {
+        let hook = json!({"name": "n", "point": "preCreateUser", "url": "https://r.example/", "mode": "enforce",
+            "timeout_ms": 30_000});
+        world.engine.create_hook(tenant, members(hook)).await.unwrap();
+        let long = members(json!({"max_total_ms": 30_000}));
+        world.engine.put_point(tenant, "preCreateUser", long).await.unwrap();
+    }
+    let many: Map<String, Value> = (0..2_000).map(|n| (format!("m{n}"), json!(n))).collect();
+    world.receiver.answers(move |question| {
+        let user = if question["tenant"] == "acme" { json!(many) } else { json!({"small": 1}) };
+        (200, json!({"id": question["id"], "decision": "allow", "object": {"user": user}}))
+    });
+    let turn = world.engine.inner.hooks.turns.take(world.tenant.key).await;
+    let before = world.receiver.asked();
+    let ask = || {
+        let (engine, question) = (world.engine.clone(), world.question("preCreateUser", None));
+        tokio::spawn(async move { engine.ask(question).await })
+    };
+    let costly: Vec<_> = (0..3).map(|_| ask()).collect();
+    while world.receiver.asked() < before + 3 {
+        tokio::task::yield_now().await;
+    }
+    // Their receiver has answered; they wait for their turn, and others do not wait for them.
+    for _ in 0..50 {
+        let question = Ask { tenant: other.id.clone(), ..world.question("preCreateUser", None) };
+        let told: Value = serde_json::from_slice(&world.engine.ask(question).await.unwrap().body).unwrap();
+        assert_eq!(told["object"]["user"]["small"], 1);
+    }
+    assert!(costly.iter().all(|asked| !asked.is_finished()), "it is not their turn");
+    // Nor their own tenant's light ones.
+    world.receiver.answers(|question| (200, json!({"id": question["id"], "decision": "allow"})));
+    assert_eq!(world.ask("preCreateUser", None).await.unwrap()["cause"], "receiver");
+    drop(turn);
+    for asked in costly {
+        let told: Value = serde_json::from_slice(&asked.await.unwrap().unwrap().body).unwrap();
+        assert_eq!((&told["object"]["user"]["m1999"], &told["cause"]), (&json!(1999), &json!("receiver")));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn p9_a_costly_answer_whose_turn_does_not_come_is_answered_within_the_budget() {
+    let world = world().await;
+    world.hook("preCreateUser", json!({})).await;
+    let large = "x".repeat(100_000);
+    world.receiver.answers(move |question| {
+        (200, json!({"id": question["id"], "decision": "allow", "object": {"user": {"large": large}}}))
+    });
+    let turn = world.engine.inner.hooks.turns.take(world.tenant.key).await;
+    let told = world.ask("preCreateUser", None).await.unwrap();
+    assert_eq!((&told["decision"], &told["cause"]), (&json!("allow"), &json!("budget_exhausted")));
+    assert_eq!((&told["degraded"][0]["failure"], &told["patch"]), (&json!("budget"), &json!([])));
+    assert!(told["took_us"].as_u64().unwrap() <= 3_000_000);
+    drop(turn);
+    assert_eq!(world.ask("preCreateUser", None).await.unwrap()["cause"], "receiver");
+}

@@ -13,6 +13,7 @@ use crate::hooks::change;
 use crate::hooks::codec::DENY_STATUSES;
 use crate::hooks::codec::{Answer, AnswerMessage, Expected, Received, judge_status, read_answer};
 use crate::hooks::failure::FailureClass::NotAllowedChange;
+use crate::hooks::json::held_by;
 use crate::schema::{SchemaBudget, TooCostly};
 use crate::secret::Secret;
 
@@ -105,6 +106,7 @@ impl Chain {
                     let places = applied.changes.iter().map(|change| change.pointer.clone()).collect();
                     self.entries[slot].row.changed = Some(places);
                 }
+                self.weight = self.weight.max(held_by(&applied.object));
                 self.object = applied.object;
                 self.lifted = applied.secrets;
             }

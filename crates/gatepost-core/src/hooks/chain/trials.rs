@@ -48,6 +48,7 @@ impl Chain {
                 waits: Vec::new(),
                 queues: Vec::new(),
                 questions: 0,
+                weight: self.weight,
                 refused: false,
                 done: false,
             };

@@ -1,12 +1,13 @@
 //! P9: always an answer. P5: bulk deliveries and hooks do not get into each other's way.
 
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use gatepost_testkit::{Blackhole, Script};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::{Stage, TENANT, allow, deny, millis, question, verdict};
+use super::{Stage, TENANT, allow, body, deny, millis, question, verdict};
 use crate::harness::{Options, receiver, wait_until};
 
 #[test]
@@ -156,4 +157,44 @@ fn p5_a_backlog_of_deliveries_does_not_hold_up_hooks_nor_hooks_deliveries() {
         stage.server.wait_event("other", &event, "delivered");
         assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     });
+}
+
+#[test]
+fn p5_costly_answers_to_one_tenant_leave_every_question_of_another_its_time() {
+    let stage = Stage::new();
+    let members: Vec<String> = (0..24_000).map(|n| format!("\"m{n}\":1")).collect();
+    let members = members.join(",");
+    let costly = Script::with(move |request| {
+        let id = request.json()["id"].clone();
+        body(&format!("{{\"id\":{id},\"decision\":\"allow\",\"object\":{{\"user\":{{{members}}}}}}}"))
+    });
+    stage.hook("costly", "preCreateUser", json!({"timeout_ms": 2000}), costly);
+    stage.server.create_tenant("other");
+    stage.receiver.script_path("/quick", body("{}"));
+    let quick = json!({"name": "q", "point": "validateUser", "url": stage.receiver.url("/quick"), "mode": "enforce"});
+    stage.server.post("/v1/tenants/other/hooks", quick).expect(201);
+    stage.receiver.script_path("/quick", allow());
+    let (done, worked) = (AtomicBool::new(false), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            let mut client = stage.server.client();
+            let (done, worked) = (&done, &worked);
+            scope.spawn(move || {
+                while !done.load(Ordering::SeqCst) {
+                    client.post("/v1/tenants/acme/points/preCreateUser/invoke", question()).expect(200);
+                    worked.fetch_add(1, Ordering::SeqCst);
+                }
+            });
+        }
+        let mut client = stage.server.client();
+        let in_time = (0..100).filter(|_| {
+            let (path, time) = ("/v1/tenants/other/points/validateUser/invoke", [("gatepost-timeout-ms", "1000")]);
+            let decision = client.send("POST", path, &time, question()).expect(200).json();
+            verdict(&decision) == ("allow", "receiver")
+        });
+        let in_time = in_time.count();
+        done.store(true, Ordering::SeqCst);
+        assert_eq!(in_time, 100, "of the other tenant's questions");
+    });
+    assert!(worked.into_inner() > 0);
 }
