@@ -1,7 +1,7 @@
 //! Invocations as callers make them: read, admitted, decided on the lane, answered.
 
-use std::sync::{Arc, Mutex};
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;

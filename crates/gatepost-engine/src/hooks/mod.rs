@@ -19,8 +19,8 @@
 //! [`call`] (one receiver); after its answer through [`record`] and [`observe`].
 
 mod admission;
-mod ask;
 mod aside;
+mod ask;
 mod breaker;
 mod call;
 mod drive;
