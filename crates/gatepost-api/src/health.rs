@@ -13,6 +13,7 @@ use crate::v1::json;
 
 /// How the server is.
 #[derive(Serialize, ToSchema)]
+#[schema(as = ServerHealth)]
 pub(crate) struct Health {
     /// `ok`, `draining` or `store_unavailable`.
     status: &'static str,
@@ -22,7 +23,7 @@ pub(crate) struct Health {
 ///
 /// 200 as long as the process answers at all.
 #[utoipa::path(
-    get, path = "/healthz", operation_id = "healthz", tag = "operations", security(()),
+    get, path = "/healthz", operation_id = "checkLiveness", tag = "operations", security(()),
     responses((status = 200, description = "Alive", body = Health))
 )]
 pub(crate) async fn healthz() -> Response {
@@ -33,7 +34,7 @@ pub(crate) async fn healthz() -> Response {
 ///
 /// 200 when the store can be read and written and the server is not stopping.
 #[utoipa::path(
-    get, path = "/readyz", operation_id = "readyz", tag = "operations", security(()),
+    get, path = "/readyz", operation_id = "checkReadiness", tag = "operations", security(()),
     responses(
         (status = 200, description = "Ready", body = Health),
         (status = 503, description = "Not ready", body = Health),
@@ -57,7 +58,7 @@ pub(crate) async fn readyz(State(api): State<Api>) -> Response {
 ///
 /// In the OpenMetrics text format, for Prometheus. Nothing of any tenant is in it.
 #[utoipa::path(
-    get, path = "/metrics", operation_id = "metrics", tag = "operations", security(()),
+    get, path = "/metrics", operation_id = "getMetrics", tag = "operations", security(()),
     responses((status = 200, description = "All metrics", body = String, content_type = "application/openmetrics-text"))
 )]
 pub(crate) async fn metrics(State(api): State<Api>) -> Response {
@@ -68,7 +69,7 @@ pub(crate) async fn metrics(State(api): State<Api>) -> Response {
 
 /// This document
 #[utoipa::path(
-    get, path = "/openapi.json", operation_id = "openapi", tag = "operations", security(()),
+    get, path = "/openapi.json", operation_id = "getOpenApi", tag = "operations", security(()),
     responses((status = 200, description = "OpenAPI 3.1", body = Object))
 )]
 pub(crate) async fn openapi() -> Response {

@@ -40,7 +40,8 @@ const KEY_MAX: usize = 255;
 /// Members of an answer that are secrets: a recorded answer has null there (P7).
 const SECRETS: [&str; 5] = ["secret", "key", "signature_key", "token", "access_token"];
 /// Routes that publish: they record their answers themselves, with the events.
-const PUBLISHING: [&str; 2] = ["/v1/tenants/{tenant}/events", "/v1/tenants/{tenant}/events/batch"];
+const PUBLISHING: [&str; 3] =
+    ["/v1/tenants/{tenant}/events", "/v1/tenants/{tenant}/events/batch", "/v1/tenants/{tenant}/events/cloudevents"];
 
 /// What a request under a key has become so far.
 enum Stage {

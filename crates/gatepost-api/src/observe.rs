@@ -153,7 +153,7 @@ fn method_label(method: &Method) -> &'static str {
 }
 
 /// Every route's template: labels live forever.
-pub(crate) const ROUTES: [&str; 43] = [
+pub(crate) const ROUTES: [&str; 44] = [
     "/v1/tenants/{tenant}/points/{point}/invoke",
     "/v1/tenants/{tenant}/operations/{operation}/invoke",
     "/v1/tenants/{tenant}/hooks",
@@ -168,6 +168,7 @@ pub(crate) const ROUTES: [&str; 43] = [
     "/v1/tenants/{tenant}/stream",
     "/v1/tenants/{tenant}/events",
     "/v1/tenants/{tenant}/events/batch",
+    "/v1/tenants/{tenant}/events/cloudevents",
     "/v1/tenants/{tenant}/events/{event}",
     "/v1/tenants/{tenant}/deliveries",
     "/v1/tenants/{tenant}/deliveries/{delivery}",
@@ -226,6 +227,7 @@ fn log(method: &Method, route: &str, status: StatusCode, elapsed: Duration, requ
     let routine = matches!(method, "GET" | "HEAD")
         || route.ends_with("/events")
         || route.ends_with("/events/batch")
+        || route.ends_with("/events/cloudevents")
         || route.ends_with("/invoke");
     let status_code = status.as_u16();
     if routine && !status.is_server_error() {

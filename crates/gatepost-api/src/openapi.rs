@@ -26,7 +26,7 @@ const KEY: &str = "key";
     info(
         title = "Gatepost",
         description = "The webhook server for identity platforms: publish events, register webhooks, see what happened. Errors: see docs/errors.md.",
-        license(name = "MIT OR Apache-2.0"),
+        license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0"),
     ),
     tags(
         (name = "tenants", description = "Whose webhooks these are"),
@@ -70,6 +70,7 @@ pub(crate) fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(subjects::told))
         .routes(routes!(events::list, events::publish))
         .routes(routes!(events::publish_batch))
+        .routes(routes!(events::publish_cloudevents))
         .routes(routes!(events::get))
         .routes(routes!(stream::follow))
         .routes(routes!(deliveries::list))
@@ -117,23 +118,80 @@ pub(crate) fn document() -> &'static str {
 fn complete(document: &mut Value) {
     let Some(paths) = document.get_mut("paths").and_then(Value::as_object_mut) else { return };
     for (path, item) in paths.iter_mut() {
-        for (_, operation) in item.as_object_mut().into_iter().flatten() {
-            add_problems(path, operation);
+        for (method, operation) in item.as_object_mut().into_iter().flatten() {
+            add_headers(path, method, operation);
+            add_problems(path, method, operation);
             if let Some(body) = operation.get_mut("requestBody").filter(|body| body["description"] == "May be empty") {
                 body["required"] = false.into();
             }
         }
     }
+    name_profiles(document);
+    document["servers"] = json!([{ "url": "/", "description": "The server this document is from" }]);
     document["webhooks"] = sent();
 }
 
-fn add_problems(path: &str, operation: &mut Value) {
+/// A header of requests.
+fn request_header(name: &str, kind: &str, description: &str) -> Value {
+    json!({
+        "name": name, "in": "header", "required": false, "description": description, "schema": { "type": kind },
+    })
+}
+
+/// Headers a caller may send that are not the operation's own.
+fn add_headers(path: &str, method: &str, operation: &mut Value) {
+    let mut headers = Vec::new();
+    if method == "post" && path.starts_with("/v1/") {
+        headers.push(request_header(
+            "Idempotency-Key",
+            "string",
+            "1 to 255 characters: the same request under the same key is done once, and answered again for 24 hours",
+        ));
+    }
+    if path.ends_with("/invoke") {
+        let description = "Milliseconds within which the answer is wanted; bounded by the point's own budget";
+        headers.push(request_header("gatepost-timeout-ms", "integer", description));
+    }
+    if path.ends_with("/stream") {
+        let description = "The id of the last message seen: what came after it is sent";
+        headers.push(request_header("Last-Event-ID", "string", description));
+    }
+    if headers.is_empty() {
+        return;
+    }
+    match operation.get_mut("parameters").and_then(Value::as_array_mut) {
+        Some(parameters) => parameters.extend(headers),
+        None => operation["parameters"] = headers.into(),
+    }
+}
+
+/// The profiles and formats this server has, where one is named.
+fn name_profiles(document: &mut Value) {
+    let profiles: Vec<Value> = gatepost_core::profiles::all().map(|profile| profile.name().into()).collect();
+    let formats: Vec<Value> = gatepost_core::profiles::formats().map(|format| format.name().into()).collect();
+    let Some(schemas) = document.pointer_mut("/components/schemas").and_then(Value::as_object_mut) else { return };
+    for name in ["Webhook", "WebhookInput", "WebhookPatch"] {
+        let Some(properties) = schemas.get_mut(name).and_then(|schema| schema.get_mut("properties")) else { continue };
+        for (member, words) in [("profile", &profiles), ("format", &formats)] {
+            let Some(schema) = properties.get_mut(member) else { continue };
+            let nullable = schema["type"].as_array().is_some_and(|types| types.contains(&"null".into()));
+            let null = nullable.then_some(Value::Null);
+            schema["enum"] = words.iter().cloned().chain(null).collect();
+        }
+    }
+}
+
+fn add_problems(path: &str, method: &str, operation: &mut Value) {
     let has_body = operation.get("requestBody").is_some() || path.ends_with("/retry") || path.ends_with("/cancel");
     let mut statuses: Vec<u16> = vec![414, 431, 500];
     if path.starts_with("/v1/") {
         statuses.extend([401, 403, 422, 503]);
-        if path.contains('{') {
+        if path.contains('{') || path.ends_with("/event-types") {
             statuses.push(404);
+        }
+        if method == "post" {
+            // At least `idempotency_key_conflict`.
+            statuses.push(409);
         }
         if has_body {
             statuses.extend([400, 408, 413, 415, 429]);
@@ -141,27 +199,49 @@ fn add_problems(path: &str, operation: &mut Value) {
     }
     let Some(responses) = operation.get_mut("responses").and_then(Value::as_object_mut) else { return };
     for status in statuses {
-        responses.entry(status.to_string()).or_insert_with(|| problem(status));
+        responses.entry(status.to_string()).or_insert_with(|| problem(status, path));
     }
 }
 
+/// Whether a problem can be an operation's, as far as its path tells: not to find what the path does not
+/// name, or too large a batch where no events are published, is none of it.
+fn concerns(code: ErrorCode, path: &str) -> bool {
+    let code = code.as_str();
+    if path.starts_with("/v1/event-types") && code == "tenant_not_found" {
+        // `?tenant=`
+        return true;
+    }
+    if let Some(kind) = code.strip_suffix("_not_found") {
+        let name = if kind == "event_type" { "name" } else { kind };
+        return kind == "route" || path.contains(&format!("{{{name}}}"));
+    }
+    !code.starts_with("batch_") || path.contains("/events")
+}
+
 /// The description of a problem: the codes it can have.
-fn problem(status: u16) -> Value {
+fn problem(status: u16, path: &str) -> Value {
     let codes: Vec<_> = ErrorCode::ALL
         .iter()
-        .filter(|code| code.status().as_u16() == status)
+        .filter(|code| code.status().as_u16() == status && concerns(**code, path))
         .map(|code| format!("`{}`", code.as_str()))
         .collect();
-    json!({
+    let mut problem = json!({
         "description": codes.join(", "),
         "content": { PROBLEM_JSON: { "schema": { "$ref": "#/components/schemas/Problem" } } },
-    })
+    });
+    if matches!(status, 429 | 503) {
+        problem["headers"] = json!({
+            "Retry-After": { "description": "Seconds after which to try again", "schema": { "type": "integer" } },
+        });
+    }
+    problem
 }
 
 /// What receivers get.
 fn sent() -> Value {
     json!({
         "standard": sent_with(
+            "receiveStandard",
             "A delivery of profile `standard`",
             "Standard Webhooks 1.0: the signature covers `webhook-id.webhook-timestamp.body`. Retries send the same \
              bytes under the same `webhook-id`, signed anew.",
@@ -180,6 +260,7 @@ fn sent() -> Value {
             }),
         ),
         "cloudevents": sent_with(
+            "receiveCloudEvent",
             "A delivery of profile `cloudevents`",
             "CloudEvents 1.0 in structured mode, signed like `standard`.",
             signed_headers(),
@@ -189,11 +270,20 @@ fn sent() -> Value {
     })
 }
 
-fn sent_with(summary: &str, description: &str, headers: Value, content_type: &str, body: Value) -> Value {
+fn sent_with(
+    operation: &str,
+    summary: &str,
+    description: &str,
+    headers: Value,
+    content_type: &str,
+    body: Value,
+) -> Value {
     let mut content = Map::new();
     content.insert(content_type.to_owned(), json!({ "schema": body }));
     json!({
         "post": {
+            "operationId": operation,
+            "tags": ["deliveries"],
             "summary": summary,
             "description": description,
             "security": [],
@@ -232,7 +322,7 @@ fn signed_headers() -> Value {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use super::*;
 
@@ -276,6 +366,44 @@ mod tests {
         let described: BTreeSet<_> = document["paths"].as_object().unwrap().keys().map(String::as_str).collect();
         let labels: BTreeSet<_> = crate::observe::ROUTES.into_iter().collect();
         assert_eq!(described, labels);
+    }
+
+    #[test]
+    fn schemas_have_names_of_their_own() {
+        let mut names: BTreeMap<String, String> = BTreeMap::new();
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        for (file, text) in crate::tests::support::sources(&folder) {
+            for part in text.split("ToSchema)]\n").skip(1) {
+                let head: String = part.lines().take_while(|line| !line.ends_with('{')).collect();
+                let line = part.lines().find(|line| line.ends_with('{')).unwrap_or_default();
+                let given = head.split_once("as = ").map(|(_, rest)| rest);
+                let plain = line.split_once("struct ").or(line.split_once("enum ")).map(|(_, rest)| rest);
+                let name = given.or(plain).unwrap_or_default();
+                let name: String = name.chars().take_while(|c| c.is_ascii_alphanumeric()).collect();
+                let place = format!("{}: {line}", file.display());
+                if let Some(other) = names.insert(name.clone(), place.clone()) {
+                    panic!("two schemas are called {name}: {place} and {other}");
+                }
+            }
+        }
+        assert!(names.contains_key("Webhook") && names.contains_key("ServerHealth"), "{names:?}");
+    }
+
+    #[test]
+    fn every_operation_reads_alone() {
+        let document = parsed();
+        let mut ids = BTreeSet::new();
+        let items =
+            document["paths"].as_object().unwrap().values().chain(document["webhooks"].as_object().unwrap().values());
+        for operation in items.flat_map(|item| item.as_object().unwrap().values()) {
+            let id = operation["operationId"].as_str().unwrap();
+            // A verb and what it is done to.
+            assert!(id.chars().any(char::is_uppercase), "{id}");
+            assert!(ids.insert(id.to_owned()), "{id} twice");
+            assert_eq!(operation["tags"].as_array().map(Vec::len), Some(1), "{id}");
+            let bodies = operation["requestBody"]["content"].as_object().map_or(0, Map::len);
+            assert!(bodies <= 1 || id == "publishEvents", "generators stumble over several kinds of bodies: {id}");
+        }
     }
 
     #[test]

@@ -42,7 +42,7 @@ fn page() -> &'static Page {
 ///
 /// This document for people: one page that needs nothing else.
 #[utoipa::path(
-    get, path = "/docs", operation_id = "docs", tag = "operations", security(()),
+    get, path = "/docs", operation_id = "getDocs", tag = "operations", security(()),
     responses((status = 200, description = "The page", body = String, content_type = "text/html"))
 )]
 pub(crate) async fn docs() -> Response {

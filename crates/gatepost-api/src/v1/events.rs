@@ -22,25 +22,46 @@ use crate::wire::{At, Errors, cloudevents, schema};
 /// Publish an event
 ///
 /// `202` means the event and its deliveries are on disk. The same `id` with the same content is
-/// answered again (`duplicate: true`), with another content refused (409). CloudEvents are read too:
-/// structured and batched by content type (a batch is answered like `events/batch`), binary by the
-/// header `ce-specversion`. Scope `publish`.
+/// answered again (`duplicate: true`), with another content refused (409). CloudEvents are read here too, by
+/// their content type or the header `ce-specversion`, as at `events/cloudevents`. Scope `publish`.
 #[utoipa::path(
     post, path = "/v1/tenants/{tenant}/events", operation_id = "publishEvent", tag = "events",
     params(schema::TenantPath),
-    request_body(content(
-        (schema::EventInput = "application/json"),
-        (schema::CloudEvent = "application/cloudevents+json"),
-        (Vec<schema::CloudEvent> = "application/cloudevents-batch+json"),
-    )),
+    request_body = schema::EventInput,
     responses(
-        (status = 202, description = "Accepted and on disk", body = schema::PublishAnswer),
+        (status = 202, description = "Accepted and on disk", body = ShowPublished),
         (status = 409, description = "`event_id_conflict`", body = schema::Problem, content_type = "application/problem+json"),
     )
 )]
 pub(crate) async fn publish(Names(name): Names<String>, call: Call) -> Result<Response, Problem> {
+    publish_one(&name, call, Content::Json).await
+}
+
+/// Publish CloudEvents
+///
+/// CloudEvents 1.0 over HTTP: one in structured mode, a batch of them
+/// (`application/cloudevents-batch+json`, at most 1,000, answered like `events/batch`), or one in binary mode
+/// (its attributes in `ce-` headers, its data as the body). Scope `publish`.
+#[utoipa::path(
+    post, path = "/v1/tenants/{tenant}/events/cloudevents", operation_id = "publishCloudEvent", tag = "events",
+    params(schema::TenantPath),
+    request_body(
+        content = schema::CloudEvent, content_type = "application/cloudevents+json",
+        description = "One event in structured mode; batches and binary mode are read too",
+    ),
+    responses(
+        (status = 202, description = "Accepted and on disk; of a batch `{\"events\": […]}`", body = ShowPublished),
+        (status = 409, description = "`event_id_conflict`", body = schema::Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn publish_cloudevents(Names(name): Names<String>, call: Call) -> Result<Response, Problem> {
+    publish_one(&name, call, Content::CloudEvent).await
+}
+
+/// Publishes what a body holds; `json`: what one that is JSON, and says no more, is.
+async fn publish_one(name: &str, call: Call, json: Content) -> Result<Response, Problem> {
     // Before the body is looked at: what is wrong with it is nobody's business where there is no tenant.
-    let tenant = call.tenant(&name, Scope::Publish).await?;
+    let tenant = call.tenant(name, Scope::Publish).await?;
     let mut errors = Errors::default();
     Params::open(&call.parts.uri, &[], &mut errors);
     if cloudevents::is_binary(&call.parts.headers) {
@@ -53,7 +74,8 @@ pub(crate) async fn publish(Names(name): Names<String>, call: Call) -> Result<Re
         return answer(&received, &tenant, input.into_iter().collect(), false).await;
     }
     let received = call.body(&[Content::Json, Content::CloudEvent, Content::CloudEvents]).await?;
-    let inputs: Vec<PublishInput> = match received.content {
+    let content = if received.content == Content::Json { json } else { received.content };
+    let inputs: Vec<PublishInput> = match content {
         Content::CloudEvents => received.read(&mut errors, |reader| reader.cloudevents(&received.bytes))?,
         Content::CloudEvent => {
             received.read(&mut errors, |reader| reader.cloudevent(&received.bytes))?.into_iter().collect()
@@ -61,7 +83,7 @@ pub(crate) async fn publish(Names(name): Names<String>, call: Call) -> Result<Re
         _ => received.read(&mut errors, |reader| reader.event(reader.document(), At::Root))?.into_iter().collect(),
     };
     errors.check()?;
-    let batch = received.content == Content::CloudEvents;
+    let batch = content == Content::CloudEvents;
     answer(&received, &tenant, inputs, batch).await
 }
 

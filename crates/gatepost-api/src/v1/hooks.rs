@@ -110,10 +110,10 @@ pub(crate) async fn get(Names((name, hook)): Names<(String, String)>, call: Call
 #[utoipa::path(
     patch, path = "/v1/tenants/{tenant}/hooks/{hook}", operation_id = "updateHook", tag = "hooks",
     params(schema::TenantPath, schema::HookPath),
-    request_body(content(
-        (hook_schema::HookPatch = "application/merge-patch+json"),
-        (hook_schema::HookPatch = "application/json"),
-    )),
+    request_body(
+        content = hook_schema::HookPatch, content_type = "application/merge-patch+json",
+        description = "A merge patch (RFC 7396); `application/json` is read the same way",
+    ),
     responses(
         (status = 200, description = "Changed", body = hook_schema::Hook),
         (status = 409, description = "`hook_unverified` or `concurrent_change`", body = schema::Problem, content_type = "application/problem+json"),

@@ -214,7 +214,7 @@ pub(crate) async fn get(Names((name, invocation)): Names<(String, String)>, call
 /// is a conflict. A committed operation publishes its event (`cymmetri.postCreateUser`, …) once.
 /// Scope `invoke`.
 #[utoipa::path(
-    post, path = "/v1/tenants/{tenant}/invocations/{invocation}/outcome", operation_id = "tellOutcome", tag = "hooks",
+    post, path = "/v1/tenants/{tenant}/invocations/{invocation}/outcome", operation_id = "tellInvocationOutcome", tag = "hooks",
     params(schema::TenantPath, schema::InvocationPath),
     request_body = hook_schema::OutcomeInput,
     responses(

@@ -33,7 +33,7 @@ pub(super) fn accepted(tenant: &str, job: &Job) -> Result<Response, Problem> {
 /// delivery with a fresh budget, rendered by the webhook as it is now, under the same event id. The work
 /// is a job. Scope `manage`.
 #[utoipa::path(
-    post, path = "/v1/tenants/{tenant}/webhooks/{webhook}/replay", operation_id = "replay", tag = "webhooks",
+    post, path = "/v1/tenants/{tenant}/webhooks/{webhook}/replay", operation_id = "replayWebhook", tag = "webhooks",
     params(schema::TenantPath, schema::WebhookPath),
     request_body = schema::ReplayInput,
     responses(

@@ -35,7 +35,7 @@ const HELLO: &str = ": gatepost\nretry: 1000\n\n";
 /// (the server was restarted, or too much happened) one `reset` comes first: read the lists anew. The
 /// stream ends when the server stops, the tenant is deleted or the key is taken away. Scope `read`.
 #[utoipa::path(
-    get, path = "/v1/tenants/{tenant}/stream", operation_id = "stream", tag = "events",
+    get, path = "/v1/tenants/{tenant}/stream", operation_id = "followStream", tag = "events",
     params(schema::TenantPath, schema::StreamParams),
     responses(
         (status = 200, description = "Events until the connection ends", body = String, content_type = "text/event-stream"),

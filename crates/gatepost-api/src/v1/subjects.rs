@@ -54,7 +54,7 @@ pub(crate) async fn erase(Names((name, subject)): Names<(String, String)>, call:
 /// One row per delivery and event whose subject has this id, newest event first: to whom, when, and with
 /// what answer. `format=csv` answers all rows as a file. Works after an erasure too. Scope `read`.
 #[utoipa::path(
-    get, path = "/v1/tenants/{tenant}/subjects/{subject}/deliveries", operation_id = "subjectDeliveries", tag = "subjects",
+    get, path = "/v1/tenants/{tenant}/subjects/{subject}/deliveries", operation_id = "listSubjectDeliveries", tag = "subjects",
     params(schema::TenantPath, schema::SubjectPath, schema::PageParams, schema::ToldParams),
     responses((
         status = 200, description = "A page of rows, or all of them as a file",

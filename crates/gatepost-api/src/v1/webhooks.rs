@@ -90,10 +90,10 @@ pub(crate) async fn get(Names((name, webhook)): Names<(String, String)>, call: C
 #[utoipa::path(
     patch, path = "/v1/tenants/{tenant}/webhooks/{webhook}", operation_id = "updateWebhook", tag = "webhooks",
     params(schema::TenantPath, schema::WebhookPath),
-    request_body(content(
-        (webhook_schema::WebhookPatch = "application/merge-patch+json"),
-        (webhook_schema::WebhookPatch = "application/json"),
-    )),
+    request_body(
+        content = webhook_schema::WebhookPatch, content_type = "application/merge-patch+json",
+        description = "A merge patch (RFC 7396); `application/json` is read the same way",
+    ),
     responses(
         (status = 200, description = "Changed", body = ShowWebhook),
         (status = 409, description = "`concurrent_change`", body = schema::Problem, content_type = "application/problem+json"),
@@ -212,7 +212,7 @@ pub(crate) async fn test(Names((name, webhook)): Names<(String, String)>, call: 
 /// else the old one ends at once. The answer is the only time the new one is shown.
 /// Scope `manage`.
 #[utoipa::path(
-    post, path = "/v1/tenants/{tenant}/webhooks/{webhook}/rotate-secret", operation_id = "rotateSecret", tag = "webhooks",
+    post, path = "/v1/tenants/{tenant}/webhooks/{webhook}/rotate-secret", operation_id = "rotateWebhookSecret", tag = "webhooks",
     params(schema::TenantPath, schema::WebhookPath),
     request_body(content = schema::RotateInput, description = "May be empty"),
     responses(

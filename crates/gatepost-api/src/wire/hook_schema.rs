@@ -291,6 +291,7 @@ pub(crate) struct OutcomeInput {
 
 /// What is known about what the platform did.
 #[derive(Serialize, Deserialize, ToSchema)]
+#[schema(as = InvocationOutcome)]
 pub(crate) struct Outcome {
     /// `none` (nothing is expected), `awaited`, `unknown` (a minute went by), `committed`, `aborted`.
     state: String,

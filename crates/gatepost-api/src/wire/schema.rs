@@ -206,14 +206,6 @@ pub(crate) struct CloudEvent {
     data: serde_json::Value,
 }
 
-/// What publishing answers: one event, or `events` for a CloudEvents batch.
-#[derive(Serialize, ToSchema)]
-#[serde(untagged)]
-pub(crate) enum PublishAnswer<'a> {
-    One(super::show::ShowPublished<'a>),
-    Batch(super::show::ShowBatch<'a>),
-}
-
 /// What differs from the profile's retry policy, by member.
 #[derive(Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

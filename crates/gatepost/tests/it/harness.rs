@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 
 mod client;
 mod command;
+mod contract;
 
 pub(crate) use client::{Client, Payload, Reply, raw};
 pub(crate) use command::{Ran, command, run, run_against, signal};

@@ -387,6 +387,7 @@ impl<'a> From<&'a DeliveryView> for ShowDeliveryDetail<'a> {
 #[derive(Serialize, ToSchema)]
 #[schema(as = Secret)]
 pub(crate) struct ShowSecret<'a> {
-    /// Shown this once.
+    /// Shown this once: null where the answer is repeated under an Idempotency-Key.
+    #[schema(value_type = Option<String>)]
     pub(crate) secret: &'a str,
 }

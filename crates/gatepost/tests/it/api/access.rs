@@ -12,7 +12,12 @@ fn scope_of(method: &str, path: &str) -> Option<&'static str> {
         (_, "/v1/keys" | "/v1/keys/{key}" | "/v1/tenants") => "admin",
         ("PUT" | "DELETE", "/v1/tenants/{tenant}" | "/v1/event-types/{name}") => "admin",
         ("GET", _) => "read",
-        ("POST", "/v1/tenants/{tenant}/events" | "/v1/tenants/{tenant}/events/batch") => "publish",
+        (
+            "POST",
+            "/v1/tenants/{tenant}/events"
+            | "/v1/tenants/{tenant}/events/batch"
+            | "/v1/tenants/{tenant}/events/cloudevents",
+        ) => "publish",
         ("POST", path) if path.ends_with("/invoke") || path.ends_with("/outcome") => "invoke",
         _ => "manage",
     };

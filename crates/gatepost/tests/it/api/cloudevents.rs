@@ -283,3 +283,22 @@ fn structured_events_that_are_wrong_are_told_all_at_once() {
     findings.check(server.all(EVENTS).is_empty(), "nothing is kept");
     findings.none();
 }
+
+#[test]
+fn cloudevents_have_an_address_of_their_own_where_json_is_one() {
+    let server = Server::start();
+    server.create_tenant("acme");
+    let path = "/v1/tenants/acme/events/cloudevents";
+    let event = |id: &str| json!({"specversion": "1.0", "id": id, "source": "/s", "type": "user.created", "data": 1});
+    for (id, kind) in [("c1", "application/json"), ("c2", "application/cloudevents+json")] {
+        let answer = server.send("POST", path, &[("content-type", kind)], event(id)).expect(202).json();
+        assert_eq!((&answer["id"], &answer["duplicate"]), (&json!(id), &json!(false)), "{kind}");
+    }
+    let batch = [("content-type", "application/cloudevents-batch+json")];
+    let answer = server.send("POST", path, &batch, json!([event("c3"), event("c1")])).expect(202).json();
+    assert_eq!((&answer["events"][0]["id"], &answer["events"][1]["duplicate"]), (&json!("c3"), &json!(true)));
+    let binary = [("ce-specversion", "1.0"), ("ce-id", "c4"), ("ce-source", "/s"), ("ce-type", "user.created")];
+    let answer = server.send("POST", path, &binary, json!({"n": 1})).expect(202).json();
+    assert_eq!(answer["id"], "c4");
+    server.post(path, json!({"type": "user.created"})).expect_problem(422, "validation_failed");
+}

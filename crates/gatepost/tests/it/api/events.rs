@@ -15,7 +15,7 @@ fn publishing_answers_what_was_accepted_and_the_view_shows_it() {
     server.webhook("acme", "http://127.0.0.1:9/x", json!({}));
     server.webhook("acme", "http://127.0.0.1:9/x", json!({"events": ["user.*"]}));
     server.webhook("acme", "http://127.0.0.1:9/x", json!({"events": ["group.*"]}));
-    let event = json!({"type": "user.created", "id": "my:id/1", "timestamp": "2026-01-02T03:04:05.5Z",
+    let event = json!({"type": "user.created", "id": "my:id/1", "timestamp": "2026-01-02T03:04:05.500000Z",
         "subject": {"type": "user", "id": "u1"}, "data": {"a": 1}, "attributes": {"region": "eu", "n": [1]}, "urgency": "urgent"});
     let answer = server.publish_event("acme", event.clone());
     assert_eq!(

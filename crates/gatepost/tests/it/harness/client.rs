@@ -181,6 +181,7 @@ impl Client {
     }
 
     /// As [`Client::send`], where the server may be gone.
+    #[track_caller]
     pub(crate) fn try_send(
         &mut self,
         method: &str,
@@ -218,6 +219,8 @@ impl Client {
         });
         let (connection, reply) = answered?;
         self.connection = Some(connection);
+        let sent = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("content-type"));
+        super::contract::check(method, path, sent.map(|(_, kind)| *kind), &reply);
         Ok(reply)
     }
 

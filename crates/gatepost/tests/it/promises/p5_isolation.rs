@@ -149,12 +149,13 @@ fn p5_every_misbehaviour_has_its_outcome() {
 /// A body each operation takes, so that what is answered is about the id alone.
 fn body_for(operation: &str) -> Option<Value> {
     match operation {
-        "putTenant" | "updateWebhook" | "testWebhook" | "rotateSecret" | "rotateWebhookSecret" => Some(json!({})),
+        "putTenant" | "updateWebhook" | "testWebhook" | "rotateHookSecret" | "rotateWebhookSecret" => Some(json!({})),
         "createWebhook" => Some(json!({"name": "n", "url": "https://example.com/", "events": ["*"]})),
         "publishEvent" => Some(json!({"type": "a.b"})),
+        "publishCloudEvent" => Some(json!({"specversion": "1.0", "id": "1", "source": "/s", "type": "a.b"})),
         "publishEvents" => Some(json!({"events": [{"type": "a.b"}]})),
-        "replay" => Some(json!({"since": "2026-01-01T00:00:00Z", "scope": "failed"})),
-        "tellOutcome" => Some(json!({"committed": false})),
+        "replayWebhook" => Some(json!({"since": "2026-01-01T00:00:00Z", "scope": "failed"})),
+        "tellInvocationOutcome" => Some(json!({"committed": false})),
         "invokePoint" | "invokeOperation" | "updateHook" => Some(json!({})),
         "createHook" => Some(json!({"name": "h", "point": "validateUser", "url": "https://example.com/"})),
         _ => None,
