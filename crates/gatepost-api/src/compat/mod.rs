@@ -55,13 +55,22 @@ pub(crate) fn own_tenant(
     call: &Call,
     scope: Scope,
 ) -> impl Future<Output = Result<Arc<Tenant>, Problem>> + Send + use<> {
-    let (id, needs, engine) = (call.caller.tenant.clone(), call.needs(scope), call.engine().clone());
+    let (needs, bound) = (call.needs(scope), bound_tenant(call));
+    async move {
+        let tenant = bound.await?;
+        needs?;
+        Ok(tenant)
+    }
+}
+
+/// As [`own_tenant`], whatever the key's scopes.
+pub(crate) fn bound_tenant(call: &Call) -> impl Future<Output = Result<Arc<Tenant>, Problem>> + Send + use<> {
+    let (id, engine) = (call.caller.tenant.clone(), call.engine().clone());
     async move {
         let Some(id) = id else {
             let detail = "this API needs a key bound to a tenant: gatepost keys create --tenant <tenant>";
             return Err(Problem::new(ErrorCode::Forbidden, detail));
         };
-        needs?;
         engine.tenant(&id).await.map_err(|error| Problem::of(error, id.as_str(), id.as_str()))
     }
 }

@@ -32,6 +32,7 @@ mod wire;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use serde_json::{Map, Value};
 
 use crate::event::EventType;
@@ -125,6 +126,12 @@ pub trait Profile: Send + Sync {
         None
     }
 
+    /// The attributes an example of one of this system's event types has besides its data.
+    fn example_attributes(&self, event_type: &EventType) -> Option<Bytes> {
+        let _ = event_type;
+        None
+    }
+
     /// Everything wrong with a webhook's `options`: pointers into it, and messages.
     fn check_options(&self, options: &Map<String, Value>) -> Vec<(String, String)> {
         unknown_options(options, &[])
@@ -190,6 +197,11 @@ pub fn all() -> impl Iterator<Item = &'static dyn Profile> {
 /// The profile with this name, else the default one.
 pub fn profile_or_default(name: &str) -> &'static dyn Profile {
     profile(name).unwrap_or(&standard::Standard)
+}
+
+/// The attributes an example of this event type has besides its data, if its system's envelope carries any.
+pub fn example_attributes(event_type: &EventType) -> Option<Bytes> {
+    all().find_map(|profile| profile.example_attributes(event_type))
 }
 
 /// The profile with this name.

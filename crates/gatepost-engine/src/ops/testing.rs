@@ -128,7 +128,8 @@ impl Engine {
                 return Err(Error::Invalid(vec![FieldError::new("/event_type", message)]));
             }
         };
-        Ok(test_event(tenant, event_type, data, now, self.random()))
+        let attributes = profiles::example_attributes(&event_type);
+        Ok(Event { attributes, ..test_event(tenant, event_type, data, now, self.random()) })
     }
 
     /// The first type of the catalogue, by name, that the webhook subscribes to and can get.

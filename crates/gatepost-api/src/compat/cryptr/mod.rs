@@ -253,14 +253,19 @@ fn test_shown(code: &EventType, result: &TestResult) -> Value {
     })
 }
 
+/// Of each family the code its document lists first: what a test without a code is of.
+const DOCUMENTED_FIRST: [&str; 2] = ["dir_sync.user.provision.success", "sso_saml.user.login.success"];
+
 /// The code to test with: one the webhook listens to, or the test would prove nothing.
 fn code_to_test(given: Option<&str>, events: &[String]) -> Result<EventType, Problem> {
     let listens = PatternSet::parse(events).ok();
     let listens = |code: &EventType| listens.as_ref().is_some_and(|patterns| patterns.matches(code));
     let Some(given) = given.filter(|given| !given.is_empty()) else {
-        let first = catalogue::of_system(NAME).map(|known| &known.name).find(|name| listens(name));
+        let first = DOCUMENTED_FIRST.iter().find_map(|code| code.parse().ok().filter(&listens));
+        let first =
+            first.or_else(|| catalogue::of_system(NAME).map(|known| known.name.clone()).find(|name| listens(name)));
         let concrete = || events.iter().find_map(|code| code.parse::<EventType>().ok());
-        return first.cloned().or_else(concrete).ok_or_else(|| wrong("/event_code", "is required: no code is known"));
+        return first.or_else(concrete).ok_or_else(|| wrong("/event_code", "is required: no code is known"));
     };
     let code: EventType = given.parse().map_err(|_| wrong("/event_code", "is no event code"))?;
     if !listens(&code) {

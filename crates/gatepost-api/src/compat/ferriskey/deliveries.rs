@@ -1,6 +1,7 @@
 //! What was sent to a webhook, in FerrisKey's words.
 
 use axum::response::Response;
+use gatepost_core::catalogue;
 use gatepost_core::delivery::{AttemptRecord, DeliveryState, Outcome, Reason};
 use gatepost_core::profiles::ferriskey::{NAME, delivery_uuid, parse_delivery_uuid, resource_id};
 use gatepost_core::tenant::Tenant;
@@ -8,27 +9,29 @@ use gatepost_core::{DeliveryId, Timestamp};
 use gatepost_engine::ops::{DeliveryView, WebhookView};
 use gatepost_engine::store::{DeliveryQuery, DeliveryRow, LOOKED_AT, PageRequest, Scope};
 use gatepost_engine::{Engine, Kind};
-use http::{StatusCode, Uri};
+use http::StatusCode;
 use serde_json::{Value, json};
 
 use super::super::{find, native_id};
+use super::list::{self, Paging, bad, contains, moment};
 use super::realm;
 use crate::body::Content;
 use crate::problem::{ErrorCode, Problem};
 use crate::state::{Call, Names};
 use crate::v1::json as answer;
 
-/// Rows of a page when nothing is said, and at most.
-const PER_PAGE: usize = 20;
-const PER_PAGE_MAX: usize = 100;
 /// Rows of one page of ours, of which lists here are made.
 const ROWS: usize = 250;
+/// Deliveries looked at for when a webhook was last sent to.
+const NEWEST: usize = 50;
 /// Deliveries looked at for one list, the newest ones: beyond, `total` counts no further. Other webhooks'
 /// count as well, so that a list costs the same however much the realm has sent.
 const SCANNED_MAX: usize = 10_000;
 
-/// What a list asks for. Unknown parameters are refused, as there.
+/// What a list asks for.
+#[derive(Default)]
 struct Asked {
+    search: Option<String>,
     event: Option<String>,
     status: Option<String>,
     resource_id: Option<String>,
@@ -36,58 +39,43 @@ struct Asked {
     to: Option<Timestamp>,
     order_by: Order,
     ascending: bool,
-    page: usize,
-    per_page: usize,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
 enum Order {
     Status,
     AttemptCount,
+    #[default]
     CreatedAt,
     UpdatedAt,
 }
 
 impl Asked {
-    fn read(uri: &Uri) -> Result<Asked, Problem> {
-        let mut asked = Asked {
-            event: None,
-            status: None,
-            resource_id: None,
-            from: None,
-            to: None,
-            order_by: Order::CreatedAt,
-            ascending: false,
-            page: 1,
-            per_page: PER_PAGE,
+    fn read(paging: &Paging, filters: Vec<(String, String)>) -> Result<Asked, Problem> {
+        let order_by = match paging.order_by.as_deref() {
+            Some("status") => Order::Status,
+            Some("attempt_count") => Order::AttemptCount,
+            None | Some("created_at") => Order::CreatedAt,
+            Some("updated_at" | "last_attempt_at") => Order::UpdatedAt,
+            Some(_) => return Err(bad("order_by", "is no column to sort by")),
         };
-        for (name, value) in form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {
-            let bad = || bad_query(&name, "cannot be read");
-            let number = || value.parse().ok().filter(|number| *number >= 1).ok_or_else(bad);
-            match &*name {
-                "event" => asked.event = Some(value.into_owned()),
-                "status" if STATUSES.contains(&&*value) => asked.status = Some(value.into_owned()),
-                "resource_id" => asked.resource_id = Some(value.to_lowercase()),
-                "created_from" => asked.from = Some(value.parse().map_err(|_| bad())?),
-                "created_to" => asked.to = Some(value.parse().map_err(|_| bad())?),
-                "order_by" => {
-                    asked.order_by = match &*value {
-                        "status" => Order::Status,
-                        "attempt_count" => Order::AttemptCount,
-                        "created_at" => Order::CreatedAt,
-                        "updated_at" | "last_attempt_at" => Order::UpdatedAt,
-                        _ => return Err(bad()),
-                    }
+        let mut asked = Asked { order_by, ascending: paging.ascending, ..Asked::default() };
+        for (name, value) in filters {
+            match name.as_str() {
+                "search" => asked.search = Some(value),
+                "event" if catalogue::of_system(NAME).any(|known| known.name.as_str() == value) => {
+                    asked.event = Some(value);
                 }
-                "order" => match &*value {
-                    "asc" => asked.ascending = true,
-                    "desc" => asked.ascending = false,
-                    _ => return Err(bad()),
-                },
-                "page" => asked.page = number()?,
-                "per_page" | "limit" => asked.per_page = number()?.min(PER_PAGE_MAX),
-                "status" => return Err(bad()),
-                _ => return Err(bad_query(&name, "is unknown")),
+                "status" if STATUSES.contains(&value.as_str()) => asked.status = Some(value),
+                "resource_id" if parse_delivery_uuid(&value.to_lowercase()).is_some() => {
+                    asked.resource_id = Some(value.to_lowercase());
+                }
+                "created_from" => asked.from = Some(moment(&name, &value)?),
+                "created_to" => asked.to = Some(moment(&name, &value)?),
+                "event" => return Err(bad(&name, "is no trigger")),
+                "status" => return Err(bad(&name, "must be one of pending, delivering, succeeded, failed")),
+                "resource_id" => return Err(bad(&name, "must be a UUID")),
+                _ => return Err(bad(&name, "is unknown")),
             }
         }
         Ok(asked)
@@ -98,6 +86,7 @@ impl Asked {
         self.event.as_ref().is_none_or(|event| row.event_type.as_str() == event)
             && self.status.as_ref().is_none_or(|status| status_of(row) == status)
             && self.resource_id.as_ref().is_none_or(|id| resource() == *id)
+            && self.search.as_ref().is_none_or(|part| contains(&resource(), part))
     }
 
     fn sort(&self, rows: &mut [DeliveryRow]) {
@@ -114,29 +103,37 @@ impl Asked {
     }
 }
 
-fn bad_query(name: &str, why: &str) -> Problem {
-    let shown: String = name.chars().take(64).collect();
-    Problem::new(ErrorCode::MalformedJson, format!("the query parameter {shown} {why}"))
-}
-
 pub(super) async fn list(Names((name, id)): Names<(String, String)>, call: Call) -> Result<Response, Problem> {
     let tenant = realm(&call, &name, Scope::Read).await?;
-    let asked = Asked::read(&call.parts.uri)?;
+    let (paging, filters) = list::read(&call.parts.uri)?;
+    let asked = Asked::read(&paging, filters)?;
     let engine = call.engine().clone();
     drop(call);
     let view = find(&engine, &tenant, NAME, &id).await?;
     let mut rows = rows(&engine, &tenant, &view, &asked).await?;
     asked.sort(&mut rows);
-    let total = rows.len();
-    let from = (asked.page - 1).saturating_mul(asked.per_page);
+    let (rows, metadata) = paging.page_of(rows);
     let mut data = Vec::new();
-    for row in rows.into_iter().skip(from).take(asked.per_page) {
+    for row in rows {
         let detail = engine.delivery(&tenant, row.id()).await;
         let detail = detail.map_err(|error| Problem::of(error, &name, &id))?;
         data.push(shown(&tenant, &view, &detail));
     }
-    let page = json!({"data": data, "total": total, "page": asked.page, "per_page": asked.per_page});
-    answer(StatusCode::OK, &page)
+    answer(StatusCode::OK, &json!({"data": data, "metadata": metadata}))
+}
+
+/// When something was last sent to a webhook, as far as its newest deliveries tell.
+pub(super) async fn triggered_at(
+    engine: &Engine,
+    tenant: &Tenant,
+    view: &WebhookView,
+) -> Result<Option<Timestamp>, Problem> {
+    let query = DeliveryQuery {
+        webhook: Some(view.webhook.id),
+        ..DeliveryQuery::of(tenant.key, PageRequest { limit: NEWEST, after: None })
+    };
+    let page = engine.deliveries(query).await.map_err(|error| Problem::of(error, tenant.id.as_str(), ""))?;
+    Ok(page.rows.iter().filter(|row| row.attempts > 0).map(|row| row.updated_at).max())
 }
 
 async fn rows(
@@ -177,7 +174,7 @@ pub(super) async fn show(
     let mut shown = shown(&tenant, &view, &detail);
     let body = detail.body.as_deref().and_then(|body| serde_json::from_slice::<Value>(body).ok());
     shown["payload"] = body.unwrap_or_default();
-    answer(StatusCode::OK, &shown)
+    answer(StatusCode::OK, &json!({ "data": shown }))
 }
 
 pub(super) async fn retry(

@@ -304,7 +304,7 @@ fn is_verified(view: &WebhookView) -> bool {
 }
 
 /// Milliseconds, always three digits.
-fn millis(at: Timestamp) -> String {
+pub(super) fn millis(at: Timestamp) -> String {
     let text = Timestamp::from_secs(at.as_secs()).to_string();
     format!("{}.{:03}Z", text.trim_end_matches('Z'), at.as_millis().rem_euclid(1_000))
 }

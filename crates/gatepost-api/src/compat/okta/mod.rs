@@ -17,41 +17,49 @@ use http::{HeaderValue, StatusCode};
 use serde_json::{Map, Value, json};
 
 use self::hook::Hook;
-use super::{Told, all, change, create, find, json_body, own_tenant, shaped};
+use super::{Told, all, bound_tenant, change, create, find, json_body, own_tenant, shaped};
 use crate::body::Content;
 use crate::problem::{ErrorCode, Problem};
 use crate::state::{Api, Call, Names};
 use crate::v1::{json as answer, no_content};
 
 /// The path templates, for metrics and logs.
-pub(super) const PATHS: [&str; 5] = [
+pub(super) const PATHS: [&str; 6] = [
     "/compat/okta/api/v1/eventHooks",
     "/compat/okta/api/v1/eventHooks/{webhook}",
     "/compat/okta/api/v1/eventHooks/{webhook}/lifecycle/activate",
     "/compat/okta/api/v1/eventHooks/{webhook}/lifecycle/deactivate",
     "/compat/okta/api/v1/eventHooks/{webhook}/lifecycle/verify",
+    "/compat/okta/api/v1/users/me",
 ];
 
+/// Whom the key stands for.
+const ME_PATH: &str = PATHS[5];
+
 pub(super) fn routes() -> Router<Api> {
-    let [hooks, hook, activate_path, deactivate_path, verify_path] = PATHS;
+    let [hooks, hook, activate_path, deactivate_path, verify_path, me_path] = PATHS;
     Router::new()
         .route(hooks, get(list).post(register))
         .route(hook, get(show).put(replace).delete(remove))
         .route(activate_path, post(activate))
         .route(deactivate_path, post(deactivate))
         .route(verify_path, post(verify))
+        .route(me_path, get(me))
         .layer(axum::middleware::from_fn(async |request, next| shaped(ssws(request), next, words).await))
 }
 
-/// `Authorization: SSWS <key>` is Okta's spelling of a bearer.
+/// `Authorization: SSWS <key>` is Okta's spelling of a bearer; its SDK for Python leaves the blank out.
 fn ssws(mut request: Request) -> Request {
     let value = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let key = value.and_then(|value| value.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("SSWS"));
-    if let Some(Ok(bearer)) = key.map(|(_, key)| HeaderValue::from_str(&format!("Bearer {}", key.trim()))) {
+    let split = value.and_then(|value| value.trim_start().split_at_checked(SSWS.len()));
+    let key = split.filter(|(scheme, _)| scheme.eq_ignore_ascii_case(SSWS)).map(|(_, key)| key.trim());
+    if let Some(Ok(bearer)) = key.map(|key| HeaderValue::from_str(&format!("Bearer {key}"))) {
         request.headers_mut().insert(AUTHORIZATION, bearer);
     }
     request
 }
+
+const SSWS: &str = "SSWS";
 
 /// A problem in Okta's words.
 fn words(told: Told) -> (StatusCode, Value) {
@@ -87,6 +95,34 @@ fn words(told: Told) -> (StatusCode, Value) {
 /// E0000001 with one cause.
 fn invalid(cause: impl Into<String>) -> Problem {
     Problem::invalid(ErrorCode::ValidationFailed, vec![FieldError::new("", cause)], 0)
+}
+
+/// Whom the key stands for: what clients ask to see whether their credentials are right. There is no person
+/// behind a key; it answers for itself, whatever its scopes.
+async fn me(call: Call) -> Result<Response, Problem> {
+    let tenant = bound_tenant(&call).await?;
+    let id = call.caller.key.map_or_else(|| "admin".to_owned(), |key: KeyId| key.to_string());
+    let login = format!("{id}@{}", tenant.id);
+    let since = hook::millis(tenant.created_at);
+    let href = format!("{}{ME_PATH}", call.engine().public_url());
+    let me = json!({
+        "id": id,
+        "status": "ACTIVE",
+        "created": since,
+        "activated": since,
+        "statusChanged": null,
+        "lastLogin": null,
+        "lastUpdated": since,
+        "passwordChanged": null,
+        "type": {"id": "api_key"},
+        "profile": {
+            "firstName": "Gatepost", "lastName": "API key", "login": login, "email": login,
+            "mobilePhone": null, "secondEmail": null,
+        },
+        "credentials": {"provider": {"type": "OKTA", "name": "OKTA"}},
+        "_links": {"self": {"href": href}},
+    });
+    answer(StatusCode::OK, &me)
 }
 
 async fn list(call: Call) -> Result<Response, Problem> {

@@ -3,6 +3,7 @@
 //! Its document leaves open how the signature is made and what `v0` is for: what is here (`t` and the
 //! raw body, the key's text as it is printed, `v0` while a rotation overlaps) is Gatepost's definition.
 
+mod fake;
 mod scheme;
 
 use std::borrow::Cow;
@@ -14,6 +15,7 @@ use super::format::Format;
 use super::scheme::Scheme;
 use super::standard::concat;
 use super::{Folder, Profile, RenderFacts};
+use crate::event::EventType;
 use crate::json::members;
 use crate::retry::{GoneRule, RETRY_AFTER_CAP_S, RetryAfterRule, RetryClass, RetryPolicy};
 use crate::{Timestamp, WebhookId};
@@ -67,6 +69,10 @@ impl Profile for Cryptr {
 
     fn auto_disable(&self) -> bool {
         false
+    }
+
+    fn example_attributes(&self, event_type: &EventType) -> Option<Bytes> {
+        fake::attributes(event_type)
     }
 
     /// `webhook_` and a KSUID: the id's second, and its 16 bytes where chance would be.

@@ -298,16 +298,52 @@ fn false_events_for_a_test() {
     let request = to.received()[0].clone();
     assert_eq!(request.json()["code"], "dir_sync.user.update.success");
     assert_eq!(request.header("gatepost-test"), Some("true"));
+    let sample: Value = serde_json::from_str(gatepost_core::catalogue::CRYPTR_SAMPLE_EVENT).unwrap();
+    assert_eq!((&request.json()["params"], &request.json()["errors"]), (&sample["params"], &Value::Null));
     signed_by(&request, &text(&made, "signature_key"));
     // Without a code: the first it listens to. A failure is told, not tried again.
     to.script(Script::status(500));
     let told = client.post(&path, ()).expect(200).json();
     assert_eq!((&told["delivered"], &told["status"]), (&json!(false), &json!(500)));
-    assert!(text(&told, "event_code").starts_with("dir_sync."));
+    assert_eq!(told["event_code"], "dir_sync.user.provision.success");
     client.send("POST", &path, &[FORM], "event_code=sso_saml.user.login.success").expect(422);
     client.send("POST", &path, &[FORM], "event_code=dir_sync.no.such.code").expect(422);
     assert_eq!(to.count(), 2);
     assert_eq!(server.all("/v1/tenants/acme/deliveries"), Vec::<Value>::new());
+}
+
+#[test]
+fn every_false_event_has_params_and_a_failure_its_errors() {
+    let (server, mut client) = started();
+    let to = receiver();
+    let made = registered(&mut client, &to.url("/in"), &["all"]);
+    let path = format!("{API}/{}/test", text(&made, "id"));
+    assert_eq!(client.post(&path, ()).expect(200).json()["event_code"], "dir_sync.user.provision.success");
+    to.forget();
+    let codes: Vec<_> = gatepost_core::catalogue::of_system("cryptr").map(|known| known.name.to_string()).collect();
+    assert!(codes.len() > 15, "{codes:?}");
+    for code in &codes {
+        client.send("POST", &path, &[FORM], format!("event_code={code}")).expect(200);
+    }
+    for (code, request) in codes.iter().zip(to.received()) {
+        let event = request.json();
+        let resource = event["data"].get("resource");
+        assert_eq!(event["code"], **code);
+        assert!(event["params"].as_object().is_some_and(|params| !params.is_empty()), "{code}: {event}");
+        assert_eq!(code.ends_with(".fail"), event["errors"][0]["message"].is_string(), "{code}: {event}");
+        let named = resource.is_some_and(|resource| resource.get("id").is_some());
+        assert_eq!(named, code.starts_with("dir_sync.") && code.ends_with(".success"), "{code}: {event}");
+    }
+    // Through /v1 it is the same event.
+    let row = server.all("/v1/tenants/acme/webhooks")[0].clone();
+    to.forget();
+    let body = json!({"event_type": "dir_sync.user.provision.fail"});
+    server.post(&format!("/v1/tenants/acme/webhooks/{}/test", text(&row, "id")), body).expect(200);
+    assert!(to.received()[0].json()["errors"].is_array());
+    // Of one family: its own first.
+    let saml = registered(&mut client, &to.url("/in"), &["sso_saml.all"]);
+    let told = client.post(&format!("{API}/{}/test", text(&saml, "id")), ()).expect(200).json();
+    assert_eq!(told["event_code"], "sso_saml.user.login.success");
 }
 
 #[test]

@@ -52,7 +52,18 @@ fn the_exact_wrappers_and_codes() {
     members.sort();
     assert_eq!(
         members,
-        ["created_at", "description", "endpoint", "headers", "id", "name", "subscribers", "triggered_at", "updated_at"]
+        [
+            "created_at",
+            "description",
+            "endpoint",
+            "headers",
+            "id",
+            "name",
+            "retry_policy",
+            "subscribers",
+            "triggered_at",
+            "updated_at"
+        ]
     );
     assert!(is_uuid(&webhook["id"]), "{webhook}");
     assert_eq!(webhook["headers"], json!({"X-Api-Key": "***"}));
@@ -62,7 +73,9 @@ fn the_exact_wrappers_and_codes() {
     assert!(is_uuid(&subscribers[0]["id"]));
     let path = format!("{API}/{}", text(webhook, "id"));
 
-    assert_eq!(client.get(API).expect(200).json(), json!({"data": [webhook]}));
+    let metadata = json!({"page": 1, "limit": 20, "total": 1, "total_pages": 1, "first_page": 1, "last_page": 1,
+        "next_page": null, "prev_page": null});
+    assert_eq!(client.get(API).expect(200).json(), json!({"data": [webhook], "metadata": metadata}));
     assert_eq!(client.get(&path).expect(200).json(), *webhook, "bare");
     let unknown = format!("{API}/01992f00-7c4e-7aaa-8000-00000000abcd");
     assert_eq!(client.get(&unknown).expect(200).json(), Value::Null);
@@ -102,6 +115,7 @@ fn errors_have_ferriskeys_shapes() {
     ] {
         let told = client.post(API, body.clone()).expect(400).json();
         assert_eq!((&told["code"], &told["status"]), (&json!("E_BAD_REQUEST"), &json!(400)));
+        assert!(told["reason"].is_string(), "{told}");
         let message = text(&told, "message");
         assert!(message.starts_with(says) && message.matches(says).count() == 1, "{body}: {told}");
     }
@@ -222,7 +236,8 @@ fn deliveries_are_listed_shown_and_retried() {
     server.wait_event("acme", &second, "failed");
     let path = format!("{API}/{}/deliveries", text(&made, "id"));
     let list = client.get(&path).expect(200).json();
-    assert_eq!(list["total"], 2);
+    assert_eq!(list["metadata"]["total"], 2);
+    assert_eq!(list.as_object().unwrap().len(), 2, "{list}");
     let failed = &list["data"][0];
     assert_eq!(
         (&failed["event"], &failed["status"], &failed["last_status_code"], &failed["last_error_code"]),
@@ -233,6 +248,9 @@ fn deliveries_are_listed_shown_and_retried() {
     let id = text(failed, "id");
     assert_eq!(to.received()[1].header("x-ferriskey-delivery-id"), Some(&*id));
     let shown = client.get(&format!("{path}/{id}")).expect(200).json();
+    assert_eq!(shown.as_object().unwrap().len(), 1, "wrapped in data");
+    let shown = &shown["data"];
+    assert_eq!((&shown["id"], &shown["webhook_id"]), (&failed["id"], &made["id"]));
     assert_eq!((&shown["payload"]["event"], &shown["payload"]["data"]), (&json!("user.deleted"), &json!({"n": 2})));
     for (query, total) in [
         ("event=user.created", 1),
@@ -240,12 +258,50 @@ fn deliveries_are_listed_shown_and_retried() {
         ("status=pending", 0),
         ("created_from=2001-01-01T00:00:00Z&created_to=2001-01-02T00:00:00Z", 0),
         ("per_page=1&page=2&order=asc", 2),
+        ("limit=100&order_by=last_attempt_at&status=", 2),
+        ("search=nowhere", 0),
     ] {
         let list = client.get(&format!("{path}?{query}")).expect(200).json();
-        assert_eq!(list["total"], total, "{query}: {list}");
+        assert_eq!(list["metadata"]["total"], total, "{query}: {list}");
     }
-    client.get(&format!("{path}?nonsense=1")).expect(400);
-    client.get(&format!("{path}?status=nonsense")).expect(400);
+    let resource = text(failed, "resource_id");
+    for part in [resource.clone(), resource[4..20].to_uppercase()] {
+        let list = client.get(&format!("{path}?search={part}&event=user.deleted")).expect(200).json();
+        assert_eq!(list["data"], json!([failed]), "{part}");
+    }
+    let page = client.get(&format!("{path}?limit=1&page=2&order=asc")).expect(200).json();
+    assert_eq!(page["data"], json!([failed]));
+    assert_eq!((&page["metadata"]["limit"], &page["metadata"]["prev_page"]), (&json!(1), &json!(1)));
+    for bad in [
+        "nonsense=1",
+        "status=nonsense",
+        "limit=101",
+        "limit=0",
+        "page=0",
+        "order=up",
+        "order_by=payload",
+        "event=user.exploded",
+        "event=%25",
+        "resource_id=nope",
+        "created_from=2026-10-05",
+        "search=a&search=b",
+    ] {
+        let told = client.get(&format!("{path}?{bad}")).expect(400).json();
+        assert_eq!(
+            (&told["code"], &told["reason"]),
+            (&json!("E_BAD_REQUEST"), &json!("invalid_query")),
+            "{bad}: {told}"
+        );
+        let name = bad.split('=').next().unwrap();
+        assert!(text(&told, "message").starts_with(&format!("Invalid query parameter `{name}`")), "{told}");
+    }
+    client.get(&format!("{API}/01992f00-7c4e-7aaa-8000-00000000abcd/deliveries")).expect(404);
+    // When it was last sent to is shown, here and in the list.
+    let webhook = client.get(&format!("{API}/{}", text(&made, "id"))).expect(200).json();
+    assert!(webhook["triggered_at"].is_string(), "{webhook}");
+    let list = client.get(&format!("{API}?triggered=true")).expect(200).json();
+    assert_eq!(list["data"][0]["triggered_at"], webhook["triggered_at"]);
+    assert_eq!(client.get(&format!("{API}?triggered=false")).expect(200).json()["metadata"]["total"], 0);
     let requeued = client.post(&format!("{path}/{id}/retry"), ()).expect(202).json();
     assert_eq!(requeued, json!({"delivery_id": id, "requeued": true}));
     wait_until("the retry", || (to.count() == 3).then_some(()));
@@ -269,6 +325,101 @@ fn deliveries_are_listed_shown_and_retried() {
 }
 
 #[test]
+fn webhooks_are_searched_sorted_and_paged() {
+    let (server, mut client) = started();
+    let make = |client: &mut Client, name: Value, url: &str, subscribers: Value| {
+        let body = json!({"name": name, "endpoint": url, "subscribers": subscribers});
+        text(&client.post(API, body).expect(200).json()["data"], "id")
+    };
+    let first = make(&mut client, json!("Alpha"), "https://example.com/one", json!(["user.created"]));
+    let second = make(&mut client, json!("beta"), "http://127.0.0.1:9/ALPHA", json!([]));
+    let third = make(&mut client, Value::Null, "https://example.org/three", json!(["user.created"]));
+    let ids = |client: &mut Client, query: &str| {
+        let list = client.get(&format!("{API}?{query}")).expect(200).json();
+        let rows = list["data"].as_array().unwrap().iter().map(|row| text(row, "id")).collect::<Vec<_>>();
+        (rows, list["metadata"]["total"].as_u64().unwrap())
+    };
+    let all = [&third, &second, &first].map(Clone::clone).to_vec();
+    for (query, wanted) in [
+        ("", all.clone()),
+        ("order=asc", all.iter().rev().cloned().collect()),
+        ("search=alpha", vec![second.clone(), first.clone()]),
+        ("search=example", vec![third.clone(), first.clone()]),
+        ("name=ALPHA", vec![first.clone()]),
+        ("endpoint=alpha", vec![second.clone()]),
+        ("has_subscribers=false", vec![second.clone()]),
+        ("secure_endpoint=false", vec![second.clone()]),
+        ("secure_endpoint=true&search=one", vec![first.clone()]),
+        ("triggered=true", vec![]),
+        ("triggered=false&name=beta", vec![second.clone()]),
+        ("created_from=2001-01-01T00:00:00%2B02:00&created_to=2001-01-02T00:00:00Z", vec![]),
+        // Without a name: last, and first in the other direction.
+        ("order_by=name&order=asc", vec![first.clone(), second.clone(), third.clone()]),
+        ("order_by=name", vec![third.clone(), second.clone(), first.clone()]),
+        ("order_by=endpoint&order=asc", vec![second.clone(), first.clone(), third.clone()]),
+    ] {
+        assert_eq!(ids(&mut client, query), (wanted.clone(), wanted.len() as u64), "{query}");
+    }
+    assert_eq!(ids(&mut client, "limit=1&page=2"), (vec![second], 3));
+    for bad in
+        ["limit=101", "order_by=secret", "triggered=maybe", "secret=x", "created_to=2026-10-05", "search=a&search=b"]
+    {
+        assert_eq!(client.get(&format!("{API}?{bad}")).expect(400).json()["reason"], "invalid_query", "{bad}");
+    }
+    drop(server);
+}
+
+#[test]
+fn a_retry_policy_is_taken_answered_and_followed() {
+    let (server, mut client) = started();
+    let to = receiver();
+    let body =
+        |policy: Value| json!({"endpoint": to.url("/in"), "subscribers": ["user.created"], "retry_policy": policy});
+    let policy = json!({"max_attempts": 3, "base_delay_ms": 100});
+    let made = client.post(API, body(policy)).expect(200).json()["data"].clone();
+    let whole = json!({"max_attempts": 3, "base_delay_ms": 100, "max_delay_ms": null, "max_total_delay_ms": null});
+    assert_eq!(made["retry_policy"], whole);
+    let path = format!("{API}/{}", text(&made, "id"));
+    let shown = client.get(&path).expect(200).json();
+    let effective =
+        json!({"max_attempts": 3, "base_delay_ms": 100, "max_delay_ms": 30_000, "max_total_delay_ms": 120_000});
+    assert_eq!((&shown["retry_policy"], &shown["effective_retry_policy"]), (&whole, &effective));
+    let ours = || server.all("/v1/tenants/acme/webhooks")[0].clone();
+    assert_eq!(ours()["retry"], json!({"waits": [0.1, 0.2], "jitter": 1.0}));
+    to.script(Script::status(503));
+    let event = server.publish("acme", "user.created", json!({}));
+    let view = server.wait_event("acme", &event, "failed");
+    assert_eq!((&view["attempts"], &view["reason"]), (&json!(3), &json!("exhausted")));
+    // Absent or null keeps it, an empty one takes it away.
+    for kept in [json!({"endpoint": to.url("/in"), "subscribers": ["user.created"]}), body(Value::Null)] {
+        assert_eq!(client.put(&path, kept).expect(200).json()["data"]["retry_policy"], whole);
+    }
+    let cleared = client.put(&path, body(json!({}))).expect(200).json()["data"]["retry_policy"].clone();
+    assert!(cleared.as_object().unwrap().values().all(Value::is_null), "{cleared}");
+    assert_eq!(
+        (client.get(&path).expect(200).json().get("effective_retry_policy"), &ours()["retry"]),
+        (None, &Value::Null)
+    );
+    // Another schedule set elsewhere is not shown as this one.
+    client.put(&path, body(json!({"max_attempts": 2}))).expect(200);
+    let row = ours();
+    server
+        .patch(&format!("/v1/tenants/acme/webhooks/{}", text(&row, "id")), json!({"retry": {"waits": [9]}}))
+        .expect(200);
+    assert_eq!(client.get(&path).expect(200).json()["retry_policy"]["max_attempts"], Value::Null);
+    for bad in [
+        json!({"max_attempts": 0}),
+        json!({"base_delay_ms": 99}),
+        json!({"max_delay_ms": 400}),
+        json!({"max_total_delay_ms": 1}),
+    ] {
+        let told = client.post(API, body(bad.clone())).expect(400).json();
+        assert_eq!(told["reason"], "invalid_webhook_retry_policy", "{bad}: {told}");
+    }
+    client.post(API, body(json!("often"))).expect(400);
+}
+
+#[test]
 fn a_list_looks_at_the_newest_ten_thousand_of_its_realm() {
     let (server, mut client) = started();
     let silent = receiver();
@@ -276,7 +427,7 @@ fn a_list_looks_at_the_newest_ten_thousand_of_its_realm() {
     let quiet = registered(&mut client, &silent.url("/quiet"), &["user.deleted"]);
     server.publish("acme", "user.deleted", json!({}));
     let total = |client: &mut Client, webhook: &Value| {
-        client.get(&format!("{API}/{}/deliveries", text(webhook, "id"))).expect(200).json()["total"].clone()
+        client.get(&format!("{API}/{}/deliveries", text(webhook, "id"))).expect(200).json()["metadata"]["total"].clone()
     };
     assert_eq!(total(&mut client, &quiet), 1);
     let busy = registered(&mut client, &silent.url("/busy"), &["user.created"]);

@@ -356,3 +356,41 @@ fn p6_what_no_value_holds_passes_by_its_bytes_and_is_filtered_as_it_is_sent() {
         assert!(found.contains(r#""severity":"WARN""#) && found.contains(&format!(r#""note":{value}"#)), "{found}");
     }
 }
+
+/// What Okta's SDK for Python sends, and what clients ask first.
+#[test]
+fn keys_with_and_without_a_blank_and_whom_they_stand_for() {
+    let server = Server::start();
+    server.create_tenant("acme");
+    let key = server.create_key(&["manage"], Some("acme"));
+    let mut stranger = server.client_with("none");
+    for value in [
+        format!("SSWS {key}"),
+        format!("SSWS{key}"),
+        format!("ssws{key}"),
+        format!("SSWS  {key} "),
+        format!("Bearer {key}"),
+    ] {
+        let reply = stranger.send("GET", API, &[("authorization", &value)], ());
+        assert_eq!((reply.status, reply.json()), (200, json!([])), "{value}");
+    }
+    for value in ["SSWS", "SSWS ", "SSWSwrong", "SS", ""] {
+        let reply = stranger.send("GET", API, &[("authorization", value)], ());
+        assert_eq!((reply.status, &reply.json()["errorCode"]), (401, &json!("E0000011")), "{value}");
+    }
+    let to = endpoint();
+    let made =
+        server.client_with(&key).post(API, body(&to.url("/hook"), &["user.lifecycle.create"])).expect(200).json();
+    let me = "/compat/okta/api/v1/users/me";
+    let shown = server.client_with(&key).get(me).expect(200).json();
+    assert_eq!((&shown["status"], &shown["id"]), (&json!("ACTIVE"), &made["createdBy"]));
+    assert!(shown["profile"]["login"].as_str().is_some_and(|login| login.ends_with("@acme")), "{shown}");
+    for member in ["created", "lastUpdated", "type", "credentials", "_links"] {
+        assert!(!shown[member].is_null(), "{member}: {shown}");
+    }
+    // Whatever its scopes; not without a tenant, and not with another's.
+    let publisher = server.create_key(&["publish"], Some("acme"));
+    server.client_with(&publisher).get(me).expect(200);
+    assert_eq!(server.get(me).expect(403).json()["errorCode"], "E0000006");
+    assert_eq!(server.client_with("none").get(me).expect(401).json()["errorCode"], "E0000011");
+}
