@@ -41,6 +41,6 @@ pub mod time;
 pub mod trace;
 pub mod webhook;
 
-pub use clock::{Clock, Entropy};
+pub use clock::{Clock, Entropy, Waits};
 pub use ids::*;
 pub use time::Timestamp;

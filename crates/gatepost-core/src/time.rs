@@ -81,6 +81,11 @@ impl Timestamp {
         Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
 
+    /// `self` moved by so many microseconds, back if negative, stopping at the ends of representable time.
+    pub fn shifted(self, micros: i64) -> Timestamp {
+        Timestamp(self.0.saturating_add(micros).clamp(MIN_MICROS, MAX_MICROS))
+    }
+
     /// `self` moved forward, stopping at the end of representable time.
     pub fn saturating_add(self, by: Duration) -> Timestamp {
         let micros = i64::try_from(by.as_micros()).unwrap_or(i64::MAX);

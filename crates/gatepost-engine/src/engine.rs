@@ -7,7 +7,7 @@ use std::time::Duration;
 use gatepost_core::hashing::HashKey;
 use gatepost_core::seal::Key;
 use gatepost_core::secret::Secret;
-use gatepost_core::{Clock, Entropy, TenantId, Timestamp};
+use gatepost_core::{Clock, Entropy, TenantId, Timestamp, Waits};
 use gatepost_store::{Store, StoreError};
 use tokio::sync::{Notify, mpsc};
 
@@ -150,6 +150,7 @@ pub struct Engine {
 pub(crate) struct Inner {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) waits: Arc<Waits>,
     pub(crate) entropy: Arc<dyn Entropy>,
     pub(crate) endpoint_auth: Arc<EndpointAuth>,
     pub(crate) policy: Arc<EgressPolicy>,
@@ -197,6 +198,7 @@ impl Engine {
         let vault = Vault::open(&*parts.store, &parts.master_key, Arc::clone(&parts.entropy)).await?;
         let keys = KeyRing::load(&*parts.store, &parts.admin_key, vault.callback_key()).await?;
         let catalogue = Catalogue::load(&*parts.store).await?;
+        let waits = crate::waits::begin(&*parts.store, Arc::clone(&parts.clock)).await?;
         let metrics = Metrics::new();
         let endpoint_auth =
             EndpointAuth::new(Arc::clone(&parts.transport), Arc::clone(&parts.clock), Arc::clone(&metrics));
@@ -212,6 +214,7 @@ impl Engine {
             published: PublishedLog::default(),
             store: parts.store,
             clock: parts.clock,
+            waits,
             entropy: OriginEntropy::around(parts.entropy),
             policy: parts.policy,
             vault,
@@ -236,6 +239,7 @@ impl Engine {
         let lane = Lane::new(LaneParts {
             store: Arc::clone(&engine.inner.store),
             sender: engine.inner.sender(),
+            waits: Arc::clone(&engine.inner.waits),
             vault: engine.inner.vault.clone(),
             inbox: Arc::clone(&engine.inner.inbox),
             effects,
@@ -368,6 +372,7 @@ impl Running {
         engine.inner.sweep.notify_one();
         engine.begin_published_types().await;
         let mut keepers = tokio::task::JoinSet::new();
+        keepers.spawn(engine.clone().keep_time());
         keepers.spawn(engine.clone().keep_told());
         keepers.spawn(engine.clone().keep_making());
         keepers.spawn(engine.clone().keep_health());
@@ -414,6 +419,7 @@ impl Running {
         self.sweeper.abort();
         self.keepers.shutdown().await;
         let _ = tokio::time::timeout(EFFECTS_PATIENCE, self.engine.write_published_types(true)).await;
+        let _ = tokio::time::timeout(EFFECTS_PATIENCE, self.engine.note_time()).await;
         // What was counted of the last attempts; should the store fail, only counts are lost.
         let _ = tokio::time::timeout(EFFECTS_PATIENCE, self.engine.note_health()).await;
         if finished && let Some(lane) = self.lane.take() {

@@ -41,6 +41,7 @@ mod tenant_types;
 mod transport;
 mod vault;
 mod views;
+mod waits;
 
 #[cfg(test)]
 mod simulation;

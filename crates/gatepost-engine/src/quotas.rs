@@ -287,7 +287,7 @@ impl Engine {
     /// [`Error::Quota`].
     pub(crate) fn let_in(&self, tenant: &Tenant, events: usize) -> Result<Entry> {
         let Some(limit) = tenant.settings.quotas.events_per_s else { return Ok(Entry(None)) };
-        let now = self.now();
+        let now = self.waiting();
         let book = self.inner.quotas.of(tenant.key, now);
         let events = events as u64;
         book.take(u64::from(limit), events, now).inspect_err(|_| self.refused(Quota::EventsPerS))?;
@@ -316,7 +316,7 @@ impl Engine {
             let tenant = state.tenant.load();
             (u64::from(tenant.settings.quotas.events_per_s?), tenant.key)
         };
-        let now = self.now();
+        let now = self.waiting();
         let book = self.inner.quotas.of(key, now);
         let mut rate = lock(&book.rate);
         let rate = rate.get_or_insert_with(|| Rate::full(limit, now));
@@ -336,7 +336,7 @@ impl Engine {
         if needed == 0 {
             return Ok(Room(None));
         }
-        let book = self.inner.quotas.of(publish.tenant, self.now());
+        let book = self.inner.quotas.of(publish.tenant, self.waiting());
         if let Some(room) = reserve(&book, limit, needed) {
             return Ok(room);
         }
@@ -370,7 +370,7 @@ impl Engine {
     /// Asks the store what waits, unless somebody just did and there is room now.
     async fn recount(&self, book: &Book, tenant: TenantKey, limit: u64, needed: u64) -> Result<()> {
         let _turn = book.counting.lock().await;
-        let began = self.now();
+        let began = self.waiting();
         {
             let mut pending = lock(&book.pending);
             let fits = pending.counted.is_some() && pending.known() + needed <= limit;
@@ -383,7 +383,7 @@ impl Engine {
             pending.counted = Some(limit);
         }
         let counted = self.inner.store.pending_count(tenant, limit.saturating_add(1)).await;
-        let now = self.now();
+        let now = self.waiting();
         let mut pending = lock(&book.pending);
         match counted {
             Ok(counted) => {
@@ -407,7 +407,7 @@ impl Engine {
         let Some(limit) = tenant.settings.quotas.webhooks.map(u64::from) else {
             return Ok(WebhookTurn { _turn: None });
         };
-        let book = self.inner.quotas.of(tenant.key, self.now());
+        let book = self.inner.quotas.of(tenant.key, self.waiting());
         let turn = Arc::clone(&book.registering).lock_owned().await;
         let present = self.inner.store.webhook_count(tenant.key).await?;
         if present < limit {

@@ -1,11 +1,13 @@
 //! The real clock and the real randomness: the one place where either is read.
 
 use std::cell::RefCell;
+use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use gatepost_core::{Clock, Entropy, Timestamp};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use tokio::time::Instant;
 
 /// The machine's clock.
 #[derive(Clone, Copy, Debug, Default)]
@@ -17,6 +19,12 @@ impl Clock for SystemClock {
         let now = SystemTime::now();
         let micros = now.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros());
         Timestamp::from_micros(i64::try_from(micros).unwrap_or(i64::MAX))
+    }
+
+    fn steady(&self) -> Timestamp {
+        static BEGAN: OnceLock<(Instant, Timestamp)> = OnceLock::new();
+        let (instant, shown) = BEGAN.get_or_init(|| (Instant::now(), self.now()));
+        shown.saturating_add(instant.elapsed())
     }
 }
 

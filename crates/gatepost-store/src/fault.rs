@@ -311,6 +311,10 @@ impl crate::InstallationStore for FaultStore {
     async fn swap_meta(&self, swaps: Vec<crate::MetaSwap>) -> Result<bool> {
         self.call("swap_meta", self.inner.swap_meta(swaps)).await
     }
+
+    fn wait_by(&self, waits: Arc<gatepost_core::Waits>) {
+        self.inner.wait_by(waits);
+    }
 }
 
 #[async_trait]

@@ -1,6 +1,9 @@
 //! Changes to what belongs to the whole installation.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
+use gatepost_core::Waits;
 
 use crate::Result;
 
@@ -21,4 +24,9 @@ pub trait InstallationStore: Send + Sync {
     /// Replaces named values that belong together, all or none: only if each is still what it is expected
     /// to be. Whether it did.
     async fn swap_meta(&self, swaps: Vec<MetaSwap>) -> Result<bool>;
+
+    /// From now on due times are of this time: in what is handed out to be delivered ([`Due`](crate::Due),
+    /// [`Wake`](crate::Wake), [`Owed`](crate::Owed), a webhook's pause), asked for and settled. What the
+    /// calls say of `now`, and what is shown to people, is of the clock.
+    fn wait_by(&self, waits: Arc<Waits>);
 }

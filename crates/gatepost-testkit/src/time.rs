@@ -10,24 +10,35 @@ use rand::{Rng, SeedableRng};
 
 /// A clock that stands still until it is moved.
 #[derive(Debug)]
-pub struct ManualClock(AtomicI64);
+pub struct ManualClock {
+    /// What it shows.
+    shown: AtomicI64,
+    /// By how much it was set, in all.
+    stepped: AtomicI64,
+}
 
 impl ManualClock {
     /// A clock that shows `now`.
     pub fn at(now: Timestamp) -> Self {
-        ManualClock(AtomicI64::new(now.as_micros()))
+        ManualClock { shown: AtomicI64::new(now.as_micros()), stepped: AtomicI64::new(0) }
     }
 
     /// Moves it forward, and tells the new time.
     pub fn advance(&self, by: Duration) -> Timestamp {
         let micros = i64::try_from(by.as_micros()).unwrap_or(i64::MAX);
-        let before = self.0.fetch_add(micros, Ordering::SeqCst);
+        let before = self.shown.fetch_add(micros, Ordering::SeqCst);
         Timestamp::from_micros(before.saturating_add(micros))
     }
 
-    /// Sets it, backwards too.
+    /// Lets it show another time, backwards too, as if time itself had gone there.
     pub fn set(&self, now: Timestamp) {
-        self.0.store(now.as_micros(), Ordering::SeqCst);
+        self.shown.store(now.as_micros(), Ordering::SeqCst);
+    }
+
+    /// Somebody sets the clock, by so many microseconds: steady time does not notice.
+    pub fn step(&self, micros: i64) {
+        self.shown.fetch_add(micros, Ordering::SeqCst);
+        self.stepped.fetch_add(micros, Ordering::SeqCst);
     }
 }
 
@@ -40,7 +51,11 @@ impl Default for ManualClock {
 
 impl Clock for ManualClock {
     fn now(&self) -> Timestamp {
-        Timestamp::from_micros(self.0.load(Ordering::SeqCst))
+        Timestamp::from_micros(self.shown.load(Ordering::SeqCst))
+    }
+
+    fn steady(&self) -> Timestamp {
+        self.now().shifted(-self.stepped.load(Ordering::SeqCst))
     }
 }
 

@@ -144,7 +144,7 @@ impl Stage {
     /// Everything that can be done without time passing.
     fn pump(&mut self) {
         for _ in 0..10 {
-            self.lane.turn(self.clock.now());
+            self.lane.turn(self.engine.waiting());
             self.lane.take_in_ready();
             while let Ok(effect) = self.effects.try_recv() {
                 done(self.engine.take_effect(effect));
@@ -228,5 +228,33 @@ fn every_schedule_is_its_profiles_and_ends() {
         stage.clock.advance(Duration::from_secs(30 * 86_400));
         stage.pump();
         assert_eq!(stage.asked().len(), asked.len(), "{profile}");
+    }
+}
+
+/// Retries and the pauses of `Retry-After`, with the clock set in the middle of each wait.
+#[test]
+fn a_clock_that_is_set_moves_no_wait() {
+    const DAY: i64 = 86_400_000_000;
+    for answer in ["500", "503+30"] {
+        for step in [-DAY, DAY] {
+            let mut stage = Stage::new("standard", "user.created", Answer::read(answer));
+            for _ in 0..3 {
+                let due = stage.delivery().next_attempt_at.unwrap();
+                let wait = due.since(stage.clock.now());
+                let before = stage.asked().len();
+                stage.clock.advance(wait / 2);
+                stage.clock.step(step);
+                stage.pump();
+                // What is shown is by the clock as it is now.
+                let left = stage.delivery().next_attempt_at.unwrap().since(stage.clock.now());
+                assert_eq!(left, wait - wait / 2, "{answer}, {step}");
+                stage.clock.advance(left - Duration::from_micros(1));
+                stage.pump();
+                assert_eq!(stage.asked().len(), before, "{answer}, {step}: early");
+                stage.clock.advance(Duration::from_micros(1));
+                stage.pump();
+                assert_eq!(stage.asked().len(), before + 1, "{answer}, {step}: not sent when due");
+            }
+        }
     }
 }

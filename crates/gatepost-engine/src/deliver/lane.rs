@@ -19,7 +19,7 @@ use gatepost_core::delivery::{AttemptRecord, DeliveryState, Outcome, Trigger};
 use gatepost_core::retry::{self, AttemptFacts, Verdict};
 use gatepost_core::tenant::Tenant;
 use gatepost_core::webhook::Webhook;
-use gatepost_core::{TenantId, Timestamp, WebhookKey};
+use gatepost_core::{TenantId, Timestamp, Waits, WebhookKey};
 use gatepost_store::{Due, DuePage, DueQuery, Next, Owed, SettleAnswer, Settled, Settlement, Store, StoreError, Wake};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
@@ -63,11 +63,29 @@ pub(crate) enum Effect {
 }
 
 enum Done {
-    Sent { due: Due, route: Arc<Route>, made: Box<Made> },
-    Settled { batch: Vec<Unsettled>, answer: Result<SettleAnswer, StoreError> },
-    Refilled { query: DueQuery, answer: Result<DuePage, StoreError> },
-    Loaded { key: WebhookKey, answer: Result<Option<Owner>, StoreError> },
-    Owed { after: Option<WebhookKey>, answer: Result<Vec<Owed>, StoreError> },
+    /// `lead`: by how much waits led the clock when it began.
+    Sent {
+        due: Due,
+        route: Arc<Route>,
+        made: Box<Made>,
+        lead: i64,
+    },
+    Settled {
+        batch: Vec<Unsettled>,
+        answer: Result<SettleAnswer, StoreError>,
+    },
+    Refilled {
+        query: DueQuery,
+        answer: Result<DuePage, StoreError>,
+    },
+    Loaded {
+        key: WebhookKey,
+        answer: Result<Option<Owner>, StoreError>,
+    },
+    Owed {
+        after: Option<WebhookKey>,
+        answer: Result<Vec<Owed>, StoreError>,
+    },
 }
 
 /// A webhook and whose it is.
@@ -95,6 +113,8 @@ enum Slot {
 pub(crate) struct LaneParts {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) sender: Sender,
+    /// Every `now` and every due time here is of this time; what happened is of the clock.
+    pub(crate) waits: Arc<Waits>,
     pub(crate) vault: Vault,
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) effects: UnboundedSender<Effect>,
@@ -144,7 +164,7 @@ impl Lane {
         let inbox = Arc::clone(&self.parts.inbox);
         let mut shift = Shift::begin();
         loop {
-            let now = self.parts.sender.clock.now();
+            let now = self.parts.waits.now();
             self.turn(now);
             if self.is_drained() {
                 return;
@@ -333,18 +353,19 @@ impl Lane {
         };
         let route = Arc::clone(route);
         let (sender, store) = (self.parts.sender.clone(), Arc::clone(&self.parts.store));
+        let lead = self.parts.waits.lead();
         self.work.push(Box::pin(async move {
             let by_hand = due.manual && due.attempts == due.budget_start;
             let trigger = if by_hand { Trigger::Manual } else { Trigger::Scheduled };
             let made = attempt(&sender, &*store, &route, &Order { due: &due, trigger, path: None }).await;
-            Done::Sent { due, route, made: Box::new(made) }
+            Done::Sent { due, route, made: Box::new(made), lead }
         }));
     }
 
     fn take_in(&mut self, done: Done) {
-        let now = self.parts.sender.clock.now();
+        let now = self.parts.waits.now();
         match done {
-            Done::Sent { due, route, made } => self.sent(due, &route, *made, now),
+            Done::Sent { due, route, made, lead } => self.sent(due, &route, *made, lead, now),
             Done::Settled { batch, answer } => self.settled(batch, answer, now),
             Done::Refilled { query, answer } => {
                 let page = answer.map_err(|error| self.store_failed("due", &error)).ok();
@@ -411,7 +432,7 @@ impl Lane {
         self.scheduler.set_terms(tenant, key, terms, reopened, now);
     }
 
-    fn sent(&mut self, due: Due, route: &Arc<Route>, made: Made, now: Timestamp) {
+    fn sent(&mut self, due: Due, route: &Arc<Route>, made: Made, lead: i64, now: Timestamp) {
         let record = made.record;
         if made.local_fault {
             // Whatever else is to be sent meanwhile has the same fault.
@@ -445,11 +466,13 @@ impl Lane {
         let verdict = retry::judge(&route.policy, in_budget, &facts, self.parts.sender.entropy.unit());
         let (next, pause_until, disable) = match verdict {
             Verdict::Delivered => (Next::Delivered, None, false),
-            Verdict::Retry { at, pause_until } => (Next::Retry(at), pause_until, false),
+            Verdict::Retry { at, pause_until } => (Next::Retry(at.shifted(lead)), pause_until, false),
             Verdict::End { state, reason, disable_webhook, pause_until } => {
                 (Next::End(state, reason), pause_until, disable_webhook)
             }
         };
+        // Judged by the clock as it was when the attempt began, whatever was done to it since.
+        let pause_until = pause_until.map(|until| until.shifted(lead));
         if let Some(until) = pause_until {
             self.pause(due.webhook, until);
         }

@@ -182,7 +182,7 @@ impl EndpointAuth {
     }
 
     async fn send_with_token(&self, grant: &Arc<Grant>, request: OutgoingRequest<'_>) -> Exchange {
-        let started_at = self.tokens.now();
+        let started_at = self.tokens.shown();
         let began = Instant::now();
         let deadline = began + request.timeout;
         let left = || deadline.saturating_duration_since(Instant::now());

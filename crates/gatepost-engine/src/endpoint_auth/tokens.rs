@@ -78,8 +78,14 @@ impl Tokens {
         Tokens { transport, clock, metrics, entries: Mutex::default(), numbers: AtomicU64::new(1) }
     }
 
-    pub(super) fn now(&self) -> Timestamp {
+    /// What the clock shows: for records.
+    pub(super) fn shown(&self) -> Timestamp {
         self.clock.now()
+    }
+
+    /// How long a token lives is measured by what nobody sets.
+    fn now(&self) -> Timestamp {
+        self.clock.steady()
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<GrantId, Entry>> {

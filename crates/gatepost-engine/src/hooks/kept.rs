@@ -64,7 +64,7 @@ impl Engine {
             };
             let body = drive.chain().question_for(&asked.planned);
             let Ok(sealed) = self.inner.vault.seal_bytes(&context(id, row.id), &body) else { continue };
-            let now = self.now();
+            let now = self.waiting();
             self.inner.hooks.recorder.secret(KeptSecret {
                 tenant: drive.snapshot.tenant.key,
                 hook: row.id,
@@ -79,7 +79,7 @@ impl Engine {
 
     /// Tries what is due. Whether there was anything.
     pub(super) async fn retry_secrets(&self) -> bool {
-        let due = match self.inner.store.due_secrets(self.now(), ROUND).await {
+        let due = match self.inner.store.due_secrets(self.waiting(), ROUND).await {
             Ok(due) => due,
             Err(error) => {
                 tracing::debug!(%error, "kept notifications wait for the store");
@@ -102,7 +102,7 @@ impl Engine {
 
     /// One more try; what is to be kept for another one.
     async fn retry_secret(&self, tenant: &TenantId, kept: &KeptSecret) -> Option<KeptSecret> {
-        let now = self.now();
+        let now = self.waiting();
         if kept.expires_at <= now {
             self.inner.metrics.hooks.secret("expired");
             return None;

@@ -79,7 +79,8 @@ impl Worker {
     /// # Errors
     /// The store's. The step can be tried again.
     pub(crate) async fn tick(&mut self, now: Timestamp) -> Result<Progress, StoreError> {
-        self.resting.retain(|_, until| *until > now);
+        let waiting = self.engine.waiting();
+        self.resting.retain(|_, until| *until > waiting);
         let jobs = self.engine.inner.store.open_jobs(self.last, PER_TENANT).await?;
         let Some(first) = jobs.first() else {
             // What was known of jobs that ended elsewhere (cancelled) is of no more use.
@@ -176,7 +177,7 @@ impl Engine {
                     tokio::task::yield_now().await;
                     continue;
                 }
-                Ok(Progress::Idle(until)) => until.map_or(LOOK_EVERY, |at| at.since(self.now())),
+                Ok(Progress::Idle(until)) => until.map_or(LOOK_EVERY, |at| at.since(self.waiting())),
                 Err(error) => {
                     tracing::warn!(%error, "jobs rest: the store failed");
                     AFTER_FAILURE
@@ -194,7 +195,7 @@ impl Engine {
         let mut retention = Retention::new(self.clone());
         while !self.draining() {
             let wait = match retention.tick(self.now()).await {
-                Ok(until) => until.since(self.now()),
+                Ok(until) => until.since(self.waiting()),
                 Err(error) => {
                     tracing::warn!(%error, "retention rests: the store failed");
                     AFTER_FAILURE

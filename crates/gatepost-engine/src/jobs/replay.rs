@@ -37,9 +37,10 @@ impl Worker {
         }
         let webhook = WebhookKey(replay.webhook_key);
         let waited = self.waits.get(&job.key).copied().unwrap_or(0);
-        if waited < WAITS && self.engine.inner.store.backlog(webhook, now, BACKLOG).await? >= BACKLOG {
+        let waiting = self.engine.waiting();
+        if waited < WAITS && self.engine.inner.store.backlog(webhook, waiting, BACKLOG).await? >= BACKLOG {
             self.waits.insert(job.key, waited + 1);
-            return Ok(Stepped::RestsUntil(now.saturating_add(WAIT)));
+            return Ok(Stepped::RestsUntil(waiting.saturating_add(WAIT)));
         }
         self.waits.remove(&job.key);
         let doubt = self.engine.inner.inbox.unless_resolved(Command::LookForOwed);

@@ -50,14 +50,15 @@ impl Retention {
         Retention { engine, cursor: RetentionCursor::START, pace: Pace::default() }
     }
 
-    /// One step; when the next one is due.
+    /// One step, for what the clock says is old at `now`; when the next one is due, as waits are measured.
     ///
     /// # Errors
     /// The store's. The step can be tried again.
     pub(crate) async fn tick(&mut self, now: Timestamp) -> Result<Timestamp, StoreError> {
         let inner = &self.engine.inner;
+        let began = self.engine.waiting();
         let step = inner.store.retain(now, self.cursor, self.pace.rows).await?;
-        let after = self.engine.now();
+        let after = self.engine.waiting();
         inner.metrics.retained(step.events, step.attempts, step.others);
         for _ in 0..step.expired {
             inner.metrics.delivery_ended(DeliveryState::Failed, Some(Reason::Expired));
@@ -73,7 +74,7 @@ impl Retention {
         }
         let seen =
             Seen { at: after, accepted: inner.metrics.events_accepted(), written: inner.store.stats().await?.requests };
-        Ok(after.saturating_add(self.pace.pause(seen, after.since(now), removed)))
+        Ok(after.saturating_add(self.pace.pause(seen, after.since(began), removed)))
     }
 }
 

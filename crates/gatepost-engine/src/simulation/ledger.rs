@@ -71,7 +71,10 @@ pub(crate) struct Request {
     pub(crate) webhook_id: String,
     pub(crate) attempt: u32,
     pub(crate) body: Bytes,
+    /// When, as waits are measured.
     pub(crate) at: Timestamp,
+    /// What the clock showed.
+    pub(crate) shown: Timestamp,
 }
 
 /// What is known of one delivery.

@@ -179,6 +179,11 @@ fn finds_a_delivery_never_made() {
 }
 
 #[test]
+fn finds_waits_that_follow_a_clock_that_is_set() {
+    finds(Bug::WaitsByTheClock, &[Kind::Idle, Kind::NotDone, Kind::Spin]);
+}
+
+#[test]
 fn finds_an_own_event_that_is_not_told() {
     finds(Bug::LostNews, &[Kind::WrongNews]);
 }

@@ -118,7 +118,7 @@ impl Receivers {
 
     /// Ends what is over by now; whether there was something.
     pub(crate) fn end_due(&self) -> bool {
-        let now = self.clock.now();
+        let now = self.clock.steady();
         let mut net = self.net();
         let (mut due, later): (Vec<_>, Vec<_>) = net.pending.drain(..).partition(|p| p.at <= now);
         net.pending = later;
@@ -140,7 +140,7 @@ impl Receivers {
     }
 
     fn arrive(&self, request: &OutgoingRequest<'_>) -> oneshot::Receiver<Exchange> {
-        let now = self.clock.now();
+        let (now, shown) = (self.clock.steady(), self.clock.now());
         let header = |name: &str| {
             let found = request.headers.iter().find(|(n, _)| n.as_str() == name);
             found.and_then(|(_, value)| value.to_str().ok()).unwrap_or_default().to_owned()
@@ -157,11 +157,12 @@ impl Receivers {
             attempt: header("gatepost-attempt").parse().unwrap_or(0),
             body: request.body.clone(),
             at: now,
+            shown,
         });
         let (reply, answer) = oneshot::channel();
         let mut net = self.net();
         let manner = net.manners[hook];
-        let (took, exchange) = exchange(&mut net.dice, manner, now, request.timeout);
+        let (took, exchange) = exchange(&mut net.dice, manner, shown, request.timeout);
         if exchange.status == Some(410) {
             ledger::open(&self.ledger).gone = true;
         }

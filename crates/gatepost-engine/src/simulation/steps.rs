@@ -33,6 +33,9 @@ fn short<T>(answer: &Option<Result<T, Error>>) -> String {
 impl World {
     /// One thing happens.
     pub(crate) fn step(&mut self) {
+        if self.clock_dice.one_in(50) {
+            self.set_clock();
+        }
         match self.dice.below(100) {
             0..=29 => self.publish(),
             30..=33 => self.publish_again(),

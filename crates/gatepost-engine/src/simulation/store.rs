@@ -47,6 +47,8 @@ pub(crate) enum Bug {
     MadeInSecret,
     /// Some batches are sent without their first event.
     ShortBatch,
+    /// Waits are measured by the clock, whoever sets it.
+    WaitsByTheClock,
 }
 
 struct Fate {
@@ -281,6 +283,10 @@ forward! {
 impl gatepost_store::InstallationStore for SimStore {
     async fn swap_meta(&self, swaps: Vec<gatepost_store::MetaSwap>) -> Result<bool> {
         self.through(self.inner.swap_meta(swaps)).await
+    }
+
+    fn wait_by(&self, waits: Arc<gatepost_core::Waits>) {
+        self.inner.wait_by(waits);
     }
 }
 

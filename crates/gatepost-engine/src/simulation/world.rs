@@ -12,7 +12,7 @@ use gatepost_core::seal::Key;
 use gatepost_core::secret::Secret;
 use gatepost_core::tenant::Tenant;
 use gatepost_core::webhook;
-use gatepost_core::{Clock as _, EventId, TenantKey, Timestamp, WebhookId, WebhookKey};
+use gatepost_core::{Clock, EventId, TenantKey, Timestamp, WebhookId, WebhookKey};
 use gatepost_store::fault::Fault;
 use gatepost_store::sqlite::MakingSizes;
 use gatepost_store::{FaultStore, SqliteStore, Store, Turn};
@@ -91,6 +91,15 @@ pub(crate) struct Published {
     pub(crate) repeated: bool,
 }
 
+/// A clock whose steady time is what it shows.
+struct Wall(Arc<ManualClock>);
+
+impl Clock for Wall {
+    fn now(&self) -> Timestamp {
+        self.0.now()
+    }
+}
+
 struct Life {
     engine: Engine,
     lane: Lane,
@@ -123,6 +132,11 @@ pub(crate) struct World {
     pub(crate) healed: bool,
     /// Whose deliveries were made last.
     made_last: Option<TenantKey>,
+    /// The clock was ever set; it is behind now.
+    pub(crate) clock_was_set: bool,
+    clock_is_behind: bool,
+    /// Of its own, so that other histories stay what they are.
+    pub(super) clock_dice: Dice,
     /// Picks of each other tenant since the last one of this tenant, while it waited.
     turns: BTreeMap<TenantKey, BTreeMap<TenantKey, u32>>,
 }
@@ -188,6 +202,9 @@ impl World {
             crashes: 0,
             healed: false,
             made_last: None,
+            clock_was_set: false,
+            clock_is_behind: false,
+            clock_dice: Dice::new(seed, 6),
             turns: BTreeMap::new(),
         };
         world.start();
@@ -205,8 +222,21 @@ impl World {
         self.life.as_ref().expect("a world has an engine").engine.clone()
     }
 
+    /// The present moment, as waits are measured.
     pub(crate) fn now(&self) -> Timestamp {
-        self.clock.now()
+        self.clock.steady()
+    }
+
+    /// Somebody sets the clock: back by a day, or forward again. That it was is noted, as a server does.
+    pub(crate) fn set_clock(&mut self) {
+        const DAY: i64 = 86_400_000_000;
+        let step = if self.clock_is_behind && self.clock_dice.one_in(2) { DAY } else { -DAY };
+        self.clock.step(step);
+        self.clock_was_set = true;
+        self.clock_is_behind = self.clock.now() < self.now();
+        self.tell(|| format!("the clock is set by {} s", step / 1_000_000));
+        let note = crate::waits::Note::of(&self.engine().inner.waits).to_bytes();
+        self.disk.set_meta(crate::waits::NOTE, &note).now_or_never().expect("inline").expect("the disk is well");
     }
 
     pub(crate) fn violate(&self, kind: Kind, text: impl Into<String>) {
@@ -229,7 +259,10 @@ impl World {
     fn parts(&self) -> EngineParts {
         EngineParts {
             store: Arc::clone(&self.store) as Arc<dyn Store>,
-            clock: Arc::clone(&self.clock) as _,
+            clock: match self.bug {
+                Some(Bug::WaitsByTheClock) => Arc::new(Wall(Arc::clone(&self.clock))),
+                _ => Arc::clone(&self.clock) as _,
+            },
             entropy: Arc::clone(&self.entropy) as _,
             transport: Arc::clone(&self.receivers) as Arc<dyn Transport>,
             policy: Arc::clone(&self.policy),
@@ -288,9 +321,8 @@ impl World {
         let makes = self.healed || !self.dice.one_in(4);
         while still < 2 {
             let before = (self.store.calls(), ledger::open(&self.ledger).requests);
-            let now = self.clock.now();
             let Some(life) = &mut self.life else { return };
-            life.lane.turn(now);
+            life.lane.turn(life.engine.waiting());
             life.lane.take_in_ready();
             let effect = life.effects.try_recv().ok();
             let moved = effect.is_some() | self.receivers.end_due();
@@ -408,14 +440,14 @@ impl World {
                 }
             } else {
                 stands = 0;
-                self.clock.set(next);
+                self.clock.advance(next.since(self.now()));
             }
             self.pump();
             if self.is_broken() {
                 return;
             }
         }
-        self.clock.set(target.max(self.now()));
+        self.clock.advance(target.since(self.now()));
         self.pump();
     }
 

@@ -50,7 +50,7 @@ impl Open {
     /// Whether another event with so much data may join.
     fn takes(&self, owing: &Owing<'_>, batch: Batch, bytes: i64) -> bool {
         self.revision == owing.to.revision
-            && owing.now.as_micros() < self.closes_at
+            && owing.due.as_micros() < self.closes_at
             && self.events < batch.max_events
             && self.bytes.saturating_add(bytes) <= i64::from(batch.max_bytes)
     }
@@ -69,7 +69,7 @@ pub(super) fn join(tx: &mut Tx<'_>, owing: &Owing<'_>, batch: Batch, wakes: &mut
             return Ok(Inserted { seq: there.seq, made: false, due: None });
         }
         if !there.takes(owing, batch, bytes) {
-            close(tx.conn, owing.to.webhook, there.seq, owing.now, wakes)?;
+            close(tx.conn, owing.to.webhook, there.seq, owing.due, wakes)?;
             open = None;
         }
     }
@@ -89,8 +89,8 @@ pub(super) fn join(tx: &mut Tx<'_>, owing: &Owing<'_>, batch: Batch, wakes: &mut
     if !made {
         hurry(tx.conn, open.seq, owing, wakes)?;
     }
-    if open.is_full(batch) || owing.urgency == Urgency::Urgent || open.closes_at <= owing.now.as_micros() {
-        close(tx.conn, owing.to.webhook, open.seq, owing.now, wakes)?;
+    if open.is_full(batch) || owing.urgency == Urgency::Urgent || open.closes_at <= owing.due.as_micros() {
+        close(tx.conn, owing.to.webhook, open.seq, owing.due, wakes)?;
     } else {
         tx.conn.prepare_cached("UPDATE open_batches SET events = ?2, bytes = ?3 WHERE webhook = ?1")?.execute((
             owing.to.webhook.0,
@@ -104,7 +104,7 @@ pub(super) fn join(tx: &mut Tx<'_>, owing: &Owing<'_>, batch: Batch, wakes: &mut
 /// Begins a batch: a delivery that is due when the batch's age has come.
 fn begin(tx: &mut Tx<'_>, owing: &Owing<'_>, batch: Batch, wakes: &mut Vec<Wake>) -> DbResult<Open> {
     let wait = std::time::Duration::from_millis(u64::from(batch.max_wait_ms));
-    let closes_at = owing.now.saturating_add(wait);
+    let closes_at = owing.due.saturating_add(wait);
     let queue = owing.to.grouping.queue(None);
     let (due, bits) = match queue {
         Some(_) => (NOT_YET, grouping::BATCH | grouping::ORDERED),
@@ -120,7 +120,7 @@ fn begin(tx: &mut Tx<'_>, owing: &Owing<'_>, batch: Batch, wakes: &mut Vec<Wake>
     match queue {
         Some(queue) => {
             queues::join(tx.conn, owing.to.webhook, queue, seq, owing.urgency)?;
-            queues::refresh(tx.conn, owing.to.webhook, queue, owing.now, wakes)?;
+            queues::refresh(tx.conn, owing.to.webhook, queue, owing.due, wakes)?;
         }
         None => wakes.push(Wake {
             tenant: owing.event.tenant,
@@ -141,7 +141,7 @@ fn has(conn: &Connection, batch: DeliverySeq, event: EventSeq) -> DbResult<bool>
 /// A batch is as urgent as the most urgent of its events.
 fn hurry(conn: &Connection, seq: DeliverySeq, owing: &Owing<'_>, wakes: &mut Vec<Wake>) -> DbResult<()> {
     if owing.to.grouping.queue(None).is_some() {
-        return queues::hurry(conn, seq, owing.urgency, owing.now, wakes);
+        return queues::hurry(conn, seq, owing.urgency, owing.due, wakes);
     }
     let changed: Option<i64> = conn
         .prepare_cached("UPDATE deliveries SET urgency = ?2 WHERE seq = ?1 AND urgency > ?2 RETURNING due")?

@@ -52,15 +52,16 @@ pub(super) fn retry(tx: &Tx<'_>, tenant: TenantKey, seq: DeliverySeq, now: Times
         return Ok(RetryOutcome::Erased);
     }
     let mut wakes = Vec::new();
-    batches::close(tx.conn, webhook, seq, now, &mut wakes)?;
-    queues::leave(tx.conn, seq, now, &mut wakes)?;
+    let due = tx.due(now);
+    batches::close(tx.conn, webhook, seq, due, &mut wakes)?;
+    queues::leave(tx.conn, seq, due, &mut wakes)?;
     tx.conn
         .prepare_cached(
             "UPDATE deliveries SET state = 0, reason = NULL, due = ?2, budget_start = attempts, manual = 1,
-                 generation = generation + 1, updated_at = ?2, grouping = grouping & ?3 WHERE seq = ?1",
+                 generation = generation + 1, updated_at = ?4, grouping = grouping & ?3 WHERE seq = ?1",
         )?
-        .execute((seq.0, now.as_micros(), !grouping::ORDERED))?;
-    let reopened = stand_in_line(tx.conn, webhook, seq, now, &mut wakes)?;
+        .execute((seq.0, due.as_micros(), !grouping::ORDERED, now.as_micros()))?;
+    let reopened = stand_in_line(tx.conn, webhook, seq, due, &mut wakes)?;
     Ok(RetryOutcome::Reopened(Box::new(reopened), wakes))
 }
 
@@ -114,7 +115,7 @@ pub(super) fn cancel(tx: &Tx<'_>, tenant: TenantKey, seq: DeliverySeq, now: Time
              WHERE seq = ?1",
         )?
         .execute((seq.0, state_number(DeliveryState::Cancelled), reason_number(Reason::ByUser), now.as_micros()))?;
-    queues::leave(tx.conn, seq, now, &mut wakes)?;
+    queues::leave(tx.conn, seq, tx.due(now), &mut wakes)?;
     let row = row_by_seq(tx.conn, tenant, seq)?.ok_or_else(|| DbError::corrupt("delivery", "its event is gone"))?;
     Ok(CancelOutcome::Cancelled(Box::new(row), wakes))
 }

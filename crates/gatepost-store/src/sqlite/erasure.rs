@@ -183,7 +183,7 @@ fn forget(
 ) -> DbResult<()> {
     for delivery in deliveries_of(tx.conn, event)? {
         if delivery.state == DeliveryState::Pending {
-            cancel(tx.conn, &delivery, now, &mut step.wakes)?;
+            cancel(tx, &delivery, now, &mut step.wakes)?;
             step.cancelled.push((delivery.webhook, delivery.seq));
             if delivery.batch {
                 spare_the_others(tx, job, &delivery, subject, erasure, now, step)?;
@@ -199,7 +199,8 @@ fn forget(
 }
 
 /// What was not sent yet never will be.
-fn cancel(conn: &Connection, delivery: &Of, now: Timestamp, wakes: &mut Vec<Wake>) -> DbResult<()> {
+fn cancel(tx: &Tx<'_>, delivery: &Of, now: Timestamp, wakes: &mut Vec<Wake>) -> DbResult<()> {
+    let conn = tx.conn;
     conn.prepare_cached("DELETE FROM open_batches WHERE webhook = ?1 AND delivery_seq = ?2")?
         .execute((delivery.webhook.0, delivery.seq.0))?;
     conn.prepare_cached(
@@ -212,7 +213,7 @@ fn cancel(conn: &Connection, delivery: &Of, now: Timestamp, wakes: &mut Vec<Wake
         reason_number(Reason::ByUser),
         now.as_micros(),
     ))?;
-    queues::leave(conn, delivery.seq, now, wakes)
+    queues::leave(conn, delivery.seq, tx.due(now), wakes)
 }
 
 /// Other people's events of a cancelled batch are owed as before: by a new one.
@@ -244,8 +245,15 @@ fn spare_the_others(
     for other in others {
         let Some(event) = event_by_seq(tx.conn, EventSeq(other))? else { continue };
         let event = Arc::new(event);
-        let owing =
-            Owing { event: &event, to: Match::of(&webhook), urgency: event.urgency, later: true, now, number: None };
+        let owing = Owing {
+            event: &event,
+            to: Match::of(&webhook),
+            urgency: event.urgency,
+            later: true,
+            now,
+            due: tx.due(now),
+            number: None,
+        };
         let inserted = insert_delivery(tx, &owing, &mut step.wakes)?;
         step.dues.extend(inserted.due);
     }

@@ -1,6 +1,9 @@
 //! [`InstallationStore`] for [`SqliteStore`].
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
+use gatepost_core::Waits;
 
 use super::error::DbResult;
 use super::queue::Lane;
@@ -15,6 +18,10 @@ const SMALL: usize = 1_024;
 impl InstallationStore for SqliteStore {
     async fn swap_meta(&self, swaps: Vec<MetaSwap>) -> Result<bool> {
         self.write(Lane::Other, SMALL, move |tx| swap(tx, &swaps)).await
+    }
+
+    fn wait_by(&self, waits: Arc<Waits>) {
+        self.waits.set(waits);
     }
 }
 

@@ -353,6 +353,7 @@ fn make_part(tx: &mut Tx<'_>, unmade: &Unmade, made: &mut Made) -> DbResult<()> 
             urgency: event.urgency,
             later: false,
             now: event.accepted_at,
+            due: tx.due(event.accepted_at),
             number: Some(number),
         };
         let inserted = insert_delivery(tx, &owing, &mut made.wakes)?;

@@ -53,6 +53,7 @@ mod tenant_types;
 mod tenants;
 #[cfg(test)]
 mod tests;
+mod waits;
 mod writer;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -71,6 +72,7 @@ use folder::Folder;
 pub use making::Sizes as MakingSizes;
 use queue::{Lane, Limits, Queue};
 use schema::Place;
+use waits::WaitClock;
 use writer::{Job, Tally, Tx, Writer, job, repeatable};
 
 /// How much a [`SqliteStore`] may use.
@@ -121,6 +123,7 @@ pub struct SqliteStore {
     tally: Arc<Tally>,
     page_bytes: usize,
     wal: Arc<Wal>,
+    waits: Arc<WaitClock>,
 }
 
 enum Mode {
@@ -171,8 +174,10 @@ impl SqliteStore {
         let path = folder.database()?;
         flush::renew(folder.path())?;
         let (tally, wal) = (Arc::new(Tally::default()), Arc::new(Wal::new(log)));
+        let waits = Arc::new(WaitClock::default());
         let place = Place::File(path.clone());
-        let writer = Writer::open(place, options.writer_cache_kib, Arc::clone(&tally), Arc::clone(&wal))?;
+        let writer =
+            Writer::open(place, options.writer_cache_kib, Arc::clone(&tally), Arc::clone(&wal), Arc::clone(&waits))?;
         // The log was made just now; SQLite does not look whether its name came to disk.
         folder.sync()?;
         let limits = Limits { count: options.queue_requests, bytes: options.queue_bytes };
@@ -200,7 +205,7 @@ impl SqliteStore {
         let conn = schema::open_reader(&path, 1_024).map_err(|e| of_sqlite(&e))?;
         let log = Arc::clone(&wal);
         threads.start("gatepost-wal", move || log.serve(&conn))?;
-        Ok(SqliteStore { mode: Mode::Threads(threads), tally, page_bytes: options.page_bytes, wal })
+        Ok(SqliteStore { mode: Mode::Threads(threads), tally, page_bytes: options.page_bytes, wal, waits })
     }
 
     /// A store in memory that does everything on the calling thread, in the order of the calls.
@@ -209,12 +214,14 @@ impl SqliteStore {
     /// [`StoreError::Unavailable`] when there is no memory.
     pub fn open_inline() -> Result<Self> {
         let (tally, wal) = (Arc::new(Tally::default()), Arc::new(Wal::new(Sizes::default())));
-        let writer = Writer::open(Place::Memory, 8 << 10, Arc::clone(&tally), Arc::clone(&wal))?;
+        let waits = Arc::new(WaitClock::default());
+        let writer = Writer::open(Place::Memory, 8 << 10, Arc::clone(&tally), Arc::clone(&wal), Arc::clone(&waits))?;
         Ok(SqliteStore {
             mode: Mode::Inline { writer: Mutex::new(writer), closed: AtomicBool::new(false) },
             tally,
             page_bytes: PAGE_BYTES,
             wal,
+            waits,
         })
     }
 

@@ -32,10 +32,12 @@ pub(super) struct Owing<'a> {
     pub(super) urgency: Urgency,
     /// Not by the event's own publish: a replay.
     pub(super) later: bool,
-    /// When.
+    /// When, by the clock.
     pub(super) now: Timestamp,
     /// The number its delivery has if one is made, where the event's commit set it aside.
     pub(super) number: Option<i64>,
+    /// When it is due if it waits for nothing: see [`Tx::due`].
+    pub(super) due: Timestamp,
 }
 
 /// What an event came to be owed by.
@@ -63,14 +65,14 @@ pub(super) fn insert_delivery(tx: &mut Tx<'_>, owing: &Owing<'_>, wakes: &mut Ve
     }
     let queue = owing.to.grouping.queue(owing.event.subject.as_ref());
     let bits = if queue.is_some() { grouping::ORDERED } else { 0 };
-    let due = if queue.is_some() { queues::NOT_YET } else { owing.now.as_micros() };
+    let due = if queue.is_some() { queues::NOT_YET } else { owing.due.as_micros() };
     let seq = add(tx, owing, due, bits)?;
     if owing.later {
         link(tx.conn, owing.event, seq)?;
     }
     if let Some(queue) = queue {
         queues::join(tx.conn, owing.to.webhook, queue, seq, owing.urgency)?;
-        queues::refresh(tx.conn, owing.to.webhook, queue, owing.now, wakes)?;
+        queues::refresh(tx.conn, owing.to.webhook, queue, owing.due, wakes)?;
         return Ok(Inserted { seq, made: true, due: None });
     }
     let due = Due {
@@ -80,7 +82,7 @@ pub(super) fn insert_delivery(tx: &mut Tx<'_>, owing: &Owing<'_>, wakes: &mut Ve
         webhook: owing.to.webhook,
         revision: owing.to.revision,
         events: DeliveryEvents::One(Arc::clone(owing.event)),
-        due: owing.now,
+        due: owing.due,
         urgency: owing.urgency,
         attempts: 0,
         budget_start: 0,

@@ -232,8 +232,9 @@ fn insert(
     });
     let most = new.matches.len().min(tx.sizes.alone);
     let (mut deliveries, mut joined, mut wakes) = (Vec::with_capacity(most), 0, Vec::new());
+    let due = tx.due(now);
     let mut add = |tx: &mut Tx<'_>, to: &Match| -> DbResult<()> {
-        let owing = Owing { event: &event, to: *to, urgency: event.urgency, later: false, now, number: None };
+        let owing = Owing { event: &event, to: *to, urgency: event.urgency, later: false, now, due, number: None };
         let inserted = insert_delivery(tx, &owing, &mut wakes)?;
         joined += u32::from(!inserted.made);
         deliveries.extend(inserted.due);

@@ -215,7 +215,15 @@ fn one(
     let Some(replay_of) = wanted(scope, &earlier(tx.conn, event, webhook.key)?) else { return Ok(0) };
     let bytes = read.data.len();
     let event = Arc::new(read);
-    let owing = Owing { event: &event, to: Match::of(webhook), urgency: event.urgency, later: true, now, number: None };
+    let owing = Owing {
+        event: &event,
+        to: Match::of(webhook),
+        urgency: event.urgency,
+        later: true,
+        now,
+        due: tx.due(now),
+        number: None,
+    };
     let inserted = insert_delivery(tx, &owing, &mut step.wakes)?;
     tx.conn
         .prepare_cached(

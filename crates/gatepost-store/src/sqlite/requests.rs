@@ -159,15 +159,19 @@ impl Store for SqliteStore {
     }
 
     async fn deliveries(&self, query: DeliveryQuery) -> Result<Page<DeliveryRow>> {
-        self.read(move |conn| lists::deliveries(conn, &query)).await
+        let mut page = self.read(move |conn| lists::deliveries(conn, &query)).await?;
+        page.rows = page.rows.into_iter().map(|row| self.waits.shown(row)).collect();
+        Ok(page)
     }
 
     async fn delivery(&self, tenant: TenantKey, seq: DeliverySeq) -> Result<Option<DeliveryDetail>> {
-        self.read(move |conn| deliveries::detail(conn, tenant, seq)).await
+        let detail = self.read(move |conn| deliveries::detail(conn, tenant, seq)).await?;
+        Ok(detail.map(|detail| DeliveryDetail { row: self.waits.shown(detail.row), ..detail }))
     }
 
     async fn deliveries_of(&self, tenant: TenantKey, event: EventSeq, limit: usize) -> Result<Vec<DeliveryRow>> {
-        self.read(move |conn| deliveries::of_event(conn, tenant, event, limit)).await
+        let rows = self.read(move |conn| deliveries::of_event(conn, tenant, event, limit)).await?;
+        Ok(rows.into_iter().map(|row| self.waits.shown(row)).collect())
     }
 
     async fn owed(&self, after: Option<WebhookKey>, limit: usize) -> Result<Vec<Owed>> {

@@ -248,7 +248,7 @@ pub(super) fn apply(
         // Not past what is owed and not made yet; the next pass comes to it again.
         let unmade = making::first_event(conn, TenantKey(plan.tenant))?;
         let last = unmade.map_or(*last, |unmade| (*last).min(unmade.0 - 1));
-        let came_to = old_rows(conn, plan.tenant, (*first, last), now, max_rows, &mut done)?;
+        let came_to = old_rows(tx, plan.tenant, (*first, last), now, max_rows, &mut done)?;
         if let Some(event) = came_to {
             done.next = Some(RetentionCursor { tenant: TenantKey(plan.tenant), event: EventSeq(event) });
         }
@@ -278,13 +278,14 @@ pub(super) fn apply(
 /// Removes old events from the first to the last, as far as `max_rows` go; where it came to when that
 /// was not all.
 fn old_rows(
-    conn: &Connection,
+    tx: &Tx<'_>,
     tenant: i64,
     (first, last): (i64, i64),
     now: Timestamp,
     max_rows: usize,
     done: &mut Retained,
 ) -> DbResult<Option<i64>> {
+    let conn = tx.conn;
     let (events, all) = in_window(conn, tenant, (first, last), now, max_rows)?;
     let (mut rows, mut run, mut came_to) = (0, Run::default(), None);
     for event in events {
@@ -299,7 +300,7 @@ fn old_rows(
             run.deliveries.extend(event.deliveries);
         } else {
             run.remove(conn, tenant, done)?;
-            rows += one_event(conn, tenant, event.seq, now, done)?;
+            rows += one_event(tx, tenant, event.seq, now, done)?;
         }
     }
     run.remove(conn, tenant, done)?;
@@ -413,7 +414,8 @@ fn deliveries_of(conn: &Connection, event: i64) -> DbResult<Vec<Old>> {
 
 /// Removes an event that nothing is owed of, or gives up what is held of it. Answers how many rows
 /// that took.
-fn one_event(conn: &Connection, tenant: i64, event: i64, now: Timestamp, done: &mut Retained) -> DbResult<usize> {
+fn one_event(tx: &Tx<'_>, tenant: i64, event: i64, now: Timestamp, done: &mut Retained) -> DbResult<usize> {
+    let conn = tx.conn;
     let deliveries = deliveries_of(conn, event)?;
     let mut rows = 1;
     let mut stays = false;
@@ -421,7 +423,7 @@ fn one_event(conn: &Connection, tenant: i64, event: i64, now: Timestamp, done: &
         if delivery.state == DeliveryState::Pending {
             stays = true;
             if delivery.held && !delivery.webhook_deleted {
-                expire(conn, delivery.seq, now)?;
+                expire(tx, delivery.seq, now)?;
                 done.expired += 1;
                 rows += 1;
             }
@@ -446,7 +448,8 @@ fn one_event(conn: &Connection, tenant: i64, event: i64, now: Timestamp, done: &
 }
 
 /// Held for longer than its event is kept.
-fn expire(conn: &Connection, seq: i64, now: Timestamp) -> DbResult<()> {
+fn expire(tx: &Tx<'_>, seq: i64, now: Timestamp) -> DbResult<()> {
+    let conn = tx.conn;
     conn.prepare_cached("DELETE FROM open_batches WHERE delivery_seq = ?1")?.execute([seq])?;
     conn.prepare_cached(
         "UPDATE deliveries SET state = ?2, reason = ?3, generation = generation + 1,
@@ -454,7 +457,7 @@ fn expire(conn: &Connection, seq: i64, now: Timestamp) -> DbResult<()> {
     )?
     .execute((seq, state_number(DeliveryState::Failed), reason_number(Reason::Expired), now.as_micros()))?;
     // Its webhook takes nothing: nobody is to be woken for what is first in its queue now.
-    queues::leave(conn, DeliverySeq(seq), now, &mut Vec::new())
+    queues::leave(conn, DeliverySeq(seq), tx.due(now), &mut Vec::new())
 }
 
 /// Takes an event out of a batch that others are in still. Whether there are others.

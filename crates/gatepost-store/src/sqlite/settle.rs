@@ -45,12 +45,12 @@ struct Settling {
 impl Settling {
     fn one(&mut self, tx: &mut Tx<'_>, settlement: &Settlement) -> DbResult<Settled> {
         if !self.expected(tx, settlement)? {
-            return unexpected(tx.conn, settlement, &mut self.wakes);
+            return unexpected(tx, settlement, &mut self.wakes);
         }
         keep_beside(tx.conn, settlement)?;
         tell(tx.conn, settlement)?;
         if settlement.ordered {
-            go_on(tx.conn, settlement, &mut self.wakes)?;
+            go_on(tx, settlement, &mut self.wakes)?;
         }
         Ok(Settled::Recorded)
     }
@@ -131,11 +131,12 @@ fn tell(conn: &Connection, settlement: &Settlement) -> DbResult<()> {
 
 /// What a recorded outcome means for the delivery's queue: at its end the next one is due. Otherwise it
 /// stays the first, and may have become more urgent while it was under way.
-fn go_on(conn: &Connection, settlement: &Settlement, wakes: &mut Vec<Wake>) -> DbResult<()> {
+fn go_on(tx: &Tx<'_>, settlement: &Settlement, wakes: &mut Vec<Wake>) -> DbResult<()> {
     let Next::Retry(due) = settlement.next else {
-        return queues::leave(conn, settlement.seq, settlement.attempt.ended_at(), wakes);
+        return queues::leave(tx.conn, settlement.seq, tx.due(settlement.attempt.ended_at()), wakes);
     };
-    let most = conn
+    let most = tx
+        .conn
         .prepare_cached("SELECT urgency FROM deliveries WHERE seq = ?1")?
         .query_row([settlement.seq.0], |row| row.get(0))?;
     wakes.push(wake(settlement, Some((urgency(most)?, due))));
@@ -199,7 +200,8 @@ fn present(conn: &Connection, settlement: &Settlement) -> DbResult<Option<Presen
 }
 
 /// The delivery has moved on, or this settlement was recorded before.
-fn unexpected(conn: &Connection, settlement: &Settlement, wakes: &mut Vec<Wake>) -> DbResult<Settled> {
+fn unexpected(tx: &Tx<'_>, settlement: &Settlement, wakes: &mut Vec<Wake>) -> DbResult<Settled> {
+    let conn = tx.conn;
     // Gone with its tenant: nothing is left to keep an attempt with.
     let Some(present) = present(conn, settlement)? else { return Ok(Settled::Superseded) };
     let same_turn = present.generation == settlement.generation;
@@ -236,7 +238,7 @@ fn unexpected(conn: &Connection, settlement: &Settlement, wakes: &mut Vec<Wake>)
             )?;
             conn.prepare_cached("UPDATE deliveries SET generation = generation + 1 WHERE seq = ?1")?
                 .execute([settlement.seq.0])?;
-            queues::leave(conn, settlement.seq, ended, wakes)?;
+            queues::leave(conn, settlement.seq, tx.due(ended), wakes)?;
             Ok(Settled::Superseded)
         }
         // Its number was taken by an attempt of an earlier turn that came in late.
@@ -244,7 +246,7 @@ fn unexpected(conn: &Connection, settlement: &Settlement, wakes: &mut Vec<Wake>)
             end_attempt(conn, settlement.seq, number, outcome(&settlement.next), ended)?;
             tell(conn, settlement)?;
             if settlement.ordered {
-                go_on(conn, settlement, wakes)?;
+                go_on(tx, settlement, wakes)?;
             }
             Ok(Settled::Recorded)
         }

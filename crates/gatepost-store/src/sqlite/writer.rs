@@ -15,6 +15,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use gatepost_core::Timestamp;
 use rusqlite::{CachedStatement, Connection, OptionalExtension};
 use tokio::sync::oneshot;
 
@@ -23,6 +24,7 @@ use super::error::{DbError, DbResult, of_sqlite};
 use super::making::Sizes;
 use super::queue::Queue;
 use super::schema::{self, Place};
+use super::waits::WaitClock;
 use crate::{Result, StoreError};
 
 /// Requests in one commit at most: bounds how long an answer can take.
@@ -53,6 +55,8 @@ pub(super) struct Tx<'a> {
     pub(super) ready: Ready<'a>,
     /// The connection's log.
     pub(super) wal: &'a Wal,
+    /// The time of due times.
+    pub(super) waits: &'a WaitClock,
 }
 
 impl<'a> Tx<'a> {
@@ -63,8 +67,14 @@ impl<'a> Tx<'a> {
         unmade: &'a mut bool,
         sizes: Sizes,
         wal: &'a Wal,
+        waits: &'a WaitClock,
     ) -> Tx<'a> {
-        Tx { conn, numbers, known_types, unmade, sizes, ready: Ready::default(), wal }
+        Tx { conn, numbers, known_types, unmade, sizes, ready: Ready::default(), wal, waits }
+    }
+
+    /// When something is due that is due at once, at the moment `now` of the clock.
+    pub(super) fn due(&self, now: Timestamp) -> Timestamp {
+        self.waits.due(now)
     }
 }
 
@@ -209,6 +219,7 @@ pub(super) struct Writer {
     sizes: Sizes,
     tally: Arc<Tally>,
     wal: Arc<Wal>,
+    waits: Arc<WaitClock>,
 }
 
 impl Writer {
@@ -216,7 +227,13 @@ impl Writer {
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] or [`StoreError::Corrupt`].
-    pub(super) fn open(place: Place, cache_kib: u32, tally: Arc<Tally>, wal: Arc<Wal>) -> Result<Self> {
+    pub(super) fn open(
+        place: Place,
+        cache_kib: u32,
+        tally: Arc<Tally>,
+        wal: Arc<Wal>,
+        waits: Arc<WaitClock>,
+    ) -> Result<Self> {
         let mut conn = connect(&place, cache_kib, &wal).map_err(|e| of_sqlite(&e))?;
         schema::migrate(&mut conn)?;
         let set_aside = numbers_set_aside(&conn).map_err(DbError::from)?;
@@ -224,7 +241,7 @@ impl Writer {
         let numbers = Numbers { event: next_number(&conn, "events")?, delivery };
         let known_types = HashSet::new();
         let (unmade, sizes) = (true, Sizes::default());
-        Ok(Writer { place, cache_kib, conn, broken: false, numbers, known_types, unmade, sizes, tally, wal })
+        Ok(Writer { place, cache_kib, conn, broken: false, numbers, known_types, unmade, sizes, tally, wal, waits })
     }
 
     /// How much is made with its event.
@@ -271,6 +288,7 @@ impl Writer {
             &mut self.unmade,
             self.sizes,
             &self.wal,
+            &self.waits,
         ));
         let mut upcoming = Some(first);
         let mut state = Ok(());

@@ -61,7 +61,7 @@ struct Came {
 
 fn run(plans: &[Plan]) -> Came {
     let (tally, wal) = (Arc::new(Tally::default()), Arc::new(Wal::new(Sizes::default())));
-    let mut writer = Writer::open(Place::Memory, 1 << 10, Arc::clone(&tally), wal).unwrap();
+    let mut writer = Writer::open(Place::Memory, 1 << 10, Arc::clone(&tally), wal, Arc::default()).unwrap();
     let runs: Vec<Arc<AtomicUsize>> = plans.iter().map(|_| Arc::default()).collect();
     let mut answers: Vec<Receiver<Result<i64>>> = Vec::new();
     let jobs = plans.iter().enumerate().map(|(at, plan)| {

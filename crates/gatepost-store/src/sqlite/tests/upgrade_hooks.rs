@@ -25,9 +25,10 @@ fn tenants_of_before_have_no_hooks_and_may_get_some() {
     assert_eq!((before.tenant.key, before.version, before.hooks.len(), before.points.len()), (TenantKey(7), 0, 0, 0));
     let mut numbers = Numbers { event: 1, delivery: 1 };
     let mut known_types = Default::default();
+    let waits = Default::default();
     let mut unmade = false;
     let wal = crate::sqlite::checkpoint::Wal::new(crate::sqlite::checkpoint::Sizes::default());
-    let tx = Tx::new(&conn, &mut numbers, &mut known_types, &mut unmade, MakingSizes::default(), &wal);
+    let tx = Tx::new(&conn, &mut numbers, &mut known_types, &mut unmade, MakingSizes::default(), &wal, &waits);
     let at = gatepost_core::Timestamp::from_secs(1);
     let point = StoredPoint {
         name: "validateUser".into(),
