@@ -84,36 +84,41 @@ impl MayChange {
 
     /// The first forbidden place of a change, `None` when all of it is allowed.
     pub fn forbidden(&self, change: &Change) -> Option<Pointer> {
-        if self.except.iter().any(|place| place.covers(&change.pointer)) {
-            return Some(change.pointer.clone());
+        self.forbids(&change.pointer, change.before.as_ref(), change.after.as_ref())
+    }
+
+    /// The same of a change that is not made yet.
+    pub fn forbids(&self, place: &Pointer, before: Option<&Value>, after: Option<&Value>) -> Option<Pointer> {
+        if self.except.iter().any(|except| except.covers(place)) {
+            return Some(place.clone());
         }
-        if self.allowed.iter().any(|place| place.covers(&change.pointer)) {
-            return self.excepted_inside(change);
+        if self.allowed.iter().any(|allowed| allowed.covers(place)) {
+            return self.excepted_inside(place, before, after);
         }
         // A new container is no more than what is put into it.
-        match (&change.before, &change.after) {
-            (None, Some(Value::Object(members))) if !members.is_empty() => members.iter().find_map(|(name, value)| {
-                let pointer = change.pointer.child(name);
-                self.forbidden(&Change { pointer, before: None, after: Some(value.clone()) })
-            }),
-            _ => Some(change.pointer.clone()),
+        match (before, after) {
+            (None, Some(Value::Object(members))) if !members.is_empty() => {
+                members.iter().find_map(|(name, value)| self.forbids(&place.child(name), None, Some(value)))
+            }
+            _ => Some(place.clone()),
         }
     }
 
+    /// Whether everything at this place may be changed.
+    pub fn allows_all_of(&self, place: &Pointer) -> bool {
+        self.allowed.iter().any(|allowed| allowed.covers(place))
+            && !self.except.iter().any(|except| except.covers(place) || place.covers(except))
+    }
+
     /// A change above an excepted place must leave that place as it was.
-    fn excepted_inside(&self, change: &Change) -> Option<Pointer> {
-        let depth = change.pointer.segments().len();
-        let inside = |place: &Pointer, value: &Option<Value>| {
-            let rest = place.segments().skip(depth).fold(Pointer::root(), |at, name| at.child(name));
-            value.as_ref().and_then(|value| rest.get(value)).cloned()
-        };
+    fn excepted_inside(&self, at: &Pointer, before: Option<&Value>, after: Option<&Value>) -> Option<Pointer> {
         let broken = |place: &&Pointer| {
-            change.pointer.covers(place)
-                && match (inside(place, &change.before), inside(place, &change.after)) {
-                    (None, None) => false,
-                    (Some(before), Some(after)) => !same(&before, &after),
-                    _ => true,
-                }
+            let Some(inside) = place.below(at) else { return false };
+            match (before.and_then(|value| inside.get(value)), after.and_then(|value| inside.get(value))) {
+                (None, None) => false,
+                (Some(before), Some(after)) => !same(before, after),
+                _ => true,
+            }
         };
         self.except.iter().find(broken).cloned()
     }
@@ -308,6 +313,13 @@ pub enum PatchOp {
 }
 
 impl PatchOp {
+    /// Where.
+    pub fn path(&self) -> &Pointer {
+        match self {
+            PatchOp::Add { path, .. } | PatchOp::Replace { path, .. } | PatchOp::Remove { path } => path,
+        }
+    }
+
     /// What it puts there, if it puts anything.
     pub fn value_mut(&mut self) -> Option<&mut Value> {
         match self {

@@ -169,6 +169,11 @@ impl Pointer {
         other.0.len() >= self.0.len() && self.0.iter().zip(&other.0).all(|(a, b)| a == b)
     }
 
+    /// The way from `outer` to this place, if it is inside it.
+    pub fn below(&self, outer: &Pointer) -> Option<Pointer> {
+        outer.covers(self).then(|| Pointer(self.0[outer.0.len()..].to_vec()))
+    }
+
     /// What is there.
     pub fn get<'v>(&self, document: &'v Value) -> Option<&'v Value> {
         self.0.iter().try_fold(document, |value, name| match value {
@@ -199,12 +204,14 @@ impl Pointer {
         }
     }
 
-    fn split(&self) -> Option<(&str, Pointer)> {
+    /// The last name, and the place of what it is in; the whole document has neither.
+    pub(super) fn split(&self) -> Option<(&str, Pointer)> {
         let (last, parent) = self.0.split_last()?;
         Some((last, Pointer(parent.to_vec())))
     }
 
-    fn get_mut<'v>(&self, document: &'v mut Value) -> Option<&'v mut Value> {
+    /// What is there, to be changed.
+    pub(super) fn get_mut<'v>(&self, document: &'v mut Value) -> Option<&'v mut Value> {
         self.0.iter().try_fold(document, |value, name| match value {
             Value::Object(members) => members.get_mut(&**name),
             Value::Array(items) => index(name).and_then(|i| items.get_mut(i)),
@@ -213,7 +220,8 @@ impl Pointer {
     }
 }
 
-fn index(name: &str) -> Option<usize> {
+/// The number of a list's item.
+pub(super) fn index(name: &str) -> Option<usize> {
     // RFC 6901 section 4: digits without a leading zero.
     let plain = name == "0" || (!name.starts_with('0') && name.bytes().all(|b| b.is_ascii_digit()));
     if plain { name.parse().ok() } else { None }

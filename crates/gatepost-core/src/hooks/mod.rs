@@ -21,6 +21,7 @@ pub mod failure;
 pub mod hook;
 pub mod invocation;
 pub mod json;
+pub mod json_patch;
 pub mod lint;
 pub mod observe;
 pub mod outcome;
@@ -28,6 +29,7 @@ pub mod plan;
 pub mod point_write;
 pub mod points;
 mod reader;
+pub mod redact;
 pub mod retry;
 pub mod secrets;
 

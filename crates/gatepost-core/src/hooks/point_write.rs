@@ -28,7 +28,7 @@ const LIST_MAX: usize = 100;
 const DESCRIPTION_MAX: usize = 2_000;
 
 /// Members that set a point.
-pub const SETTINGS: [&str; 4] = ["enabled", "max_total_ms", "audit", "capture"];
+pub const SETTINGS: [&str; 5] = ["enabled", "max_total_ms", "audit", "capture", "redact"];
 /// Members that define a tenant's own point.
 pub const DEFINITION: [&str; 10] = [
     "kind",
@@ -96,12 +96,16 @@ fn read_settings(r: &mut Reader<'_>, given: &Given, present: Option<&PointSettin
     let enabled = given.kept("enabled", present.map(|p| p.enabled), start.enabled);
     let audit = given.kept("audit", present.map(|p| p.audit), start.audit);
     let capture = given.kept("capture", present.map(|p| p.capture), start.capture);
+    let redact = given.kept("redact", present.map(|p| p.redact.clone()), Vec::new());
+    let member = |text: &str| text.parse::<Pointer>().ok().filter(|pointer| *pointer != Pointer::root());
+    let redact = texts(r, "redact", member, "a JSON pointer to a member").unwrap_or(redact);
     let max_total_ms = given.kept("max_total_ms", present.map(|p| p.max_total_ms), None);
     PointSettings {
         enabled: r.flag("enabled", enabled),
         max_total_ms: read_max_total(r).or(max_total_ms),
         audit: r.word("audit", &AUDIT, audit),
         capture: r.word("capture", &CAPTURE, capture),
+        redact,
     }
 }
 
@@ -230,10 +234,15 @@ mod tests {
         assert_eq!((second.enabled, second.max_total_ms, second.audit), (false, Some(500), Audit::Strict));
         let cleared = put("validateUser", json!({"max_total_ms": null, "enabled": true}), Some(&first)).unwrap();
         assert_eq!(cleared.settings, PointSettings::default());
-        let wrong = json!({"enabled": "no", "max_total_ms": 5, "kind": "gate", "audit": "x", "bogus": 1});
+        let redacted = put("validateUser", json!({"redact": ["/user/password"]}), Some(&first)).unwrap();
+        let kept = PointWrite { definition: None, settings: redacted.settings.clone() };
+        assert_eq!(put("validateUser", json!({}), Some(&kept)).unwrap().settings, redacted.settings);
+        assert_eq!(put("validateUser", json!({"redact": null}), Some(&kept)).unwrap().settings, first.settings);
+        let wrong =
+            json!({"enabled": "no", "max_total_ms": 5, "kind": "gate", "audit": "x", "bogus": 1, "redact": ["", 7]});
         assert_eq!(
             put("validateUser", wrong, None).unwrap_err(),
-            ["/enabled", "/max_total_ms", "/audit", "/kind", "/bogus"]
+            ["/redact/0", "/redact/1", "/enabled", "/max_total_ms", "/audit", "/kind", "/bogus"]
         );
     }
 

@@ -251,11 +251,20 @@ pub struct PointSettings {
     pub audit: Audit,
     /// Of which invocations question and final object are kept, without their secret members.
     pub capture: Capture,
+    /// Members that are never stored, relative to `object`, `old_object` and `context`, beside the secret ones.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub redact: Vec<Pointer>,
 }
 
 impl Default for PointSettings {
     fn default() -> Self {
-        PointSettings { enabled: true, max_total_ms: None, audit: Audit::Relaxed, capture: Capture::Failures }
+        PointSettings {
+            enabled: true,
+            max_total_ms: None,
+            audit: Audit::Relaxed,
+            capture: Capture::Failures,
+            redact: Vec::new(),
+        }
     }
 }
 

@@ -9,11 +9,12 @@ use super::{BreakerEvent, Chain, Entry, Failure, FailureClass, HookResult, Manne
 use super::{PointKind, Policy, RawAnswer, Report, Settled, Severity};
 use crate::Timestamp;
 use crate::echo::{self, Known};
-use crate::hooks::change;
+use crate::hooks::change::{self, Applied, Proposal};
 use crate::hooks::codec::DENY_STATUSES;
 use crate::hooks::codec::{Answer, AnswerMessage, Expected, Received, judge_status, read_answer};
 use crate::hooks::failure::FailureClass::NotAllowedChange;
-use crate::hooks::json::held_by;
+use crate::hooks::json::{Pointer, held_by};
+use crate::hooks::json_patch::{self, Operation, Refused};
 use crate::schema::{SchemaBudget, TooCostly};
 use crate::secret::Secret;
 
@@ -86,17 +87,7 @@ impl Chain {
             PointKind::Gate => HookResult::No,
             PointKind::NotifySecret | PointKind::Probe | PointKind::Event => HookResult::Acknowledged,
         };
-        if let Some(proposal) = answer.proposal.filter(|_| kind.takes_objects() || !hook.may_change.is_nothing()) {
-            let applied = change::apply(
-                &self.object,
-                &self.lifted,
-                proposal,
-                hook.config.replace_mode,
-                &hook.may_change,
-                &hook.point.secret_pointers,
-                hook.shows_secrets(),
-            )
-            .map_err(|place| Failure::new(NotAllowedChange, place.to_string()))?;
+        if let Some(applied) = self.proposed(hook, answer.proposal, answer.patch)? {
             if !applied.changes.is_empty() {
                 fits(hook, &applied.object)?;
                 if kind == PointKind::Mutate {
@@ -122,6 +113,29 @@ impl Chain {
             _ => {}
         }
         Ok(())
+    }
+
+    /// What an answer makes of the object, if it proposes anything.
+    fn proposed(
+        &self,
+        hook: &PlannedHook,
+        proposal: Option<Proposal>,
+        patch: Option<Vec<Operation>>,
+    ) -> Result<Option<Applied>, Failure> {
+        let (may, places, shown) = (&hook.may_change, &hook.point.secret_pointers, hook.shows_secrets());
+        let forbidden = |place: Pointer| Failure::new(NotAllowedChange, place.to_string());
+        if let Some(patch) = patch {
+            let applied = json_patch::apply(&self.object, &self.lifted, patch, may, places, shown);
+            return applied.map(Some).map_err(|refused| match refused {
+                Refused::NotAllowed(place) => forbidden(place),
+                Refused::Impossible(why) => Failure::new(FailureClass::BadShape, why),
+            });
+        }
+        let proposal = proposal.filter(|_| hook.point.kind.takes_objects() || !may.is_nothing());
+        let Some(proposal) = proposal else { return Ok(None) };
+        let mode = hook.config.replace_mode;
+        let applied = change::apply(&self.object, &self.lifted, proposal, mode, may, places, shown);
+        applied.map(Some).map_err(forbidden)
     }
 
     /// Applies a hook's policy to its failure.

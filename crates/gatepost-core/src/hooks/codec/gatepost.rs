@@ -10,6 +10,7 @@ use super::{
 use crate::hooks::change::Proposal;
 use crate::hooks::failure::{Failure, FailureClass};
 use crate::hooks::json::Pointer;
+use crate::hooks::json_patch;
 use crate::hooks::points::{PointDef, PointKind};
 use crate::hooks::secrets::{to_wire, wipe};
 use crate::{TenantId, Timestamp, signing};
@@ -111,9 +112,18 @@ impl Codec for Gatepost {
         let mut answer = Answer { messages: messages(&members)?, ..Answer::default() };
         let value = members.remove("value").unwrap_or_default();
         let proposed = members.remove("object").unwrap_or_default();
+        let patch = members.remove("patch").filter(|patch| !patch.is_null());
+        if patch.is_some() && !proposed.is_null() {
+            return Err(bad_shape("object and patch: give one of them"));
+        }
+        if patch.is_some() && expected.point.kind != PointKind::Mutate {
+            return Err(bad_shape("patch is only taken at points of kind mutate"));
+        }
+        answer.patch = patch.map(json_patch::read).transpose().map_err(bad_shape)?;
         answer.denies = match members.get("decision") {
             Some(Value::String(word)) if word == "deny" => true,
             Some(Value::String(word)) if word == "allow" => false,
+            Some(Value::Null) | None if answer.patch.is_some() => false,
             Some(Value::Null) | None => !says_enough(expected.point.kind, &proposed)?,
             Some(_) => return Err(bad_shape("decision must be \"allow\" or \"deny\"")),
         };

@@ -10,6 +10,7 @@ use super::change::Proposal;
 use super::failure::{Failure, FailureClass};
 use super::hook::limits;
 use super::json::parse_strict;
+use super::json_patch::Operation;
 use super::points::PointDef;
 use super::secrets::Lifted;
 use crate::secret::Secret;
@@ -134,6 +135,8 @@ pub struct Answer {
     pub messages: Vec<AnswerMessage>,
     /// The object it proposes.
     pub proposal: Option<Proposal>,
+    /// The changes it proposes instead.
+    pub patch: Option<Vec<Operation>>,
     /// The value it gives; null is none.
     pub value: Value,
 }
