@@ -176,6 +176,8 @@ pub(crate) struct Point {
     max_total_ms: u32,
     audit: String,
     capture: String,
+    /// Members that are never stored.
+    redact: Vec<String>,
     on_failure: Value,
     secret_pointers: Vec<String>,
     object_members: Vec<String>,
@@ -201,6 +203,9 @@ pub(crate) struct PointInput {
     audit: Option<String>,
     /// Of which invocations question and object are kept: `off`, `failures` (default), `sampled`, `all`.
     capture: Option<String>,
+    /// JSON pointers into `object`, `old_object` and `context` to members that are never stored, beside the
+    /// secret ones.
+    redact: Option<Vec<String>>,
     /// Of a point of one's own: required at first, fixed afterwards.
     kind: Option<String>,
     #[schema(max_length = 2000)]

@@ -9,6 +9,7 @@ use gatepost_core::hooks::budget::{BadHeader, Budget, read_hop, read_timeout};
 use gatepost_core::hooks::chain::{Chain, Setup, Stage};
 use gatepost_core::hooks::decision::{Cause, Decision};
 use gatepost_core::hooks::invocation::{self, BadInvocation, Form, Invocation, Target};
+use gatepost_core::hooks::json::Pointer;
 use gatepost_core::hooks::points::{self, Audit, Operation, PointDef, PointKind};
 use gatepost_core::hooks::secrets::Lifted;
 use gatepost_core::tenant::HookSwitch;
@@ -368,7 +369,8 @@ impl Engine {
         let operation = matches!(resolved, Resolved::Operation(..));
         let engine = self.clone();
         let capture = capture.unwrap_or_default();
-        let record = Noting { id, at: now, strict, capture, operation, hop: launch.hop };
+        let redact = resolved.entries().iter().flat_map(|entry| entry.settings.redact.iter().cloned()).collect();
+        let record = Noting { id, at: now, strict, capture, redact, operation, hop: launch.hop };
         self.inner.hooks.on_lane(async move { engine.run(drive, launch, record).await });
     }
 
@@ -385,7 +387,8 @@ impl Engine {
         };
         let (drive, abandoned) = (Arc::new(drive), seen.abandoned);
         let (engine, driven) = (self.clone(), Arc::clone(&drive));
-        let conclude = move || engine.conclude(&driven, seen, &noting, asking, scope);
+        let noted = noting.clone();
+        let conclude = move || engine.conclude(&driven, seen, &noted, asking, scope);
         let Concluded { decision, record, known, answered } = self.inner.hooks.conclude(&drive, conclude).await;
         let mut kept = Ok(());
         if noting.strict {
@@ -457,12 +460,13 @@ pub(super) struct Launch {
 }
 
 /// How an invocation is recorded.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(super) struct Noting {
     pub(super) id: InvocationId,
     pub(super) at: gatepost_core::Timestamp,
     pub(super) strict: bool,
     pub(super) capture: points::Capture,
+    pub(super) redact: Arc<[Pointer]>,
     pub(super) operation: bool,
     pub(super) hop: u32,
 }

@@ -5,6 +5,7 @@ use gatepost_core::event::Subject;
 use gatepost_core::hooks::json::Pointer;
 use gatepost_core::hooks::outcome::{self, Outcome};
 use gatepost_core::hooks::points;
+use gatepost_core::hooks::redact;
 use gatepost_core::own_events::OwnEvent;
 use gatepost_core::tenant::Tenant;
 use gatepost_core::{EventId, InvocationId, TenantId, Timestamp};
@@ -67,9 +68,12 @@ impl Engine {
     /// when it comes more than a day late.
     pub async fn tell_outcome(&self, tenant: &Tenant, id: InvocationId, body: Value) -> Result<OutcomeView> {
         let found = self.find_invocation(tenant, id).await?.ok_or(Error::NotFound(Kind::Invocation))?;
-        let secret = self.secret_pointers(&tenant.id, &found.record.decision.point).await;
-        let outcome = outcome::read(body, &secret)
+        let (secret, redacted) = self.secret_pointers(&tenant.id, &found.record.decision.point).await;
+        let mut outcome = outcome::read(body, &secret)
             .map_err(|errors| Error::Invalid(errors.into_iter().map(FieldError::from).collect()))?;
+        if let Some(object) = &mut outcome.object {
+            redact::strip(object, &redacted);
+        }
         let conflict =
             |message: &str| Err(Error::Conflict { code: ConflictCode::OutcomeConflict, message: message.to_owned() });
         if lacks_object(&found, &outcome) {
@@ -100,8 +104,8 @@ impl Engine {
         Ok(OutcomeView { invocation: InvocationView { invocation, now: self.now() }, repeated })
     }
 
-    /// What is secret in an object of this point or operation.
-    async fn secret_pointers(&self, tenant: &TenantId, name: &str) -> Vec<Pointer> {
+    /// What is secret in an object of this point or operation, and what is not to be stored of it.
+    async fn secret_pointers(&self, tenant: &TenantId, name: &str) -> (Vec<Pointer>, Vec<Pointer>) {
         let mut names: Vec<&str> = match points::operation(name) {
             Some(operation) => operation.phases.iter().map(String::as_str).collect(),
             None => vec![name],
@@ -112,7 +116,9 @@ impl Engine {
             Some(entry) => entry.def.secret_pointers.clone(),
             None => points::builtins().iter().flat_map(|point| point.secret_pointers.clone()).collect(),
         };
-        names.into_iter().flat_map(of).collect()
+        let entries = own.iter().flat_map(|own| names.iter().filter_map(|name| own.points.get(*name)));
+        let redacted = entries.flat_map(|entry| entry.settings.redact.clone()).collect();
+        (names.into_iter().flat_map(of).collect(), redacted)
     }
 
     /// Publishes what outcomes still owe.

@@ -9,9 +9,10 @@ use gatepost_core::hooks::decision::{Decision, HookResult, HookRow, Verdict};
 use gatepost_core::hooks::failure::FailureClass;
 use gatepost_core::hooks::hook::Mode;
 use gatepost_core::hooks::invocation::Invocation;
-use gatepost_core::hooks::json::held_by;
+use gatepost_core::hooks::json::{Pointer, held_by};
 use gatepost_core::hooks::outcome::ACCEPTED_FOR;
 use gatepost_core::hooks::points::Capture;
+use gatepost_core::hooks::redact;
 use gatepost_core::own_events::OwnEvent;
 use gatepost_core::{Entropy, HookId, TenantId, TenantKey, Timestamp};
 use gatepost_store::StoreError;
@@ -97,6 +98,17 @@ pub(super) fn native(invocation: &Invocation) -> Value {
         out.insert("attributes".into(), invocation.attributes.iter().map(attribute).collect());
     }
     Value::Object(out)
+}
+
+/// The hash of an object, as it was but for what is redacted.
+fn hash_of(object: &Value, redacted: &[Pointer]) -> String {
+    let hash = |object: &Value| hex(&gatepost_core::hashing::sha256(object.to_string().as_bytes()));
+    if redacted.is_empty() {
+        return hash(object);
+    }
+    let mut object = object.clone();
+    redact::strip(&mut object, redacted);
+    hash(&object)
 }
 
 pub(super) fn hex(bytes: &[u8]) -> String {
@@ -250,10 +262,16 @@ impl Engine {
         seen: &Seen,
     ) -> NewInvocation {
         let &Seen { repeats_secret, ref repeated, abandoned } = seen;
-        let Asking { question, resolved } = asking;
+        let Asking { mut question, resolved } = asking;
+        if redact::strip_question(&mut question.native, &noting.redact) {
+            // A hash of something with a password in it would let people try passwords.
+            question.sha256 = None;
+        }
         let mut kept = Decision::clone(decision);
         repeated.iter().for_each(|known| mask_decision(known, &mut kept));
-        let object = std::mem::take(&mut kept.object);
+        let mut object = std::mem::take(&mut kept.object);
+        redact::strip(&mut object, &noting.redact);
+        redact::strip_patch(&mut kept.patch, &noting.redact);
         if repeats_secret {
             // What a receiver repeated may stand anywhere in what it led to.
             kept.patch.clear();
@@ -284,7 +302,7 @@ impl Engine {
                 hop: noting.hop,
                 request_sha256: question.sha256,
                 object_sha256: (!repeats_secret && !object.is_null())
-                    .then(|| hex(&gatepost_core::hashing::sha256(decision.object.to_string().as_bytes()))),
+                    .then(|| hash_of(&decision.object, &noting.redact)),
                 abandoned,
             },
             body: body.map(|until| (InvocationBody { question: question.native, object }, until)),

@@ -94,6 +94,7 @@ pub(crate) fn show_point(view: &PointView) -> Value {
         "max_total_ms": settings.max_total_ms.unwrap_or(point.max_total_ms),
         "audit": settings.audit,
         "capture": settings.capture,
+        "redact": settings.redact,
         "on_failure": point.policy(),
         "secret_pointers": point.secret_pointers,
         "object_members": point.object_members,

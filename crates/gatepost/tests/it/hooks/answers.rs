@@ -231,3 +231,42 @@ fn b12_hostile_answers_are_classified_failures() {
         assert_eq!(verdict(&stage.ask("validateUser", question())), ("allow", "receiver"), "after {name}");
     }
 }
+
+#[test]
+fn json_patch_answers_are_read_where_objects_are() {
+    let stage = Stage::new();
+    let set = json!([{"op": "test", "path": "/user/login", "value": "ada"},
+        {"op": "add", "path": "/user/tags", "value": []}, {"op": "add", "path": "/user/tags/-", "value": "new"},
+        {"op": "move", "from": "/user/department", "path": "/user/team"}]);
+    let answer = |patch: Value| {
+        native(move |_| {
+            let mut answer = patch.clone();
+            answer["decision"] = json!("allow");
+            answer
+        })
+    };
+    stage.hook("m", "preCreateUser", json!({}), allow());
+    let asked = |answer_with: Value| {
+        stage.receiver.script_path("/m", answer(answer_with));
+        stage.ask("preCreateUser", question())
+    };
+    let decision = asked(json!({"patch": set}));
+    assert_eq!(verdict(&decision), ("allow", "receiver"), "{decision:#}");
+    let user = &decision["object"]["user"];
+    assert_eq!((&user["tags"], &user["team"], user.get("department")), (&json!(["new"]), &json!("R&D"), None));
+    for (wrong, class) in [
+        (json!({"patch": set, "object": {"user": {}}}), "bad_shape"),
+        (json!({"patch": [{"op": "test", "path": "/user/login", "value": "bob"}]}), "bad_shape"),
+        (json!({"patch": [{"op": "replace", "path": "/user/login", "value": "bob"}]}), "not_allowed_change"),
+        (json!({"patch": [{"op": "remove", "path": "/user/none"}]}), "bad_shape"),
+        (json!({"patch": {"user": {}}}), "bad_shape"),
+    ] {
+        let decision = asked(wrong.clone());
+        assert_eq!(decision["degraded"][0]["failure"], class, "{wrong}: {decision:#}");
+        assert_eq!((&decision["patch"], &decision["object"]["user"]), (&json!([]), &super::user()), "{wrong}");
+    }
+    // Who only judges changes nothing.
+    stage.hook("v", "validateUser", json!({"may_change": ["/user"]}), answer(json!({"patch": set})));
+    let decision = stage.ask("validateUser", question());
+    assert_eq!(decision["hooks"][0]["failure"], "bad_shape", "{decision:#}");
+}

@@ -11,6 +11,7 @@ mod outcomes;
 mod promises;
 mod rails;
 mod repeats;
+mod samples;
 mod secrets;
 mod trust;
 

@@ -188,3 +188,47 @@ fn b31_a_receiver_whose_certificate_is_not_trusted_gets_nothing() {
     assert!(refused.text().contains("tls"), "{refused:?}");
     assert_eq!(other.count(), 0);
 }
+
+#[test]
+fn p7_what_a_point_redacts_is_asked_about_and_never_stored() {
+    let mut stage = Stage::new();
+    let events = crate::harness::receiver();
+    stage.server.webhook(super::TENANT, &events.url("/"), json!({"events": ["cymmetri.*", "gatepost.hook.*"]}));
+    for point in ["preCreateUser", "validateUser"] {
+        let members = json!({"redact": ["/user/password", "/user/phones/0"], "capture": "all"});
+        let point = stage.server.put(&format!("/v1/tenants/acme/points/{point}"), members).expect(200).json();
+        assert_eq!(point["redact"], json!(["/user/password", "/user/phones/0"]));
+    }
+    let clear = "correct-horse-7719";
+    let other = "battery-staple-7719";
+    let changed =
+        native(move |_| json!({"decision": "allow", "object": {"user": {"password": other, "department": "X"}}}));
+    stage.hook("m", "preCreateUser", json!({}), changed);
+    let mut asked = question();
+    asked["object"]["user"]["password"] = json!(clear);
+    asked["object"]["user"]["phones"] = json!([clear, "2"]);
+    asked["old_object"] = json!({"user": {"password": clear}});
+    let decision = stage.operate("createUser", asked);
+    assert_eq!(stage.asked_at("/m")[1].json()["object"]["user"]["password"], clear, "the receiver is asked about it");
+    assert_eq!(decision["object"]["user"]["password"], other, "the platform gets it");
+    let record = stage.record(&decision);
+    assert_eq!(record["question"]["object"]["user"]["phones"], json!([null, "2"]), "{record:#}");
+    assert_eq!((&record["object"]["user"]["department"], &record["request_sha256"]), (&json!("X"), &Value::Null));
+    let ops = json!([{"op": "replace", "path": "/user/department", "value": "X"},
+        {"op": "replace", "path": "/user/password", "value": "***"}]);
+    assert_eq!(record["patch"], ops);
+    let id = text(&decision, "id");
+    let told = json!({"committed": true, "object": {"user": {"login": "ada", "password": clear}}});
+    stage.server.post(&format!("/v1/tenants/acme/invocations/{id}/outcome"), told).expect(200);
+    events.wait_for_blocking(2);
+    stage.server.wait_settled(super::TENANT);
+    for request in events.received() {
+        assert!(!String::from_utf8_lossy(&request.body).contains("7719"), "{request:?}");
+    }
+    stage.server.terminate();
+    let mut kept = Vec::new();
+    files(stage.server.folder(), &mut kept);
+    for (place, content) in kept {
+        assert!(!content.windows(4).any(|window| window == b"7719"), "it is in {place}");
+    }
+}
