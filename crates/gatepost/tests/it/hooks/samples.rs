@@ -71,7 +71,7 @@ fn the_receiver_in_typescript() {
     // Node strips types by itself since 22.18; else by the compiler, whose opinion of types it is to have or
     // not to have is not ours.
     let compiled = Command::new("tsc")
-        .args(["--target", "es2022", "--module", "nodenext", "--outDir"])
+        .args(["--target", "es2022", "--module", "es2022", "--moduleResolution", "bundler", "--outDir"])
         .arg(folder.path())
         .arg(sample("receiver.ts"))
         .output();
