@@ -341,8 +341,11 @@ impl Chain {
     /// Whether [`Chain::settle`] is.
     pub fn is_costly_to_settle(&self, slot: usize, report: &Report) -> bool {
         let Outcome::Answered(answer) = &report.outcome else { return false };
-        let changes = self.entries.get(slot).is_some_and(|entry| entry.row.phase.takes_objects());
-        answer.body.len() > COSTLY_ANSWER || (changes && self.weight > COSTLY_OBJECT)
+        let Some(entry) = self.entries.get(slot) else { return false };
+        let changes = entry.row.phase.takes_objects();
+        // What a schema costs is up to the tenant.
+        let judged = self.groups[entry.group].hooks[entry.place].schema.is_some();
+        judged || answer.body.len() > COSTLY_ANSWER || (changes && self.weight > COSTLY_OBJECT)
     }
 
     /// Whether [`Chain::finish`], and what is made of a decision, is.

@@ -146,12 +146,14 @@ fn p5_no_schema_costs_more_than_it_may_on_any_data() {
 #[test]
 fn p5_what_refers_to_itself_twice_costs_what_it_would_once() {
     let once = r##"{"anyOf":[{"properties":{"a":{"$ref":"#"}}}]}"##;
-    let twice = r##"{"anyOf":[{"properties":{"a":{"$ref":"#"}},"required":["b"]},{"properties":{"a":{"$ref":"#"}}}]}"##;
+    let twice =
+        r##"{"anyOf":[{"properties":{"a":{"$ref":"#"}},"propertyNames":false},{"properties":{"a":{"$ref":"#"}}}]}"##;
+    // The first branch is refused only after all below it was looked at.
     let data = format!("{}0{}", r#"{"a":"#.repeat(60), "}".repeat(60));
     let cost = |text: &str| {
         let schema = Schema::compile(text).unwrap();
         let fits = |cost: u64| schema.violations(data.as_bytes(), &mut SchemaBudget::of(cost)).is_ok();
-        (0..).map(|power| 1_000 << power).find(|cost| fits(*cost)).unwrap()
+        (0..18).map(|power| 1_000 << power).find(|cost| fits(*cost)).expect("within a quarter of a second")
     };
     assert!(cost(twice) <= 4 * cost(once), "{} {}", cost(twice), cost(once));
 }

@@ -589,6 +589,32 @@ async fn p5_costly_answers_wait_for_their_tenants_turn_and_hold_up_nobody_else()
     }
 }
 
+#[tokio::test]
+async fn p5_what_is_held_against_a_schema_is_worked_on_in_its_tenants_turn() {
+    let world = world().await;
+    let schema = json!({"properties": {"user": {"maxProperties": 9}}});
+    let point = json!({"kind": "mutate", "max_total_ms": 30_000, "schema": schema});
+    world.engine.put_point(&world.tenant, "own", members(point)).await.unwrap();
+    world.hook("own", json!({"may_change": ["/user"], "timeout_ms": 30_000})).await;
+    world.receiver.answers(|question| {
+        (200, json!({"id": question["id"], "decision": "allow", "object": {"user": {"small": 1}}}))
+    });
+    let turn = world.engine.inner.hooks.turns.take(world.tenant.key).await;
+    let before = world.receiver.asked();
+    let (engine, question) = (world.engine.clone(), world.question("own", None));
+    let asked = tokio::spawn(async move { engine.ask(question).await });
+    while world.receiver.asked() == before {
+        tokio::task::yield_now().await;
+    }
+    for _ in 0..50 {
+        tokio::task::yield_now().await;
+    }
+    assert!(!asked.is_finished(), "it is not its turn");
+    drop(turn);
+    let told: Value = serde_json::from_slice(&asked.await.unwrap().unwrap().body).unwrap();
+    assert_eq!((&told["object"]["user"]["small"], &told["cause"]), (&json!(1), &json!("receiver")));
+}
+
 #[tokio::test(start_paused = true)]
 async fn p9_a_costly_answer_whose_turn_does_not_come_is_answered_within_the_budget() {
     let world = world().await;
