@@ -41,6 +41,7 @@ impl Transport for Nowhere {
                 timings: Timings::default(),
                 response: None,
                 local_fault: true,
+                unusable: false,
             }
         })
     }

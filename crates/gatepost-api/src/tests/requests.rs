@@ -35,6 +35,7 @@ impl Transport for Yes {
                 timings: Timings { connect_us: Some(400), total_us: 1_600, ..Timings::default() },
                 response: Some(Answer { body: bytes::Bytes::from_static(&[0xff]), ..Answer::default() }),
                 local_fault: false,
+                unusable: false,
             }
         })
     }

@@ -65,6 +65,8 @@ classes! {
     Status4xx = "status_4xx", "the receiver answered with a client error status";
     /// 5xx, or no status of HTTP.
     Status5xx = "status_5xx", "the receiver answered with a server error status";
+    /// A status line came, and the rest makes no answer.
+    BadAnswer = "bad_answer", "the receiver's answer is not one of HTTP beyond its status line";
     /// More than 256 KiB.
     TooLarge = "too_large", "the receiver's answer is too large";
     /// An encoding nobody asked for.
@@ -300,7 +302,7 @@ mod tests {
         }
         names.sort_unstable();
         names.dedup();
-        assert_eq!(names.len(), 21);
+        assert_eq!(names.len(), 22);
         for (class, cause) in [
             ("bad_json", "invalid_answer"),
             ("bad_shape", "invalid_answer"),
@@ -314,6 +316,7 @@ mod tests {
             ("budget", "budget_exhausted"),
             ("timeout", "policy_on_failure"),
             ("status_5xx", "policy_on_failure"),
+            ("bad_answer", "policy_on_failure"),
             ("condition_error", "policy_on_failure"),
             ("redirect", "policy_on_failure"),
         ] {

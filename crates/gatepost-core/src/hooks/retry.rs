@@ -93,6 +93,7 @@ mod tests {
             (status(FailureClass::Status5xx, 500, Some(500)), true, None),
             (status(FailureClass::Status4xx, 400, Some(500)), true, None),
             (with(FailureClass::BadJson), true, None),
+            (with(FailureClass::BadAnswer), true, None),
             (with(FailureClass::Dns), true, None),
         ];
         for (failed, idempotent, expected) in rows {

@@ -77,6 +77,7 @@ impl Transport for Receiver {
             timings: Timings::default(),
             response: status.map(|_| Response { headers, ..Response::default() }),
             local_fault: false,
+            unusable: false,
         }))
     }
 }

@@ -74,6 +74,7 @@ impl NoToken {
             timings: Timings::default(),
             response: None,
             local_fault: self.local_fault,
+            unusable: false,
         }
     }
 }
@@ -250,6 +251,7 @@ mod tests {
                 truncated: false,
             }),
             local_fault: false,
+            unusable: false,
         }
     }
 

@@ -48,6 +48,7 @@ impl Transport for Receiver {
             timings: Timings { total_us: 1, ..Timings::default() },
             response: Some(Response::default()),
             local_fault: false,
+            unusable: false,
         };
         Box::pin(std::future::ready(exchange))
     }

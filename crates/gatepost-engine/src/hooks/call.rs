@@ -166,7 +166,7 @@ fn judge(
     let conn = conn_of(&exchange);
     let reused = conn == Some(Conn::Reused);
     let Exchange { status: Some(status), response: Some(response), .. } = exchange else {
-        let class = class_of(exchange.outcome);
+        let class = if exchange.unusable { FailureClass::BadAnswer } else { class_of(exchange.outcome) };
         let came = Came {
             outcome: Outcome::Failed(Failure { class, detail: exchange.error }),
             conn,
@@ -174,13 +174,14 @@ fn judge(
             local_fault: exchange.local_fault,
             response: None,
         };
-        return (came, Some(failed(class, reused, false)));
+        return (came, Some(failed(class, reused, exchange.unusable)));
     };
     let broke_off = response.truncated && response.body.len() <= limits::ANSWER_MAX;
     if broke_off && reads_answer && (200..300).contains(&status) {
-        let (class, detail) = match late {
-            true => (FailureClass::Timeout, "the answer had begun, and was not whole in time"),
-            false => (FailureClass::Reset, "the answer broke off"),
+        let (class, detail) = match (exchange.unusable, late) {
+            (true, _) => (FailureClass::BadAnswer, "the answer's body is not framed as its head says"),
+            (false, true) => (FailureClass::Timeout, "the answer had begun, and was not whole in time"),
+            (false, false) => (FailureClass::Reset, "the answer broke off"),
         };
         let came = Came { conn, ..Came::failed(Failure::new(class, detail)) };
         return (came, Some(failed(class, reused, true)));
@@ -269,8 +270,13 @@ mod tests {
                 timings: Timings::default(),
                 response: Some(Response { headers: Vec::new(), body, truncated: true }),
                 local_fault: false,
+                unusable: false,
             }
         };
+        let broken = Exchange { unusable: true, ..exchange() };
+        let (came, _) = judge(Some(broken), Timestamp::EPOCH, true, false);
+        let Outcome::Failed(failure) = came.outcome else { panic!("it is no answer") };
+        assert_eq!(failure.class, FailureClass::BadAnswer);
         for (late, class) in [(true, FailureClass::Timeout), (false, FailureClass::Reset)] {
             let (came, failed) = judge(Some(exchange()), Timestamp::EPOCH, true, late, None);
             let Outcome::Failed(failure) = came.outcome else { panic!("it is no answer") };

@@ -40,8 +40,8 @@ fn context(invocation: InvocationId, hook: HookId) -> [u8; 32] {
 
 /// Whether the same request later may do better.
 fn may_pass_later(class: FailureClass) -> bool {
-    use FailureClass::{Budget, CircuitOpen, Connect, Dns, Reset, Status5xx, Status429, Timeout, Tls};
-    matches!(class, Budget | CircuitOpen | Connect | Dns | Reset | Status429 | Status5xx | Timeout | Tls)
+    use FailureClass::{BadAnswer, Budget, CircuitOpen, Connect, Dns, Reset, Status5xx, Status429, Timeout, Tls};
+    matches!(class, BadAnswer | Budget | CircuitOpen | Connect | Dns | Reset | Status429 | Status5xx | Timeout | Tls)
 }
 
 fn is_kept(hook: &PlannedHook) -> bool {

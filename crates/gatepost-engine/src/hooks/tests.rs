@@ -77,6 +77,7 @@ impl Transport for Door {
             timings: Timings::default(),
             response: Some(response),
             local_fault: false,
+            unusable: false,
         };
         Box::pin(async move {
             if silent || open.wait_for(|open| *open).await.is_err() {

@@ -93,6 +93,8 @@ pub struct Exchange {
     /// Our own fault (no file descriptors, our resolver down): says nothing about the receiver, and
     /// uses up no attempt.
     pub local_fault: bool,
+    /// A status line came, and what came with it makes no answer: its head, or its body's framing.
+    pub unusable: bool,
 }
 
 /// The product's HTTP client. Cheap to clone; clones share their connections.
@@ -201,7 +203,7 @@ impl Client {
         };
         let timings = Timings { total_us: micros(began.elapsed()), ..progress.timings };
         match result {
-            Ok((status, response)) => Exchange {
+            Ok((status, response, unusable)) => Exchange {
                 started_at,
                 outcome: Outcome::of_status(status.as_u16()),
                 status: Some(status.as_u16()),
@@ -209,12 +211,22 @@ impl Client {
                 timings,
                 response: Some(response),
                 local_fault: false,
+                unusable,
             },
-            Err(Failure { outcome, error, local_fault }) => {
+            Err(Failure { outcome, error, local_fault, unusable }) => {
                 if local_fault && outcome == Outcome::Connect {
                     self.0.pool.release_all();
                 }
-                Exchange { started_at, outcome, status: None, error: Some(error), timings, response: None, local_fault }
+                Exchange {
+                    started_at,
+                    outcome,
+                    status: None,
+                    error: Some(error),
+                    timings,
+                    response: None,
+                    local_fault,
+                    unusable,
+                }
             }
         }
     }
@@ -313,8 +325,8 @@ impl Client {
         message
     }
 
-    /// The rest of an answer: whatever happens to it, the status stands.
-    async fn body(&self, head: Head, deadline: Instant, room: Room) -> (StatusCode, Response) {
+    /// The rest of an answer, and whether it is of no use: whatever happens to it, the status stands.
+    async fn body(&self, head: Head, deadline: Instant, room: Room) -> (StatusCode, Response, bool) {
         let Head { response, mut connection, host } = head;
         let (parts, mut body) = response.into_parts();
         let read = if body.is_end_stream() {
@@ -337,7 +349,7 @@ impl Client {
             truncated: !read.ended || read.total > read.kept.len(),
             body: read.kept,
         };
-        (parts.status, response)
+        (parts.status, response, read.malformed)
     }
 
     /// Opens connections until at least `wanted` to this host lie ready: for those who cannot wait for
@@ -438,18 +450,20 @@ struct ReadBody {
     total: usize,
     /// Whether it came to its end.
     ended: bool,
+    /// Whether it broke off because it is not framed as its head says.
+    malformed: bool,
 }
 
 impl ReadBody {
     fn whole() -> Self {
-        ReadBody { kept: Bytes::new(), total: 0, ended: true }
+        ReadBody { kept: Bytes::new(), total: 0, ended: true, malformed: false }
     }
 }
 
 async fn read_body(body: &mut Incoming, deadline: Instant, room: Room) -> ReadBody {
     // Copied out: the frames are slices of connection buffers many times their size.
     let mut kept = BytesMut::new();
-    let mut total = 0;
+    let (mut total, mut malformed) = (0, false);
     let reading = async {
         while total <= room.read {
             match body.frame().await {
@@ -461,7 +475,10 @@ async fn read_body(body: &mut Incoming, deadline: Instant, room: Room) -> ReadBo
                         return true;
                     }
                 }
-                Some(Err(_)) => return false,
+                Some(Err(error)) => {
+                    malformed = failure::is_malformed(&error);
+                    return false;
+                }
                 None => return true,
             }
         }
@@ -469,5 +486,5 @@ async fn read_body(body: &mut Incoming, deadline: Instant, room: Room) -> ReadBo
     };
     let ended = timeout_at(deadline, reading).await.unwrap_or(false);
     // An exact allocation: `BytesMut` grows by doubling, and this one is kept for long.
-    ReadBody { kept: Bytes::copy_from_slice(&kept), total, ended }
+    ReadBody { kept: Bytes::copy_from_slice(&kept), total, ended, malformed }
 }

@@ -18,15 +18,17 @@ pub(super) struct Failure {
     pub(super) error: String,
     /// Ours, not the receiver's: uses up no attempt.
     pub(super) local_fault: bool,
+    /// A status line had come.
+    pub(super) unusable: bool,
 }
 
 impl Failure {
     pub(super) fn new(outcome: Outcome, error: impl Into<String>) -> Self {
-        Failure { outcome, error: error.into(), local_fault: false }
+        Failure { outcome, error: error.into(), local_fault: false, unusable: false }
     }
 
     fn local(outcome: Outcome, error: impl Into<String>) -> Self {
-        Failure { outcome, error: error.into(), local_fault: true }
+        Failure { outcome, error: error.into(), local_fault: true, unusable: false }
     }
 }
 
@@ -76,14 +78,14 @@ impl From<Blocked> for Failure {
 
 impl From<Fault> for Failure {
     fn from(fault: Fault) -> Self {
-        Failure::new(Outcome::Protocol, fault.to_string())
+        Failure { unusable: true, ..Failure::new(Outcome::Protocol, fault.to_string()) }
     }
 }
 
 impl From<ResolveError> for Failure {
     fn from(error: ResolveError) -> Self {
         let local_fault = matches!(error, ResolveError::Local(_));
-        Failure { outcome: Outcome::Dns, error: error.to_string(), local_fault }
+        Failure { outcome: Outcome::Dns, error: error.to_string(), local_fault, unusable: false }
     }
 }
 
@@ -198,6 +200,12 @@ fn of_h2(error: &h2::Error) -> Failure {
         return Failure::new(Outcome::Reset, format!("the receiver cancelled the request without answering{reason}"));
     }
     Failure::new(Outcome::Protocol, "what the receiver sent is not HTTP/2, or its headers are too large")
+}
+
+/// Whether a body broke off because its chunks are none, and not because the connection did.
+pub(super) fn is_malformed(error: &hyper::Error) -> bool {
+    let io = error.source().and_then(|cause| cause.downcast_ref::<io::Error>());
+    io.is_some_and(|io| matches!(io.kind(), io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput))
 }
 
 fn closed() -> Failure {

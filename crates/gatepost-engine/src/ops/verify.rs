@@ -180,6 +180,7 @@ impl Engine {
                 timings: Default::default(),
                 response: None,
                 local_fault: false,
+                unusable: false,
             },
         };
         VerifyStep {

@@ -211,6 +211,7 @@ fn exchange(dice: &mut Dice, manner: Manner, now: Timestamp, timeout: Duration) 
         timings: Timings { total_us: took.as_micros() as u32, ..Timings::default() },
         response: status.map(|_| Response { headers, ..Response::default() }),
         local_fault: manner == Manner::NoDescriptors,
+        unusable: false,
     };
     (took, exchange)
 }

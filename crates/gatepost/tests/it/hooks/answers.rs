@@ -219,6 +219,9 @@ fn b12_hostile_answers_are_classified_failures() {
         (Script::status(200).header("content-encoding", "gzip").body("{}"), "content_type"),
         (Script::CutBody, "reset"),
         (Script::Garbage, "status_5xx"),
+        (Script::Raw("HTTP/1.1 200 OK\r\ncontent-length: many\r\n\r\n{}".into()), "bad_answer"),
+        (Script::Raw("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\nzz\r\n".into()), "bad_answer"),
+        (Script::Flood("".into(), "HTTP/1.1 103 Early Hints\r\n\r\n".into()), "bad_answer"),
     ];
     for (answer, failure) in rows {
         let name = format!("{answer:?}");
