@@ -23,6 +23,7 @@ use gatepost_core::{TenantId, Timestamp, Waits, WebhookKey};
 use gatepost_store::{Due, DuePage, DueQuery, Next, Owed, SettleAnswer, Settled, Settlement, Store, StoreError, Wake};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::NumberMap;
 use super::batch::{answer_bytes, batch_len, settlement_bytes};
@@ -30,7 +31,7 @@ use super::inbox::{Command, Inbox};
 use super::queue::SLOW;
 use super::route::Route;
 use super::scheduler::{Feedback, Limits, READ_AGAIN_AFTER, Scheduler, Terms};
-use super::sender::{Made, Order, Sender, attempt};
+use super::sender::{Made, Order, Sender, attempt, cut_short};
 use super::shift::Shift;
 use super::watch::Watch;
 use crate::metrics::Metrics;
@@ -100,12 +101,12 @@ pub(super) struct Unsettled {
 
 enum Slot {
     /// Being read; `dirty` when the webhook changed meanwhile.
-    Loading {
-        dirty: bool,
-    },
+    Loading { dirty: bool },
     Ready {
         route: Arc<Route>,
         paused_until: Option<Timestamp>,
+        /// Ends the attempts under way, when there is nobody left to make them for.
+        gone: CancellationToken,
     },
 }
 
@@ -285,7 +286,7 @@ impl Lane {
     /// Finds out the terms of a webhook the scheduler has met.
     fn meet(&mut self, key: WebhookKey, now: Timestamp) {
         match self.slots.get(&key) {
-            Some(Slot::Ready { route, paused_until }) => {
+            Some(Slot::Ready { route, paused_until, .. }) => {
                 let mut terms = route.terms();
                 terms.paused_until = *paused_until;
                 let tenant = route.tenant.key;
@@ -347,17 +348,20 @@ impl Lane {
     }
 
     fn send(&mut self, due: Due, now: Timestamp) {
-        let Some(Slot::Ready { route, .. }) = self.slots.get(&due.webhook) else {
+        let Some(Slot::Ready { route, gone, .. }) = self.slots.get(&due.webhook) else {
             // Cannot be: only webhooks with terms are picked. Its delivery stays in the store.
             return self.rest(&due, now);
         };
-        let route = Arc::clone(route);
+        let (route, gone) = (Arc::clone(route), gone.clone());
         let (sender, store) = (self.parts.sender.clone(), Arc::clone(&self.parts.store));
         let lead = self.parts.waits.lead();
         self.work.push(Box::pin(async move {
             let by_hand = due.manual && due.attempts == due.budget_start;
             let trigger = if by_hand { Trigger::Manual } else { Trigger::Scheduled };
-            let made = attempt(&sender, &*store, &route, &Order { due: &due, trigger, path: None }).await;
+            let order = Order { due: &due, trigger, path: None };
+            let began = sender.clock.now();
+            let made = gone.run_until_cancelled(attempt(&sender, &*store, &route, &order)).await;
+            let made = made.unwrap_or_else(|| cut_short(&sender, &route, &order, began));
             Done::Sent { due, route, made: Box::new(made), lead }
         }));
     }
@@ -415,7 +419,9 @@ impl Lane {
     fn ready(&mut self, key: WebhookKey, (webhook, tenant): (Webhook, Tenant), now: Timestamp) {
         let (mut webhook, mut tenant) = (Arc::new(webhook), Arc::new(tenant));
         let (mut reopened, mut pause) = (false, webhook.paused_until);
-        if let Some(Slot::Ready { route, paused_until }) = self.slots.get(&key) {
+        let mut under_way = CancellationToken::new();
+        if let Some(Slot::Ready { route, paused_until, gone }) = self.slots.get(&key) {
+            under_way = gone.clone();
             if route.webhook.revision > webhook.revision {
                 webhook = Arc::clone(&route.webhook);
             }
@@ -428,7 +434,7 @@ impl Lane {
         let route = Arc::new(Route::build(&self.parts.vault, webhook, tenant));
         let terms = Terms { paused_until: pause, ..route.terms() };
         let tenant = route.tenant.key;
-        self.slots.insert(key, Slot::Ready { paused_until: pause, route });
+        self.slots.insert(key, Slot::Ready { paused_until: pause, route, gone: under_way });
         self.scheduler.set_terms(tenant, key, terms, reopened, now);
     }
 

@@ -168,6 +168,17 @@ fn unsendable(route: &Route, order: &Order<'_>, body: Option<Bytes>, started_at:
     Made { record: Arc::new(record), body, retry_after: None, local_fault: false }
 }
 
+/// An attempt that nobody waits for any more: its webhook or its tenant was deleted. What became of the
+/// request nobody knows.
+pub(crate) fn cut_short(sender: &Sender, route: &Route, order: &Order<'_>, started_at: Timestamp) -> Made {
+    let why = "the attempt ended because its webhook was deleted";
+    let made = unsendable(route, order, None, started_at, why);
+    let took = sender.clock.now().since(started_at).as_micros();
+    let timings = Timings { total_us: u32::try_from(took).unwrap_or(u32::MAX), ..Timings::default() };
+    let record = AttemptRecord { outcome: Outcome::Reset, timings, ..AttemptRecord::clone(&made.record) };
+    Made { record: Arc::new(record), ..made }
+}
+
 /// What is kept of a header that carries id, time or signature.
 fn kept(header: &SignedHeader, due: &Due, batch_id: Option<&str>, started_at: Timestamp) -> SentValue {
     let value = &header.value;

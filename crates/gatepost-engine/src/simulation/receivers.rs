@@ -120,14 +120,20 @@ impl Receivers {
     pub(crate) fn end_due(&self) -> bool {
         let now = self.clock.steady();
         let mut net = self.net();
-        let (mut due, later): (Vec<_>, Vec<_>) = net.pending.drain(..).partition(|p| p.at <= now);
+        // Nobody listens any more to one whose webhook was deleted: it ended then.
+        let (mut due, later): (Vec<_>, Vec<_>) =
+            net.pending.drain(..).partition(|p| p.at <= now || p.reply.is_closed());
         net.pending = later;
         drop(net);
         due.sort_by_key(|p| (p.at, p.order));
         let some = !due.is_empty();
         for pending in due {
             let exchange = pending.exchange;
-            ledger::open(&self.ledger).answered(pending.delivery, exchange.outcome, exchange.local_fault);
+            let (outcome, local_fault) = match pending.reply.is_closed() {
+                true => (Outcome::Reset, false),
+                false => (exchange.outcome, exchange.local_fault),
+            };
+            ledger::open(&self.ledger).answered(pending.delivery, outcome, local_fault);
             // Nobody listens when the engine crashed; then it was not heard, and is cleared there.
             let _ = pending.reply.send(exchange);
         }

@@ -16,7 +16,9 @@ impl Lane {
         let gone: Vec<_> = self.routes_of(tenant).map(|(key, _)| key).collect();
         for key in gone {
             self.scheduler.remove(key);
-            self.slots.remove(&key);
+            if let Some(Slot::Ready { gone, .. }) = self.slots.remove(&key) {
+                gone.cancel();
+            }
         }
         // Whose these are is not known yet, and what is being read may be older than the deletion.
         for slot in self.slots.values_mut() {
@@ -53,7 +55,11 @@ impl Lane {
         match self.slots.get_mut(&key) {
             // Two changes may be told in another order than they were made.
             Some(Slot::Ready { route, .. }) if route.webhook.revision > webhook.revision => return,
-            Some(Slot::Ready { route, paused_until }) => {
+            Some(Slot::Ready { route, paused_until, gone }) => {
+                if webhook.deleted_at.is_some() {
+                    // The one that tells it of its own deletion is yet to come.
+                    std::mem::take(gone).cancel();
+                }
                 let fresh = Arc::new(Route::build(&self.parts.vault, webhook, Arc::clone(&route.tenant)));
                 let mut terms = fresh.terms();
                 // A change of the registration does not end a pause the receiver asked for.
@@ -76,7 +82,7 @@ impl Lane {
     pub(super) fn tenant_changed(&mut self, tenant: Tenant, now: Timestamp) {
         let tenant = Arc::new(tenant);
         for (key, slot) in &mut self.slots {
-            if let Slot::Ready { route, paused_until } = slot
+            if let Slot::Ready { route, paused_until, .. } = slot
                 && route.tenant.key == tenant.key
             {
                 let (webhook, open) = (Arc::clone(&route.webhook), route.terms().open);

@@ -8,6 +8,7 @@ mod p2_at_least_once;
 mod p3_frozen;
 mod p3_same_bytes;
 mod p4_no_blind_spot;
+mod p5_floods;
 mod p5_isolation;
 mod p5_schemas;
 mod p6_nothing_silent;
