@@ -274,7 +274,7 @@ mod tests {
             }
         };
         let broken = Exchange { unusable: true, ..exchange() };
-        let (came, _) = judge(Some(broken), Timestamp::EPOCH, true, false);
+        let (came, _) = judge(Some(broken), Timestamp::EPOCH, true, false, None);
         let Outcome::Failed(failure) = came.outcome else { panic!("it is no answer") };
         assert_eq!(failure.class, FailureClass::BadAnswer);
         for (late, class) in [(true, FailureClass::Timeout), (false, FailureClass::Reset)] {
