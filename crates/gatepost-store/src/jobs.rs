@@ -99,6 +99,10 @@ pub struct Erasure {
     /// What stands in the place of the subject's id afterwards: a keyed hash of it, by which whoever
     /// knows the id finds the bare records again.
     pub alias: String,
+    /// Where it stands within the event it is at, which may have very many deliveries: whether among
+    /// those made later, and the last one it was done with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub within: Option<(bool, DeliverySeq)>,
 }
 
 /// What a job does.

@@ -322,6 +322,7 @@ fn a_deleted_tenants_jobs_are_not_done() {
             subject: Some("anna".into()),
             subject_type: None,
             alias: "x".into(),
+            within: None,
         }),
         now: engine.now(),
     };

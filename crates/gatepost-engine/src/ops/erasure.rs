@@ -38,7 +38,7 @@ impl Engine {
     /// When the store fails.
     pub async fn erase_subject(&self, tenant: &Tenant, subject: String, subject_type: Option<String>) -> Result<Job> {
         let alias = self.alias(tenant.key, &subject);
-        let erasure = Erasure { subject: Some(subject), subject_type, alias };
+        let erasure = Erasure { subject: Some(subject), subject_type, alias, within: None };
         self.begin_job(tenant, Task::Erase(erasure)).await
     }
 

@@ -13,6 +13,8 @@ CREATE TABLE unmade(
     -- The number of the next delivery, and how many are left.
     next INTEGER NOT NULL,
     owed INTEGER NOT NULL,
+    -- When they are due, those that wait for nothing.
+    due INTEGER NOT NULL,
     PRIMARY KEY(tenant, line, event_seq)
 ) WITHOUT ROWID;
 CREATE INDEX unmade_by_set ON unmade(match_set);

@@ -19,7 +19,7 @@ const ALIAS: &str = "erased:0123456789abcdef";
 
 fn of(subject: &str, subject_type: Option<&str>) -> Task {
     let subject_type = subject_type.map(str::to_owned);
-    Task::Erase(Erasure { subject: Some(subject.to_owned()), subject_type, alias: ALIAS.to_owned() })
+    Task::Erase(Erasure { subject: Some(subject.to_owned()), subject_type, alias: ALIAS.to_owned(), within: None })
 }
 
 /// An erasure from its beginning to its end, two events at a time.

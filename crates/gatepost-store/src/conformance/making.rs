@@ -266,7 +266,7 @@ pub async fn an_erasure_cancels_what_was_not_made(store: Arc<dyn Store>) {
     let hooks = crowd(&*store, acme, 1).await;
     let small = one(&*store, acme, 9, about("anna", event("a.b", &[&hooks[0]]))).await;
     let wide = one(&*store, acme, 10, about("anna", to_all("a.b", &hooks))).await;
-    let task = Erasure { subject: Some("anna".into()), subject_type: None, alias: "erased:0".into() };
+    let task = Erasure { subject: Some("anna".into()), subject_type: None, alias: "erased:0".into(), within: None };
     let mut now = job(&*store, acme, 1, Task::Erase(task)).await;
     for _ in 0..4 {
         now = store.erase(now.key, at(2_000), 10).await.unwrap().job.unwrap();
@@ -280,6 +280,31 @@ pub async fn an_erasure_cancels_what_was_not_made(store: Arc<dyn Store>) {
     let rows = rows(&*store, &wide).await;
     assert!(rows.len() == 150 && rows.iter().all(|row| row.state == DeliveryState::Cancelled));
     assert!(due(&*store, hooks[7].key, at(3_000)).await.is_empty());
+}
+
+/// See the name.
+pub async fn an_erasure_goes_through_very_many_deliveries_in_steps(store: Arc<dyn Store>) {
+    let acme = tenant(&*store, "acme").await.key;
+    let hooks = crowd(&*store, acme, 1).await;
+    let twice = [hooks.clone(), hooks].concat();
+    let wide = one(&*store, acme, 10, about("anna", to_all("a.b", &twice))).await;
+    let (dues, _) = make_all(&*store).await;
+    let task = Erasure { subject: Some("anna".into()), subject_type: None, alias: "erased:0".into(), within: None };
+    let mut now = job(&*store, acme, 1, Task::Erase(task)).await;
+    let mut steps = 0;
+    while now.stage != Stage::Clearing {
+        let step = store.erase(now.key, at(2_000 + steps), 10).await.unwrap();
+        assert!(step.cancelled.len() <= 250, "{}", step.cancelled.len());
+        now = step.job.unwrap();
+        steps += 1;
+        if steps == 2 {
+            assert_eq!((now.stage, now.done), (Stage::Working, 0), "half of it is done");
+            // Reopened by hand meanwhile, one is cancelled all the same.
+            store.retry(acme, dues[0].seq, at(2_002)).await.unwrap();
+        }
+    }
+    let all = rows(&*store, &wide).await;
+    assert!(all.len() == 300 && all.iter().all(|row| row.state == DeliveryState::Cancelled));
 }
 
 /// See the name.

@@ -276,3 +276,42 @@ pub async fn retention_looks_at_many_tenants_in_one_pass(store: Arc<dyn Store>) 
     assert_eq!(pass(&*store, at(40 * DAY), 10).await.events, 1);
     assert!(!exists(&*store, &old).await);
 }
+
+/// See the name.
+pub async fn an_event_with_very_many_deliveries_goes_in_small_steps(store: Arc<dyn Store>) {
+    let acme = keeping(&*store, 2, 30).await;
+    let mut hooks = Vec::new();
+    for number in 0..150 {
+        hooks.push(webhook(&*store, acme, 10 + number).await);
+    }
+    // So many webhooks that one event has more deliveries than are removed together.
+    let all: Vec<&Webhook> = std::iter::repeat_n(&hooks, 8).flatten().collect();
+    let before = one(&*store, 10, &[&hooks[0]]).await;
+    let wide = one(&*store, 11, &all).await;
+    let after = one(&*store, 12, &[&hooks[0]]).await;
+    let mut dues: Vec<Due> = [&before, &after].into_iter().flat_map(|one| one.deliveries.clone()).collect();
+    while let made = store.make(crate::Turn::Of(acme), 500).await.unwrap()
+        && made.tenant.is_some()
+    {
+        dues.extend(made.dues);
+    }
+    assert_eq!(dues.len(), all.len() + 2);
+    for due in &dues {
+        delivered(&*store, due, 20).await;
+    }
+    let (now, mut cursor, mut steps, mut most) = (at(10 * DAY), RetentionCursor::START, 0, 0);
+    loop {
+        let step = store.retain(now, cursor, 100).await.unwrap();
+        most = most.max(step.others.max(step.events));
+        steps += 1;
+        let Some(next) = step.next else { break };
+        cursor = next;
+    }
+    assert!(most <= 100 && steps >= all.len() / 100, "{steps} steps, of {most} at most");
+    for gone in [&before, &wide, &after] {
+        assert!(!exists(&*store, gone).await);
+    }
+    for due in [&dues[0], &dues[700]] {
+        assert!(store.delivery(acme, due.seq).await.unwrap().is_none());
+    }
+}

@@ -22,6 +22,9 @@ use crate::{Erased, Erasure, Job, JobKey, JobState, Settlement, Stage, Task, Wak
 /// `format` of an event whose payload was erased.
 pub(super) const ERASED: i64 = 255;
 
+/// Deliveries of one event that are looked at in one step: an event may have very many.
+const AT_ONCE: usize = 250;
+
 /// Whether an event's payload was erased.
 pub(super) fn is_erased(conn: &Connection, event: EventSeq) -> DbResult<bool> {
     let format: Option<i64> = conn
@@ -66,12 +69,20 @@ pub(super) fn step(tx: &mut Tx<'_>, key: JobKey, now: Timestamp, limit: usize) -
         Stage::Counting => measure(tx.conn, &mut job, &erasure, &subject)?,
         Stage::Working => {
             let found = about(tx.conn, &job, &erasure, &subject, limit)?;
+            let (mut erasure, mut whole) = (erasure, true);
             for seq in &found.events {
-                forget(tx, &job, *seq, &subject, &erasure, now, &mut step)?;
+                whole = forget(tx, &job, *seq, &subject, &mut erasure, now, &mut step)?;
+                if !whole {
+                    break;
+                }
+                job.done += 1;
+                job.position = Some(*seq);
             }
-            job.done += found.events.len() as u64;
-            job.position = Some(found.scanned_to);
-            if found.end {
+            job.task = Task::Erase(erasure);
+            if whole {
+                job.position = Some(found.scanned_to);
+            }
+            if whole && found.end {
                 job.stage = Stage::Clearing;
                 job.done = job.total;
                 jobs::forget_subject(&mut job);
@@ -149,16 +160,30 @@ struct Of {
     batch: bool,
 }
 
-/// Every delivery of an event, batches it went into included.
-fn deliveries_of(conn: &Connection, event: EventSeq) -> DbResult<Vec<Of>> {
-    let mut found = conn.prepare_cached(
-        "SELECT d.seq, d.webhook, d.state, d.grouping FROM events e CROSS JOIN deliveries d
-             ON d.seq >= e.first_delivery AND d.seq < e.first_delivery + e.delivery_count
-         WHERE e.seq = ?1 AND d.event_seq = ?1
-         UNION SELECT d.seq, d.webhook, d.state, d.grouping
-             FROM delivery_links l CROSS JOIN deliveries d ON d.seq = l.delivery_seq WHERE l.event_seq = ?1",
-    )?;
-    let mut rows = found.query([event.0])?;
+/// The next deliveries of an event after `within`: its own, then those it is linked to, batches it went
+/// into included.
+fn deliveries_of(conn: &Connection, event: EventSeq, within: Option<(bool, DeliverySeq)>) -> DbResult<Vec<(bool, Of)>> {
+    let (linked, after) = within.map_or((false, i64::MIN), |(linked, seq)| (linked, seq.0));
+    let mut list = Vec::new();
+    if !linked {
+        let own = "SELECT d.seq, d.webhook, d.state, d.grouping FROM events e CROSS JOIN deliveries d
+                       ON d.seq >= e.first_delivery AND d.seq < e.first_delivery + e.delivery_count
+                   WHERE e.seq = ?1 AND d.event_seq = ?1 AND d.seq > ?2 ORDER BY d.seq LIMIT ?3";
+        list.extend(some_of(conn, own, (event, after), AT_ONCE)?.into_iter().map(|of| (false, of)));
+    }
+    if list.len() < AT_ONCE {
+        let links = "SELECT d.seq, d.webhook, d.state, d.grouping
+                     FROM delivery_links l CROSS JOIN deliveries d ON d.seq = l.delivery_seq
+                     WHERE l.event_seq = ?1 AND l.delivery_seq > ?2 ORDER BY l.delivery_seq LIMIT ?3";
+        let after = if linked { after } else { i64::MIN };
+        list.extend(some_of(conn, links, (event, after), AT_ONCE - list.len())?.into_iter().map(|of| (true, of)));
+    }
+    Ok(list)
+}
+
+fn some_of(conn: &Connection, sql: &str, (event, after): (EventSeq, i64), limit: usize) -> DbResult<Vec<Of>> {
+    let mut found = conn.prepare_cached(sql)?;
+    let mut rows = found.query((event.0, after, count(limit)))?;
     let mut list = Vec::new();
     while let Some(row) = rows.next()? {
         list.push(Of {
@@ -171,31 +196,54 @@ fn deliveries_of(conn: &Connection, event: EventSeq) -> DbResult<Vec<Of>> {
     Ok(list)
 }
 
-/// Erases one event and what was sent and answered about it.
+/// Whether something of an event is owed: of its own deliveries, what was reopened by hand meanwhile.
+fn is_owed(conn: &Connection, event: EventSeq) -> DbResult<bool> {
+    Ok(conn
+        .prepare_cached(
+            "SELECT 1 FROM events e CROSS JOIN deliveries d
+                 ON d.seq >= e.first_delivery AND d.seq < e.first_delivery + e.delivery_count
+             WHERE e.seq = ?1 AND d.event_seq = ?1 AND d.state = 0
+             UNION ALL SELECT 1 FROM delivery_links l CROSS JOIN deliveries d ON d.seq = l.delivery_seq
+             WHERE l.event_seq = ?1 AND d.state = 0",
+        )?
+        .exists([event.0])?)
+}
+
+/// Erases one event and what was sent and answered about it, or the next part of very many deliveries.
+/// Whether that was all.
 fn forget(
     tx: &mut Tx<'_>,
     job: &Job,
     event: EventSeq,
     subject: &str,
-    erasure: &Erasure,
+    erasure: &mut Erasure,
     now: Timestamp,
     step: &mut Erased,
-) -> DbResult<()> {
-    for delivery in deliveries_of(tx.conn, event)? {
+) -> DbResult<bool> {
+    let deliveries = deliveries_of(tx.conn, event, erasure.within)?;
+    for (_, delivery) in &deliveries {
         if delivery.state == DeliveryState::Pending {
-            cancel(tx, &delivery, now, &mut step.wakes)?;
+            cancel(tx, delivery, now, &mut step.wakes)?;
             step.cancelled.push((delivery.webhook, delivery.seq));
             if delivery.batch {
-                spare_the_others(tx, job, &delivery, subject, erasure, now, step)?;
+                spare_the_others(tx, job, delivery, subject, erasure, now, step)?;
             }
         }
         bare_attempts(tx.conn, delivery.seq)?;
         tx.conn.prepare_cached("DELETE FROM bodies WHERE delivery_seq = ?1")?.execute([delivery.seq.0])?;
     }
+    if let Some((linked, last)) = deliveries.last().filter(|_| deliveries.len() == AT_ONCE) {
+        erasure.within = Some((*linked, last.seq));
+        return Ok(false);
+    }
+    if erasure.within.take().is_some() && is_owed(tx.conn, event)? {
+        // Reopened between two steps: once more from the beginning.
+        return Ok(false);
+    }
     tx.conn
         .prepare_cached("UPDATE events SET subject_id = ?2, format = ?3, attributes = NULL, data = x'' WHERE seq = ?1")?
         .execute((event.0, &erasure.alias, ERASED))?;
-    Ok(())
+    Ok(true)
 }
 
 /// What was not sent yet never will be.

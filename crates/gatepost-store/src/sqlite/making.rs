@@ -15,7 +15,7 @@ use async_trait::async_trait;
 use gatepost_core::event::Event;
 use gatepost_core::grouping::{Grouping, Match};
 use gatepost_core::webhook::{Batch, Ordering};
-use gatepost_core::{DeliverySeq, EventSeq, TenantKey, WebhookKey};
+use gatepost_core::{DeliverySeq, EventSeq, TenantKey, Timestamp, WebhookKey};
 use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::SqliteStore;
@@ -23,7 +23,7 @@ use super::error::{DbError, DbResult};
 use super::owe::{Owing, insert_delivery};
 use super::queue::Lane;
 use super::requests::SMALL;
-use super::row::{count, event_by_seq, rank};
+use super::row::{count, event_by_seq, rank, time};
 use super::writer::Tx;
 use crate::{Made, MakingStore, Result, Turn};
 
@@ -208,10 +208,19 @@ fn read_matches(bytes: &[u8]) -> DbResult<Vec<Match>> {
 fn leave(tx: &mut Tx<'_>, event: &Event, line: i64, set: Set) -> DbResult<u32> {
     tx.conn
         .prepare_cached(
-            "INSERT INTO unmade(tenant, line, event_seq, match_set, part, next, owed)
-             VALUES (?1, ?2, ?3, ?4, 0, ?5, ?6)",
+            "INSERT INTO unmade(tenant, line, event_seq, match_set, part, next, owed, due)
+             VALUES (?1, ?2, ?3, ?4, 0, ?5, ?6, ?7)",
         )?
-        .execute((event.tenant.0, line, event.seq.0, set.number, tx.numbers.delivery, count(set.len)))?;
+        .execute((
+            event.tenant.0,
+            line,
+            event.seq.0,
+            set.number,
+            tx.numbers.delivery,
+            count(set.len),
+            // The clock may be set before they are made.
+            tx.due(event.accepted_at).as_micros(),
+        ))?;
     tx.numbers.delivery += count(set.len);
     *tx.unmade = true;
     u32::try_from(set.len).map_err(|e| DbError::corrupt("matches", e))
@@ -226,6 +235,7 @@ struct Unmade {
     part: i64,
     next: i64,
     owed: i64,
+    due: Timestamp,
 }
 
 impl Unmade {
@@ -238,6 +248,7 @@ impl Unmade {
             part: row.get(4)?,
             next: row.get(5)?,
             owed: row.get(6)?,
+            due: time(row.get(7)?),
         })
     }
 
@@ -245,7 +256,7 @@ impl Unmade {
     fn first(conn: &Connection, tenant: TenantKey, from: i64, to: i64) -> DbResult<Option<Unmade>> {
         Ok(conn
             .prepare_cached(
-                "SELECT tenant, line, event_seq, match_set, part, next, owed FROM unmade
+                "SELECT tenant, line, event_seq, match_set, part, next, owed, due FROM unmade
                  WHERE tenant = ?1 AND line >= ?2 AND line <= ?3 ORDER BY line, event_seq LIMIT 1",
             )?
             .query_row((tenant.0, from, to), Unmade::read)
@@ -353,7 +364,7 @@ fn make_part(tx: &mut Tx<'_>, unmade: &Unmade, made: &mut Made) -> DbResult<()> 
             urgency: event.urgency,
             later: false,
             now: event.accepted_at,
-            due: tx.due(event.accepted_at),
+            due: unmade.due,
             number: Some(number),
         };
         let inserted = insert_delivery(tx, &owing, &mut made.wakes)?;
@@ -402,7 +413,7 @@ pub(super) fn owed(conn: &Connection, tenant: TenantKey) -> DbResult<u64> {
 pub(super) fn number_of(conn: &Connection, event: &Event, webhook: WebhookKey) -> DbResult<Option<DeliverySeq>> {
     let unmade = conn
         .prepare_cached(
-            "SELECT tenant, line, event_seq, match_set, part, next, owed FROM unmade
+            "SELECT tenant, line, event_seq, match_set, part, next, owed, due FROM unmade
              WHERE tenant = ?1 AND line = ?2 AND event_seq = ?3",
         )?
         .query_row((event.tenant.0, rank(event.urgency), event.seq.0), Unmade::read)

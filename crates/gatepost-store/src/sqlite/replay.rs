@@ -16,8 +16,10 @@ use super::writer::Tx;
 use super::{erasure, jobs, making, registry};
 use crate::{Candidates, Job, JobKey, JobState, Replay, ReplayOf, ReplayScope, Replayed, Selection, Stage, Task};
 
-/// Bytes of payload one step of a replay reads, about.
+/// Bytes of payload one step of a replay reads, about, and what a delivery of an event weighs that is
+/// looked at: an event may have very many.
 const STEP_BYTES: usize = 4 << 20;
+const LOOKED_AT: usize = 500;
 
 /// An earlier delivery of an event to the webhook.
 struct Earlier {
@@ -213,7 +215,11 @@ fn one(
     let Some(read) = event_by_seq(tx.conn, event)?.filter(|read| read.tenant == job.tenant) else { return Ok(0) };
     // Another replay, or a retry by hand, may have come first.
     let Some(replay_of) = wanted(scope, &earlier(tx.conn, event, webhook.key)?) else { return Ok(0) };
-    let bytes = read.data.len();
+    let looked_at: i64 = tx
+        .conn
+        .prepare_cached("SELECT delivery_count FROM events WHERE seq = ?1")?
+        .query_row([event.0], |row| row.get(0))?;
+    let bytes = read.data.len() + LOOKED_AT * usize::try_from(looked_at).unwrap_or(0);
     let event = Arc::new(read);
     let owing = Owing {
         event: &event,

@@ -23,6 +23,8 @@ const DAY_US: i64 = 86_400_000_000;
 /// What ended a moment ago is kept this long, however old its event: a delivery given up by retention
 /// must be seen as such by somebody.
 const GRACE_US: i64 = DAY_US;
+/// An event with more deliveries than this is removed in several steps.
+const WIDE: i64 = 1_000;
 /// The mark of the highest event removed.
 const REMOVED: i64 = 0;
 /// A delivery's attempts are looked at when it is so many hours older than they are kept: soon, and
@@ -293,6 +295,9 @@ fn old_rows(
             run.remove(conn, tenant, done)?;
             return Ok(came_to);
         }
+        if event.wide {
+            return wide_event(tx, tenant, event.seq, now, max_rows, done).map(Some);
+        }
         came_to = Some(event.seq);
         if event.plain {
             rows += 1 + event.deliveries.len();
@@ -311,6 +316,8 @@ fn old_rows(
 struct Aged {
     seq: i64,
     deliveries: Vec<i64>,
+    /// It has so many that they are not looked at together with others'; then it is the only one.
+    wide: bool,
     /// Everything it was owed by ended long enough ago and is its alone: nothing has to be judged.
     plain: bool,
 }
@@ -326,7 +333,7 @@ fn in_window(
 ) -> DbResult<(Vec<Aged>, bool)> {
     let mut found = conn.prepare_cached(
         "SELECT e.seq, d.seq, d.state, d.grouping, coalesce(d.updated_at, d.created_at),
-             EXISTS (SELECT 1 FROM delivery_links l WHERE l.event_seq = e.seq)
+             EXISTS (SELECT 1 FROM delivery_links l WHERE l.event_seq = e.seq), e.delivery_count
          FROM events e INDEXED BY events_by_tenant LEFT JOIN deliveries d
              ON d.seq >= e.first_delivery AND d.seq < e.first_delivery + e.delivery_count AND d.event_seq = e.seq
          WHERE e.tenant = ?1 AND e.seq >= ?2 AND e.seq <= ?3 ORDER BY e.seq",
@@ -341,7 +348,13 @@ fn in_window(
                 return Ok((events, false));
             }
             rows += 1;
-            events.push(Aged { seq, deliveries: Vec::new(), plain: !row.get::<_, bool>(5)? });
+            let wide = row.get::<_, i64>(6)? > WIDE;
+            if !wide || events.is_empty() {
+                events.push(Aged { seq, deliveries: Vec::new(), wide, plain: !row.get::<_, bool>(5)? });
+            }
+            if wide {
+                return Ok((events, false));
+            }
         }
         let (Some(event), Some(delivery)) = (events.last_mut(), row.get::<_, Option<i64>>(1)?) else { continue };
         rows += 1;
@@ -351,6 +364,59 @@ fn in_window(
             && row.get::<_, i64>(4)? <= young;
     }
     Ok((events, true))
+}
+
+/// A step towards removing an old event with very many deliveries, in so many rows; where it came to. As
+/// long as nothing of it has to be judged one by one they go first, and it goes with the last of them.
+fn wide_event(
+    tx: &Tx<'_>,
+    tenant: i64,
+    event: i64,
+    now: Timestamp,
+    max_rows: usize,
+    done: &mut Retained,
+) -> DbResult<i64> {
+    let conn = tx.conn;
+    let begun: bool = conn
+        .prepare_cached(
+            "SELECT NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.seq = e.first_delivery AND d.event_seq = e.seq)
+             FROM events e WHERE e.seq = ?1",
+        )?
+        .query_row([event], |row| row.get(0))?;
+    // All of them before the first step; then each step its own.
+    let some = if begun { count(max_rows) } else { i64::MAX };
+    let (young, mut plain, mut seqs) = (now.as_micros().saturating_sub(GRACE_US), true, Vec::new());
+    let mut found = conn.prepare_cached(
+        "SELECT d.seq, d.state, d.grouping, coalesce(d.updated_at, d.created_at),
+             EXISTS (SELECT 1 FROM delivery_links l WHERE l.event_seq = e.seq)
+         FROM events e CROSS JOIN deliveries d
+             ON d.seq >= e.first_delivery AND d.seq < e.first_delivery + e.delivery_count
+         WHERE e.seq = ?1 AND d.event_seq = ?1 ORDER BY d.seq LIMIT ?2",
+    )?;
+    let mut rows = found.query((event, some))?;
+    while plain && let Some(row) = rows.next()? {
+        plain = state(row.get(1)?)?.is_terminal()
+            && row.get::<_, i64>(2)? & grouping::BATCH == 0
+            && row.get::<_, i64>(3)? <= young
+            && !row.get::<_, bool>(4)?;
+        if seqs.len() < max_rows {
+            seqs.push(row.get(0)?);
+        }
+    }
+    drop(rows);
+    if !plain {
+        one_event(tx, tenant, event, now, done)?;
+        return Ok(event);
+    }
+    removal::deliveries(conn, &seqs)?;
+    done.others += seqs.len();
+    if seqs.len() == max_rows {
+        return Ok(event - 1);
+    }
+    removal::events(conn, &[event])?;
+    set_mark(conn, tenant, REMOVED, event)?;
+    done.events += 1;
+    Ok(event)
 }
 
 /// Events to remove together.

@@ -77,6 +77,7 @@ async fn what_was_erased_is_in_no_file() {
         subject: Some("anna-the-subject".into()),
         subject_type: None,
         alias: "erased:somebody".into(),
+        within: None,
     });
     let id = JobId::from_bytes([7; 16]);
     let mut job = store.create_job(NewJob { tenant: acme, id, task, now: at(900) }).await.unwrap().unwrap();
