@@ -16,3 +16,4 @@ mod p7_echoes;
 mod p7_kept_values;
 mod p7_secrets;
 mod p8_egress;
+mod very_many_webhooks;
