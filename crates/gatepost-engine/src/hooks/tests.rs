@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use gatepost_core::delivery::{Outcome, Response, Timings};
 use gatepost_core::hooks::decision::{Cause, Verdict};
+use gatepost_core::hooks::failure::FailureClass;
 use gatepost_core::seal::Key;
 use gatepost_core::secret::Secret;
 use gatepost_core::tenant::Tenant;
@@ -631,4 +632,26 @@ async fn p9_a_costly_answer_whose_turn_does_not_come_is_answered_within_the_budg
     assert!(told["took_us"].as_u64().unwrap() <= 3_000_000);
     drop(turn);
     assert_eq!(world.ask("preCreateUser", None).await.unwrap()["cause"], "receiver");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hook_on_trial_waits_for_no_place() {
+    let world = world().await;
+    world.hook("validateUser", json!({"mode": "observe", "max_in_flight": 1})).await;
+    world.receiver.silent.store(1, Ordering::SeqCst);
+    world.ask("validateUser", None).await.unwrap();
+    while world.receiver.silent.load(Ordering::SeqCst) > 0 {
+        tokio::task::yield_now().await;
+    }
+    let decision = world.ask("validateUser", None).await.unwrap();
+    let id = decision["id"].as_str().unwrap().parse().unwrap();
+    let failure = loop {
+        world.engine.inner.hooks.recorder.flush().await;
+        let kept = world.engine.invocation(&world.tenant, id).await.unwrap().invocation;
+        if let Some((_, trial)) = kept.trials.first() {
+            break trial.row.failure;
+        }
+        tokio::task::yield_now().await;
+    };
+    assert_eq!(failure, Some(FailureClass::Budget), "it was not asked");
 }
