@@ -42,6 +42,7 @@ impl Transport for Nowhere {
                 response: None,
                 local_fault: true,
                 unusable: false,
+                resend: Default::default(),
             }
         })
     }

@@ -206,6 +206,7 @@ fn sign(given: (Signers, Event, TenantId, Vec<u8>)) -> (Signers, Event, TenantId
             event_type: &event.event_type,
             now: NOW,
             attempt: attempt as u32,
+            resent: false,
             body,
             url: "https://hooks.example.com/in",
             frame: &frame(tenant),

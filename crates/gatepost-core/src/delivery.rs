@@ -286,6 +286,9 @@ pub struct AttemptRecord {
     pub sent: Sent,
     /// What came back, if anything did.
     pub response: Option<Response>,
+    /// Whether the request went out a second time: the connection it went out on first had been kept, and
+    /// was cut before anything of an answer came. Last, for records made before there was this member.
+    pub resent: bool,
 }
 
 impl AttemptRecord {

@@ -24,6 +24,7 @@ pub mod grouping;
 pub mod hashing;
 pub mod health;
 pub mod hooks;
+pub mod http_versions;
 pub mod ids;
 pub mod json;
 pub mod matching;

@@ -78,6 +78,8 @@ pub struct AttemptMade {
     pub error: Option<String>,
     /// How long each phase took.
     pub timings: Timings,
+    /// Whether the request went out a second time.
+    pub resent: bool,
 }
 
 /// Every tenant somebody listens to.
@@ -125,9 +127,9 @@ impl Streams {
     /// An attempt was recorded, and with it what it meant for its delivery.
     pub(crate) fn attempted(&self, settlement: &Settlement) {
         let Some(ring) = self.ring(settlement.tenant) else { return };
-        let AttemptRecord { number, started_at, trigger, outcome, status, ref error, timings, .. } =
+        let AttemptRecord { number, started_at, trigger, outcome, status, ref error, timings, resent, .. } =
             *settlement.attempt;
-        let attempt = Attempted { number, started_at, trigger, outcome, status, error: error.clone(), timings };
+        let attempt = Attempted { number, started_at, trigger, outcome, status, error: error.clone(), timings, resent };
         let fact = Fact::Attempted { delivery: settlement.seq, attempt: Box::new(attempt) };
         ring.drop_in(fact, self.each(self.fact_bytes_max, 4));
     }
@@ -245,6 +247,7 @@ struct Attempted {
     status: Option<u16>,
     error: Option<String>,
     timings: Timings,
+    resent: bool,
 }
 
 /// Turns a tenant's facts into what is shown, until nobody listens any more.
@@ -331,7 +334,7 @@ async fn shown(
 
 impl Attempted {
     fn of(self, row: &DeliveryRow) -> AttemptMade {
-        let Attempted { number, started_at, trigger, outcome, status, error, timings } = self;
+        let Attempted { number, started_at, trigger, outcome, status, error, timings, resent } = self;
         AttemptMade {
             delivery: row.id(),
             webhook_id: row.webhook_id,
@@ -342,6 +345,7 @@ impl Attempted {
             status,
             error,
             timings,
+            resent,
         }
     }
 }

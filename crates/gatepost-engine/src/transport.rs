@@ -20,14 +20,15 @@ pub trait Transport: Send + Sync + 'static {
         None
     }
 
-    /// Keeps at least `wanted` connections ready, if it can.
+    /// Keeps at least `wanted` connections ready, if it can; `http1`: that speak HTTP/1.1.
     fn warm<'a>(
         &'a self,
         target: &'a Target,
         nets: &'a [IpNet],
+        http1: bool,
         wanted: usize,
     ) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
-        let _ = (target, nets, wanted);
+        let _ = (target, nets, http1, wanted);
         Box::pin(std::future::ready(()))
     }
 }
@@ -57,9 +58,10 @@ impl Transport for Asking {
         &'a self,
         target: &'a Target,
         nets: &'a [IpNet],
+        http1: bool,
         wanted: usize,
     ) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
-        Box::pin(self.client.warm(target, nets, wanted))
+        Box::pin(self.client.warm(target, nets, http1, wanted))
     }
 }
 

@@ -183,6 +183,8 @@ impl Api {
             timeout: TIMEOUT,
             allow_nets: &[],
             identity: None,
+            http1: false,
+            fresh: false,
         };
         let exchange = self.client.send_reading(request, ANSWER_BYTES).await;
         let (Some(status), Some(response)) = (exchange.status, exchange.response) else {

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use gatepost_core::Timestamp;
-use gatepost_engine::net::{Client, OutgoingRequest, SystemResolver, Target};
+use gatepost_engine::net::{Client, Headers, OutgoingRequest, SystemResolver, Target, Tries};
 use gatepost_engine::spans::{Attribute, Role, Span, SpanSink};
 use gatepost_engine::{SystemClock, USER_AGENT};
 use http::{HeaderValue, Request, Response};
@@ -140,18 +140,25 @@ impl HttpClient for Http {
 async fn send(client: &Client, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
     let (parts, body) = request.into_parts();
     let target = Target::parse(&parts.uri.to_string()).map_err(|error| error.to_string())?;
-    let headers = parts.headers.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
-    let request = OutgoingRequest {
-        target: &target,
-        method: parts.method,
-        headers,
-        title_case: false,
-        body,
-        timeout: TIMEOUT,
-        allow_nets: &[],
-        identity: None,
+    let headers: Headers = parts.headers.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+    let mut tries = Tries::within(TIMEOUT);
+    let exchange = loop {
+        let request = OutgoingRequest {
+            target: &target,
+            method: parts.method.clone(),
+            headers: headers.clone(),
+            title_case: false,
+            body: body.clone(),
+            timeout: tries.left(),
+            allow_nets: &[],
+            identity: None,
+            http1: false,
+            fresh: tries.again(),
+        };
+        if let Some(exchange) = tries.judge(client.send_reading(request, ANSWER_BYTES).await) {
+            break exchange;
+        }
     };
-    let exchange = client.send_reading(request, ANSWER_BYTES).await;
     let (Some(status), Some(answer)) = (exchange.status, exchange.response) else {
         return Err(exchange.error.unwrap_or_else(|| "no answer".to_owned()).into());
     };

@@ -36,6 +36,7 @@ impl Transport for Yes {
                 response: Some(Answer { body: bytes::Bytes::from_static(&[0xff]), ..Answer::default() }),
                 local_fault: false,
                 unusable: false,
+                resend: Default::default(),
             }
         })
     }

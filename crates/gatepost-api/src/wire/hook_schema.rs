@@ -43,6 +43,8 @@ pub(crate) struct HookInput {
     /// Calls to it under way at once; default 64. Others wait for a place within their budget.
     #[schema(minimum = 1, maximum = 1024)]
     max_in_flight: Option<u32>,
+    /// `auto` (default): HTTP/2 where the receiver offers it; `1.1`: HTTP/1.1 only.
+    http: Option<String>,
     /// `merge` (default) or `replace`.
     replace_mode: Option<String>,
     /// Whether passwords and the like are sent to it, over https only.

@@ -41,7 +41,7 @@ pub(crate) struct WebhookInput {
     #[schema(min_items = 1, max_items = 4)]
     signing: Option<Vec<SigningEntry>>,
     payload: Option<Payload>,
-    /// The profile's own options.
+    /// `http` (every profile): `auto` (default) or `1.1` for HTTP/1.1 only; and the profile's own options.
     #[schema(value_type = Option<Object>)]
     options: Option<serde_json::Value>,
     /// Sent with every request. Answered as `***`.

@@ -92,13 +92,14 @@ impl Call {
     }
 
     /// The headers of attempt `number`, with `left` of the limit to go.
-    pub fn headers(&self, number: u32, left: Duration, now: Timestamp) -> Vec<(String, Secret)> {
+    pub fn headers(&self, (number, resent): (u32, bool), left: Duration, now: Timestamp) -> Vec<(String, Secret)> {
         self.hook.headers_for(&Attempt {
             message_id: &self.message_id,
             tenant: &self.tenant,
             issuer: &self.issuer,
             body: &self.body,
             number,
+            resent,
             left: left.min(self.limit),
             hop: self.hop,
             now,

@@ -14,6 +14,7 @@ use super::failure::{FailureClass, OnFailure, Policy};
 use super::json::Pointer;
 use super::points::{PointDef, PointKind};
 use crate::auth::EndpointAuth;
+use crate::http_versions::HttpVersions;
 use crate::secret::{MASK, Secret};
 use crate::webhook::{SigningKey, bounds};
 
@@ -120,6 +121,9 @@ pub struct HookConfig {
     /// Calls to it that may be under way at once.
     #[serde(default = "max_in_flight_default")]
     pub max_in_flight: u32,
+    /// Which versions of HTTP its receiver is spoken to in.
+    #[serde(default)]
+    pub http: HttpVersions,
     /// How a proposed object is applied.
     pub replace_mode: ReplaceMode,
     /// Whether secrets are sent to it.
@@ -199,6 +203,7 @@ impl HookConfig {
             timeout_ms: limits::TIMEOUT_MS_DEFAULT,
             min_timeout_ms: limits::MIN_TIMEOUT_MS_DEFAULT,
             max_in_flight: limits::IN_FLIGHT_DEFAULT,
+            http: HttpVersions::Auto,
             replace_mode: ReplaceMode::Merge,
             receives_secrets: false,
             secret_mode: SecretMode::Plain,

@@ -134,6 +134,7 @@ impl PlannedHook {
         let endpoint = if attempt.probe { &self.probe_endpoint } else { &self.endpoint };
         let envelope = Envelope {
             message_id: attempt.message_id,
+            sending: (attempt.number, attempt.resent),
             point: if attempt.probe { "test" } else { &self.point.name },
             tenant: attempt.tenant,
             endpoint,
@@ -223,6 +224,8 @@ pub struct Attempt<'a> {
     pub body: &'a [u8],
     /// 1, or 2 for the one retry.
     pub number: u32,
+    /// Whether it is sent a second time within the attempt.
+    pub resent: bool,
     /// What is left of the call's time.
     pub left: Duration,
     /// The hop the invocation came with.

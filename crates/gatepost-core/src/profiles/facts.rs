@@ -67,6 +67,8 @@ pub struct SignFacts<'a> {
     pub now: Timestamp,
     /// Which attempt of the delivery, from 1.
     pub attempt: u32,
+    /// Whether it is sent a second time within the attempt.
+    pub resent: bool,
     /// The body, exactly as sent.
     pub body: &'a [u8],
     /// The URL, exactly as called.

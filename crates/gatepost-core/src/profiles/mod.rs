@@ -18,6 +18,7 @@ pub mod ferriskey;
 mod foreign;
 mod format;
 pub mod okta;
+mod options;
 mod payload;
 mod plan;
 mod scheme;
@@ -43,6 +44,7 @@ use crate::{Entropy, Timestamp, WebhookId};
 
 pub use facts::{BatchFacts, Frame, Item, RenderFacts, SignFacts};
 pub use format::{BatchFormat, FilterData, Format};
+pub use options::{check_options, http1_only, unknown_options};
 pub use payload::{BadPointer, POINTER_MAX, tokens as pointer_tokens};
 pub use plan::{BadRotation, Signers, SigningPlan};
 pub use scheme::{KeyForm, Scheme, SchemeHeader, SignedHeader, SignedHeaders, Signer};
@@ -176,17 +178,6 @@ pub struct Probe {
     pub body: &'static [u8],
     /// Whether an answer is a yes; else why not.
     pub judge: fn(&Answer<'_>) -> Result<(), String>,
-}
-
-/// Every member of `options` that is not in `known`, as [`Profile::check_options`] answers it.
-pub fn unknown_options(options: &Map<String, Value>, known: &[&str]) -> Vec<(String, String)> {
-    let unknown = options.keys().filter(|name| !known.contains(&name.as_str()));
-    let message = if known.is_empty() {
-        "this profile has no options".to_owned()
-    } else {
-        format!("is no option of this profile; it has {}", known.join(", "))
-    };
-    unknown.map(|name| (format!("/{}", name.replace('~', "~0").replace('/', "~1")), message.clone())).collect()
 }
 
 /// Every profile, in the order they are listed to people.

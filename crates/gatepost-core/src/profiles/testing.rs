@@ -85,6 +85,7 @@ pub(crate) fn sign(
             event_type: &"user.created".parse().unwrap(),
             now: Timestamp::from_secs(at),
             attempt: 1,
+            resent: false,
             body,
             url: "https://hooks.example/in",
             frame,

@@ -78,6 +78,7 @@ impl Transport for Receiver {
             response: status.map(|_| Response { headers, ..Response::default() }),
             local_fault: false,
             unusable: false,
+            resend: Default::default(),
         }))
     }
 }

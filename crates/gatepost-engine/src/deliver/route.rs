@@ -34,6 +34,8 @@ pub(crate) struct Route {
     pub(crate) tenant: Arc<Tenant>,
     pub(crate) policy: RetryPolicy,
     pub(crate) timeout: Duration,
+    /// Whether the endpoint is called over HTTP/1.1 only.
+    pub(crate) http1: bool,
     pub(crate) allow_nets: Vec<IpNet>,
     /// Whether sustained failure disables the webhook.
     pub(crate) auto_disable: bool,
@@ -70,6 +72,7 @@ impl Route {
             form: form_of(config),
             older: Mutex::default(),
             timeout: Duration::from_millis(u64::from(policy.timeout_ms)),
+            http1: profiles::http1_only(config),
             policy,
             auto_disable: profile.auto_disable(),
             allow_nets: crate::transport::parse_nets(&tenant.settings.allow_nets),

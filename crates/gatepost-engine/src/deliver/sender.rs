@@ -14,7 +14,7 @@ use http::{HeaderName, HeaderValue};
 
 use super::route::{Form, Route};
 use crate::endpoint_auth::EndpointAuth;
-use crate::net::{Headers, OutgoingRequest, Target};
+use crate::net::{Headers, OutgoingRequest, Resend, Target, Tries};
 use crate::{render, spans};
 
 const EVENT_ID: HeaderName = HeaderName::from_static("gatepost-event-id");
@@ -98,25 +98,36 @@ async fn attempt_as(sender: &Sender, route: &Route, form: Form, order: &Order<'_
     };
     let number = due.attempts + 1;
     let batch_id = due.events.single().is_none().then(|| due.id().to_string());
-    let signed = calling.signers.sign(&SignFacts {
-        message_id: batch_id.as_deref().unwrap_or(first.id.as_str()),
-        event_type: &first.event_type,
-        now: started_at,
-        attempt: number,
-        body: &body,
-        url: target.url(),
-        frame: &frame,
-    });
-    let values = signed.iter().map(|header| kept(header, due, batch_id.as_deref(), started_at)).collect();
-    let tokens: Vec<Secret> =
-        signed.iter().filter(|header| header.secret).map(|header| Secret::new(header.value.clone())).collect();
-    let names = calling.signed_names.iter().cloned();
-    let signed = names.zip(signed.into_iter().map(|header| header.value));
-    let mut headers = Headers::with_capacity(OUR_HEADERS + calling.headers.len());
-    our_headers(wire, signed, &due.events, due.id(), (number, order.trigger), |name, value| headers.push(name, value));
-    headers.extend(calling.headers.iter().cloned());
-    let request = request(route, &target, headers, body.clone());
-    let mut exchange = sender.endpoint_auth.send(calling.auth.as_ref(), request).await;
+    let mut tokens = Vec::new();
+    let mut tries = Tries::within(route.timeout);
+    let (mut exchange, values) = loop {
+        // A second try is signed anew: a token serves once, and a time goes by.
+        let now = if tries.again() { sender.clock.now() } else { started_at };
+        let signed = calling.signers.sign(&SignFacts {
+            message_id: batch_id.as_deref().unwrap_or(first.id.as_str()),
+            event_type: &first.event_type,
+            now,
+            attempt: number,
+            resent: tries.again(),
+            body: &body,
+            url: target.url(),
+            frame: &frame,
+        });
+        let values = signed.iter().map(|header| kept(header, due, batch_id.as_deref(), started_at)).collect();
+        tokens.extend(signed.iter().filter(|header| header.secret).map(|header| Secret::new(header.value.clone())));
+        let names = calling.signed_names.iter().cloned();
+        let signed = names.zip(signed.into_iter().map(|header| header.value));
+        let mut headers = Headers::with_capacity(OUR_HEADERS + calling.headers.len());
+        our_headers(wire, signed, &due.events, due.id(), (number, order.trigger), |name, value| {
+            headers.push(name, value);
+        });
+        headers.extend(calling.headers.iter().cloned());
+        let request = request(route, &target, headers, body.clone(), &tries);
+        let exchange = sender.endpoint_auth.send(calling.auth.as_ref(), request).await;
+        if let Some(exchange) = tries.judge(exchange) {
+            break (exchange, values);
+        }
+    };
     let retry_after = exchange.response.as_ref().and_then(|response| {
         response.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case("retry-after")).map(|(_, v)| v.clone())
     });
@@ -132,6 +143,7 @@ async fn attempt_as(sender: &Sender, route: &Route, form: Form, order: &Order<'_
             timings: exchange.timings,
             sent: Sent { revision: route.webhook.revision, signed: values },
             response: exchange.response,
+            resent: exchange.resend == Resend::Done,
         }),
         body: Some(body),
         retry_after,
@@ -139,7 +151,13 @@ async fn attempt_as(sender: &Sender, route: &Route, form: Form, order: &Order<'_
     }
 }
 
-fn request<'a>(route: &'a Route, target: &'a Target, headers: Headers, body: Bytes) -> OutgoingRequest<'a> {
+fn request<'a>(
+    route: &'a Route,
+    target: &'a Target,
+    headers: Headers,
+    body: Bytes,
+    tries: &Tries,
+) -> OutgoingRequest<'a> {
     OutgoingRequest {
         target,
         method: http::Method::POST,
@@ -147,9 +165,11 @@ fn request<'a>(route: &'a Route, target: &'a Target, headers: Headers, body: Byt
         // Some receivers of the HTTP/1.1 days compare header names by case (DESIGN 8).
         title_case: true,
         body,
-        timeout: route.timeout,
+        timeout: tries.left(),
         allow_nets: &route.allow_nets,
         identity: None,
+        http1: route.http1,
+        fresh: tries.again(),
     }
 }
 
@@ -164,6 +184,7 @@ fn unsendable(route: &Route, order: &Order<'_>, body: Option<Bytes>, started_at:
         timings: Timings::default(),
         sent: Sent { revision: route.webhook.revision, signed: Vec::new() },
         response: None,
+        resent: false,
     };
     Made { record: Arc::new(record), body, retry_after: None, local_fault: false }
 }

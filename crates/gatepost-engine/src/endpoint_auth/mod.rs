@@ -175,9 +175,16 @@ impl EndpointAuth {
 
     /// Keeps connections ready for requests with this auth; those that show a certificate are made when
     /// they are needed.
-    pub(crate) async fn warm(&self, auth: Option<&Prepared>, target: &Target, nets: &[IpNet], wanted: usize) {
+    pub(crate) async fn warm(
+        &self,
+        auth: Option<&Prepared>,
+        target: &Target,
+        nets: &[IpNet],
+        http1: bool,
+        wanted: usize,
+    ) {
         if !auth.is_some_and(|auth| matches!(&*auth.0, Kind::Identity(_))) {
-            self.transport.warm(target, nets, wanted).await;
+            self.transport.warm(target, nets, http1, wanted).await;
         }
     }
 
@@ -243,5 +250,7 @@ fn with_token<'a>(request: &OutgoingRequest<'a>, token: &Token, timeout: Duratio
         timeout,
         allow_nets: request.allow_nets,
         identity: None,
+        http1: request.http1,
+        fresh: request.fresh,
     }
 }

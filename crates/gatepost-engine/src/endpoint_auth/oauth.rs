@@ -75,6 +75,7 @@ impl NoToken {
             response: None,
             local_fault: self.local_fault,
             unusable: false,
+            resend: Default::default(),
         }
     }
 }
@@ -252,6 +253,7 @@ mod tests {
             }),
             local_fault: false,
             unusable: false,
+            resend: Default::default(),
         }
     }
 

@@ -57,6 +57,8 @@ impl World {
             timeout,
             allow_nets: nets,
             identity: None,
+            http1: false,
+            fresh: false,
         };
         self.auth.send(Some(auth), request).await
     }

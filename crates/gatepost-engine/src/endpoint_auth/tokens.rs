@@ -15,7 +15,7 @@ use ipnet::IpNet;
 
 use super::oauth::{ClientAuth, FETCH_TIMEOUT, Grant, GrantId, NoToken};
 use crate::metrics::Metrics;
-use crate::net::OutgoingRequest;
+use crate::net::{OutgoingRequest, Tries};
 use crate::transport::Transport;
 
 /// Grants remembered: the ones used longest ago give way (P10).
@@ -235,20 +235,25 @@ impl Tokens {
 
     async fn ask(&self, grant: &Grant, nets: &[IpNet], way: ClientAuth) -> Result<Arc<Token>, NoToken> {
         let asked_at = self.now();
-        let (method, headers, body) = grant.request(way);
-        let answer = self
-            .transport
-            .send(OutgoingRequest {
+        let mut tries = Tries::within(FETCH_TIMEOUT);
+        let answer = loop {
+            let (method, headers, body) = grant.request(way);
+            let request = OutgoingRequest {
                 target: &grant.target,
                 method,
                 headers,
                 title_case: true,
                 body,
-                timeout: FETCH_TIMEOUT,
+                timeout: tries.left(),
                 allow_nets: nets,
                 identity: None,
-            })
-            .await;
+                http1: false,
+                fresh: tries.again(),
+            };
+            if let Some(answer) = tries.judge(self.transport.send(request).await) {
+                break answer;
+            }
+        };
         let granted = grant.read(&answer);
         let outcome = match (&granted, answer.status) {
             (Ok(_), _) => "ok",

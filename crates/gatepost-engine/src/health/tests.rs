@@ -49,6 +49,7 @@ impl Transport for Receiver {
             response: Some(Response::default()),
             local_fault: false,
             unusable: false,
+            resend: Default::default(),
         };
         Box::pin(std::future::ready(exchange))
     }

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 
 use super::Hooks;
 use super::snapshot::{Asked, Route};
-use crate::net::{Exchange, Headers, OutgoingRequest, Target};
+use crate::net::{Exchange, Headers, OutgoingRequest, Resend, Target, Tries};
 
 /// A request to a receiver, apart from its headers.
 pub(super) struct Put<'a> {
@@ -63,41 +63,50 @@ pub(super) fn trace_below(caller: Option<TraceContext>, entropy: &dyn Entropy) -
 }
 
 impl Hooks {
-    /// Puts a question; `headers` makes those of one attempt from its number and what is left.
+    /// Puts a question; `headers` makes those of one request: of which attempt, whether it is the
+    /// second within that, and what time is left.
     pub(super) async fn put(
         &self,
         put: Put<'_>,
         clock: &dyn Clock,
-        headers: impl Fn(u32, Duration, Timestamp) -> Vec<(String, Secret)>,
+        headers: impl Fn((u32, bool), Duration, Timestamp) -> Vec<(String, Secret)>,
     ) -> Came {
         let began = Instant::now();
         let until = began + put.limit;
         let mut number = 1;
         loop {
             let deadline = if number == 1 { until.min(began + put.first) } else { until };
-            let left = deadline.saturating_duration_since(Instant::now());
-            let sent_at = clock.now();
-            let headers = headers(number, left, sent_at);
-            let own = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("authorization"));
-            let token = own.map(|(_, value)| value.clone());
-            let lines = match header_lines(headers, put.trace) {
-                Ok(lines) => lines,
-                Err(failure) => return Came::failed(failure),
+            let mut tries = Tries::within(deadline.saturating_duration_since(Instant::now()));
+            let (exchange, sent_at, token) = loop {
+                let sent_at = clock.now();
+                let headers = headers((number, tries.again()), tries.left(), sent_at);
+                let own = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("authorization"));
+                let token = own.map(|(_, value)| value.clone());
+                let lines = match header_lines(headers, put.trace) {
+                    Ok(lines) => lines,
+                    Err(failure) => return Came::failed(failure),
+                };
+                let request = OutgoingRequest {
+                    target: put.target,
+                    method: Method::POST,
+                    headers: lines,
+                    // Some receivers of the HTTP/1.1 days compare header names by case (DESIGN 8).
+                    title_case: true,
+                    body: put.body.clone(),
+                    timeout: tries.left(),
+                    allow_nets: &put.route.nets,
+                    identity: None,
+                    http1: put.route.http1,
+                    fresh: tries.again(),
+                };
+                // The limit is a wall: the rest of an answer that came late gets no time beyond it.
+                let sending = self.door.send(put.route.auth.as_ref(), request);
+                match tokio::time::timeout_at(deadline, sending).await.map(|exchange| tries.judge(exchange)) {
+                    Ok(None) => {}
+                    Ok(Some(exchange)) => break (Some(exchange), sent_at, token),
+                    Err(_) => break (None, sent_at, token),
+                }
             };
-            let request = OutgoingRequest {
-                target: put.target,
-                method: Method::POST,
-                headers: lines,
-                // Some receivers of the HTTP/1.1 days compare header names by case (DESIGN 8).
-                title_case: true,
-                body: put.body.clone(),
-                timeout: left,
-                allow_nets: &put.route.nets,
-                identity: None,
-            };
-            // The limit is a wall: the rest of an answer that came late gets no time beyond it.
-            let sending = self.door.send(put.route.auth.as_ref(), request);
-            let exchange = tokio::time::timeout_at(deadline, sending).await.ok();
             let late = Instant::now() >= deadline;
             let token = token.or_else(|| self.door.tokens_of(put.route.auth.as_ref()).into_iter().next());
             let (came, failed) = judge(exchange, sent_at, put.reads_answer, late, token);
@@ -135,7 +144,7 @@ impl Hooks {
                     idempotent: call.hook.config.idempotent,
                     trace,
                 };
-                self.put(put, clock, |number, left, now| call.headers(number, left.max(LEAST), now)).await
+                self.put(put, clock, |turn, left, now| call.headers(turn, left.max(LEAST), now)).await
             }
         };
         let Came { outcome, conn, attempts, local_fault, .. } = came;
@@ -164,7 +173,8 @@ fn judge(
         return (Came { conn: None, ..came }, Some(failed));
     };
     let conn = conn_of(&exchange);
-    let reused = conn == Some(Conn::Reused);
+    // Where there was no time left for a second try within this one.
+    let unheard = exchange.resend == Resend::Due;
     let Exchange { status: Some(status), response: Some(response), .. } = exchange else {
         let class = if exchange.unusable { FailureClass::BadAnswer } else { class_of(exchange.outcome) };
         let came = Came {
@@ -174,7 +184,7 @@ fn judge(
             local_fault: exchange.local_fault,
             response: None,
         };
-        return (came, Some(failed(class, reused, exchange.unusable)));
+        return (came, Some(failed(class, unheard, exchange.unusable)));
     };
     let broke_off = response.truncated && response.body.len() <= limits::ANSWER_MAX;
     if broke_off && reads_answer && (200..300).contains(&status) {
@@ -184,7 +194,7 @@ fn judge(
             (false, false) => (FailureClass::Reset, "the answer broke off"),
         };
         let came = Came { conn, ..Came::failed(Failure::new(class, detail)) };
-        return (came, Some(failed(class, reused, true)));
+        return (came, Some(failed(class, false, true)));
     }
     let header = |name: &str| {
         let found = response.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name));
@@ -193,7 +203,7 @@ fn judge(
     let refused = judge_status(status).err().map(|failure| Failed {
         status: Some(status),
         retry_after: header("retry-after").and_then(|text| parse_retry_after(&text, sent_at)),
-        ..failed(failure.class, reused, true)
+        ..failed(failure.class, false, true)
     });
     let answer = RawAnswer {
         status,
@@ -271,6 +281,7 @@ mod tests {
                 response: Some(Response { headers: Vec::new(), body, truncated: true }),
                 local_fault: false,
                 unusable: false,
+                resend: Default::default(),
             }
         };
         let broken = Exchange { unusable: true, ..exchange() };

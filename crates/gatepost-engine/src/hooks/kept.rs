@@ -138,13 +138,14 @@ impl Engine {
         };
         let issuer = Arc::clone(&self.inner.public_url);
         let attempts = kept.attempts + 1;
-        let headers = |number: u32, left, now| {
+        let headers = |(number, resent): (u32, bool), left, now| {
             hook.headers_for(&Attempt {
                 message_id: &message_id,
                 tenant,
                 issuer: &issuer,
                 body: &body,
                 number: attempts + number - 1,
+                resent,
                 left,
                 hop: 0,
                 now,

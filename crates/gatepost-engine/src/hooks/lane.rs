@@ -159,7 +159,11 @@ impl Engine {
             lately.truncate(WARM_MAX);
             for asked in lately {
                 let Ok(route) = &asked.route else { continue };
-                self.inner.hooks.door.warm(route.auth.as_ref(), &route.target, &route.nets, WARM_EACH).await;
+                self.inner
+                    .hooks
+                    .door
+                    .warm(route.auth.as_ref(), &route.target, &route.nets, route.http1, WARM_EACH)
+                    .await;
             }
         }
     }

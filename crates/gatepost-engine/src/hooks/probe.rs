@@ -109,13 +109,14 @@ impl Engine {
         };
         let issuer = Arc::clone(&self.inner.public_url);
         let sent = std::sync::Mutex::new(Vec::new());
-        let headers = |number, left: Duration, now| {
+        let headers = |(number, resent), left: Duration, now| {
             let headers = hook.headers_for(&Attempt {
                 message_id: &probe.message_id,
                 tenant,
                 issuer: &issuer,
                 body: &probe.body,
                 number,
+                resent,
                 left: left.max(LEAST),
                 hop: 0,
                 now,
@@ -255,8 +256,8 @@ impl Engine {
             let (outcome, conn, attempts) = match route {
                 Err(why) => (Outcome::Failed(Failure::new(FailureClass::Connect, why.clone())), None, 0),
                 Ok(route) => {
-                    let headers = |number, left: Duration, now: Timestamp| {
-                        let headers = call.headers(number, left.max(LEAST), now);
+                    let headers = |turn, left: Duration, now: Timestamp| {
+                        let headers = call.headers(turn, left.max(LEAST), now);
                         *sent.lock().unwrap_or_else(std::sync::PoisonError::into_inner) =
                             show_headers(&planned, &headers);
                         headers

@@ -15,6 +15,7 @@ use gatepost_core::hooks::breaker::{Breaker, BreakerState};
 use gatepost_core::hooks::hook::{HookConfig, HookSecrets};
 use gatepost_core::hooks::plan::{self, PlannedHook};
 use gatepost_core::hooks::points::{self, PointDef, PointSettings};
+use gatepost_core::http_versions::HttpVersions;
 use gatepost_core::schema::SchemaText;
 use gatepost_core::tenant::Tenant;
 use gatepost_core::{HookId, TenantId};
@@ -63,6 +64,8 @@ pub(crate) struct Route {
     pub(crate) probe: Target,
     pub(crate) auth: Option<Prepared>,
     pub(crate) nets: Arc<[IpNet]>,
+    /// Whether it is called over HTTP/1.1 only.
+    pub(crate) http1: bool,
 }
 
 /// What was learned about one receiver.
@@ -300,7 +303,8 @@ impl Engine {
             (None, _) => None,
         };
         let (target, probe) = (target(&hook.endpoint)?, target(&hook.probe_endpoint)?);
-        Ok(Route { target, probe, auth, nets: Arc::clone(nets) })
+        let http1 = hook.config.http == HttpVersions::Http1;
+        Ok(Route { target, probe, auth, nets: Arc::clone(nets), http1 })
     }
 
     fn endpoint_state(

@@ -79,6 +79,7 @@ impl Transport for Door {
             response: Some(response),
             local_fault: false,
             unusable: false,
+            resend: Default::default(),
         };
         Box::pin(async move {
             if silent || open.wait_for(|open| *open).await.is_err() {

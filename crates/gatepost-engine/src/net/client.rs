@@ -19,13 +19,16 @@ use super::connect::{Dialed, Dialer};
 use super::failure::{self, Failure, Phase, Progress, micros};
 use super::headers::Headers;
 use super::identity::ClientIdentity;
+use super::keep_alive;
 use super::limits::Limits;
 use super::policy::EgressPolicy;
 use super::pool::{Conn, H1, H2, HostPool, Pool, Suspect};
 use super::race::Wanted;
+use super::resend::{self, Resend, Untouched};
 use super::resolve::Resolve;
 use super::target::Target;
 use super::tls::{self, TlsConfigs, TlsSetupError};
+use super::versions::OnlyHttp1;
 
 /// How much of an answer's body is read, and how much of that and of its headers is kept.
 const KEPT_ANSWER: Room = Room { read: 64 * 1024, keep: 16 * 1024 };
@@ -73,6 +76,10 @@ pub struct OutgoingRequest<'a> {
     /// Who we are, should the receiver ask for a certificate. Connections are shared by requests of
     /// one identity only.
     pub identity: Option<&'a ClientIdentity>,
+    /// Speak HTTP/1.1 to the receiver, whatever else it may offer.
+    pub http1: bool,
+    /// Use no connection that was used before (see [`Tries`](super::Tries)).
+    pub fresh: bool,
 }
 
 /// What came of one request. A failed exchange is a fact like any other, never an `Err`.
@@ -95,6 +102,8 @@ pub struct Exchange {
     pub local_fault: bool,
     /// A status line came, and what came with it makes no answer: its head, or its body's framing.
     pub unusable: bool,
+    /// Whether the request may go out again, or did.
+    pub resend: Resend,
 }
 
 /// The product's HTTP client. Cheap to clone; clones share their connections.
@@ -118,7 +127,12 @@ impl Client {
     /// The extra CA is unreadable, or TLS cannot be set up.
     pub fn new(options: ClientOptions) -> Result<Client, TlsSetupError> {
         let tls = tls::client_config(options.extra_ca_pem.as_deref())?;
-        let dialer = Dialer { policy: options.policy, resolver: options.resolver, tls: TlsConfigs::new(tls) };
+        let dialer = Dialer {
+            policy: options.policy,
+            resolver: options.resolver,
+            tls: TlsConfigs::new(tls),
+            only_http1: OnlyHttp1::default(),
+        };
         Ok(Client(Arc::new(Inner {
             dialer: Arc::new(dialer),
             pool: Pool::new(Limits::default()),
@@ -212,21 +226,15 @@ impl Client {
                 response: Some(response),
                 local_fault: false,
                 unusable,
+                resend: Resend::No,
             },
-            Err(Failure { outcome, error, local_fault, unusable }) => {
+            Err(Failure { outcome, error, local_fault, unusable, unheard }) => {
                 if local_fault && outcome == Outcome::Connect {
                     self.0.pool.release_all();
                 }
-                Exchange {
-                    started_at,
-                    outcome,
-                    status: None,
-                    error: Some(error),
-                    timings,
-                    response: None,
-                    local_fault,
-                    unusable,
-                }
+                let resend = if unheard { Resend::Due } else { Resend::No };
+                let (status, error, response) = (None, Some(error), None);
+                Exchange { started_at, outcome, status, error, timings, response, local_fault, unusable, resend }
             }
         }
     }
@@ -256,13 +264,14 @@ impl Client {
         let host = self.0.pool.host(target.key(), identity, title_case);
         let policy = &self.0.dialer.policy;
         let may = |ip| policy.judge(ip, target.port(), target.scheme(), extra).is_ok();
-        let mut kept = self.0.pool.take(&host, may);
-        let timeout = request.timeout;
-        let wanted = Wanted { target, host: &host, allow_nets: extra, identity, title_case, timeout };
+        let (timeout, http1, fresh) = (request.timeout, request.http1, request.fresh);
+        let mut kept = if fresh { None } else { self.0.pool.take(&host, http1, may) };
+        let wanted = Wanted { target, host: &host, allow_nets: extra, identity, title_case, http1, timeout };
         let mut message = self.build(request);
         loop {
             let (mut connection, reused) = match kept.take() {
                 Some(connection) => (connection, true),
+                None if fresh => (self.open_fresh(wanted, progress).await?, false),
                 None => self.connect(wanted, may, progress).await?,
             };
             progress.phase = Phase::Waiting;
@@ -281,6 +290,7 @@ impl Client {
             match answer {
                 Ok(response) => {
                     progress.timings.first_byte_us = Some(micros(written.elapsed()));
+                    connection.answered();
                     return Ok(Head { response, connection, host });
                 }
                 // A kept connection that closed before a byte was written: given back unsent, the
@@ -288,16 +298,39 @@ impl Client {
                 Err(mut unsent) => match (connection.fault(), unsent.take_message()) {
                     (Some(fault), _) => return Err(fault.into()),
                     (None, Some(again)) if reused => message = again,
-                    (None, _) => return Err(failure::of_http(&unsent.into_error())),
+                    (None, _) => return Err(self.unanswered(&unsent.into_error(), &connection, reused, wanted)),
                 },
             }
         }
     }
 
+    /// What it is when a request was written and no answer's head came.
+    fn unanswered(&self, error: &hyper::Error, on: &Conn, reused: bool, wanted: Wanted<'_>) -> Failure {
+        let failure = failure::of_http(error);
+        let untouched = resend::untouched(error);
+        if untouched == Some(Untouched::OnlyHttp1) {
+            self.0.dialer.only_http1.note(wanted.target.key());
+        }
+        let was_cut = reused
+            && untouched.is_none()
+            && matches!(failure.outcome, Outcome::Reset | Outcome::Tls)
+            && !failure.local_fault
+            && on.is_without_answer();
+        if was_cut || untouched == Some(Untouched::OnlyHttp1) {
+            // What became of this one became, or becomes, of the others that lie ready.
+            self.0.pool.distrust(wanted.host);
+        }
+        let unheard = was_cut || matches!(untouched, Some(Untouched::Refused | Untouched::OnlyHttp1));
+        if unheard {
+            on.retire();
+        }
+        Failure { unheard, ..failure }
+    }
+
     /// Opens a connection.
     pub(super) async fn open_fresh(&self, wanted: Wanted<'_>, progress: &mut Progress) -> Result<Conn, Failure> {
-        let Wanted { target, host, allow_nets, identity, title_case, .. } = wanted;
-        let dialed = self.0.dialer.dial(target, allow_nets, identity, progress).await?;
+        let Wanted { target, host, allow_nets, identity, title_case, http1, .. } = wanted;
+        let dialed = self.0.dialer.dial(target, allow_nets, identity, http1, progress).await?;
         self.open(dialed, title_case, host).await
     }
 
@@ -315,6 +348,9 @@ impl Client {
         if !headers.contains_key(header::USER_AGENT) {
             headers.insert(header::USER_AGENT, self.0.user_agent.clone());
         }
+        // What was not said is not known to be read: said on every request, for servers that compress unasked.
+        headers.entry(header::ACCEPT).or_insert(HeaderValue::from_static("*/*"));
+        headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         // Where a body is expected, an empty one is announced too (RFC 9110 section 8.6).
         if request.body.is_empty() && !matches!(request.method, Method::GET | Method::HEAD | Method::OPTIONS) {
             headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
@@ -339,9 +375,10 @@ impl Client {
             }
         };
         drop(body);
-        if let Conn::H1(h1) = connection
+        if let Conn::H1(mut h1) = connection
             && read.ended
         {
+            h1.idle_at_most(keep_alive::announced(&parts.headers));
             self.keep(host, h1);
         }
         let response = Response {
@@ -354,14 +391,14 @@ impl Client {
 
     /// Opens connections until at least `wanted` to this host lie ready: for those who cannot wait for
     /// one to be made. What fails here fails again, and is told, when it is needed.
-    pub(crate) async fn warm(&self, target: &Target, allow_nets: &[IpNet], wanted: usize) {
+    pub(crate) async fn warm(&self, target: &Target, allow_nets: &[IpNet], http1: bool, wanted: usize) {
         let title_case = true;
         let host = self.0.pool.host(target.key(), None, title_case);
         let until = Instant::now() + WARM_TIME;
-        for _ in self.0.pool.ready(&host)..wanted {
+        for _ in self.0.pool.ready(&host, http1)..wanted {
             let mut progress = Progress::new();
             let opening = async {
-                let dialed = self.0.dialer.dial(target, allow_nets, None, &mut progress).await?;
+                let dialed = self.0.dialer.dial(target, allow_nets, None, http1, &mut progress).await?;
                 self.open(dialed, title_case, &host).await
             };
             match timeout_at(until, opening).await {

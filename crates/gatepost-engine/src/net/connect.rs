@@ -19,7 +19,8 @@ use super::inlet::Metered;
 use super::policy::{Blocked, EgressPolicy};
 use super::resolve::{Resolve, ResolveError};
 use super::target::{Host, Scheme, Target};
-use super::tls::TlsConfigs;
+use super::tls::{Offer, TlsConfigs};
+use super::versions::OnlyHttp1;
 use super::wire::{Tcp, Wire};
 
 /// How long one address may keep the next one waiting (RFC 8305 section 5: "Connection Attempt
@@ -41,16 +42,19 @@ pub(super) struct Dialer {
     pub(super) policy: Arc<EgressPolicy>,
     pub(super) resolver: Arc<dyn Resolve>,
     pub(super) tls: TlsConfigs,
+    /// Hosts that HTTP/2 is not offered to.
+    pub(super) only_http1: OnlyHttp1,
 }
 
 impl Dialer {
     /// Resolves once, judges every address, connects to one that passed. `extra`: networks allowed
-    /// to this call alone; `identity`: who we are if we are asked.
+    /// to this call alone; `identity`: who we are if we are asked; `http1`: HTTP/2 is not offered.
     pub(super) async fn dial(
         &self,
         target: &Target,
         extra: &[IpNet],
         identity: Option<&ClientIdentity>,
+        http1: bool,
         progress: &mut Progress,
     ) -> Result<Dialed, Failure> {
         let addresses = self.addresses(target, progress).await?;
@@ -71,7 +75,8 @@ impl Dialer {
         match target.scheme() {
             Scheme::Http => Ok(Dialed { wire: Wire::Plain(Metered::new(tcp.clone())), tcp, peer, h2: false }),
             Scheme::Https => {
-                let tls = TlsConnector::from(self.tls.of(identity));
+                let offer = if http1 || self.only_http1.has(target.key()) { Offer::Http1 } else { Offer::Both };
+                let tls = TlsConnector::from(self.tls.of(identity, offer));
                 handshake(tls, target, tcp, peer, progress).await
             }
         }

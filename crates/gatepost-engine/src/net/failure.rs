@@ -20,15 +20,17 @@ pub(super) struct Failure {
     pub(super) local_fault: bool,
     /// A status line had come.
     pub(super) unusable: bool,
+    /// Nothing was heard of the request: it may go out again.
+    pub(super) unheard: bool,
 }
 
 impl Failure {
     pub(super) fn new(outcome: Outcome, error: impl Into<String>) -> Self {
-        Failure { outcome, error: error.into(), local_fault: false, unusable: false }
+        Failure { outcome, error: error.into(), local_fault: false, unusable: false, unheard: false }
     }
 
     fn local(outcome: Outcome, error: impl Into<String>) -> Self {
-        Failure { outcome, error: error.into(), local_fault: true, unusable: false }
+        Failure { outcome, error: error.into(), local_fault: true, unusable: false, unheard: false }
     }
 }
 
@@ -85,7 +87,7 @@ impl From<Fault> for Failure {
 impl From<ResolveError> for Failure {
     fn from(error: ResolveError) -> Self {
         let local_fault = matches!(error, ResolveError::Local(_));
-        Failure { outcome: Outcome::Dns, error: error.to_string(), local_fault, unusable: false }
+        Failure { local_fault, ..Failure::new(Outcome::Dns, error.to_string()) }
     }
 }
 

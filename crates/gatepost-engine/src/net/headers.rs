@@ -19,7 +19,10 @@ impl Headers {
 
     /// Adds a header, behind those of the same name.
     pub fn push(&mut self, name: HeaderName, value: HeaderValue) {
-        if !is_ours(&name) {
+        if name == header::ACCEPT {
+            // What is said last counts: a tenant's own in place of a profile's.
+            self.0.insert(name, value);
+        } else if !is_ours(&name) {
             self.0.append(name, value);
         }
     }

@@ -18,10 +18,12 @@ mod failure;
 mod headers;
 mod identity;
 mod inlet;
+mod keep_alive;
 mod limits;
 mod policy;
 mod pool;
 mod race;
+mod resend;
 mod resolve;
 #[cfg(any(test, feature = "testing"))]
 mod scripted;
@@ -30,12 +32,14 @@ mod target;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod versions;
 mod wire;
 
 pub use client::{Client, ClientOptions, Exchange, OutgoingRequest};
 pub use headers::Headers;
 pub use identity::{BadIdentity, ClientIdentity};
 pub use policy::{Blocked, EgressPolicy};
+pub use resend::{Resend, Tries};
 pub use resolve::{Resolve, ResolveError, SystemResolver};
 #[cfg(any(test, feature = "testing"))]
 pub use scripted::{Answer, ScriptedResolver};

@@ -60,6 +60,8 @@ pub(super) struct H1 {
     peer: SocketAddr,
     born: Instant,
     idle_since: Instant,
+    /// For how long it may be idle.
+    idle_for: Duration,
 }
 
 /// What moves an HTTP/1.1 connection on.
@@ -122,6 +124,29 @@ impl Conn {
             Conn::H2(lease) => lease.0.tcp.account().fault(),
         }
     }
+
+    /// The head of an answer came.
+    pub(super) fn answered(&self) {
+        if let Conn::H2(lease) = self {
+            lease.0.tcp.account().answer_came();
+        }
+    }
+
+    /// Whether nothing has come of an answer to the present request, on a connection that is known to have
+    /// been good for one.
+    pub(super) fn is_without_answer(&self) -> bool {
+        match self {
+            Conn::H1(h1) => !h1.tcp.account().has_heard(),
+            Conn::H2(lease) => lease.0.tcp.account().has_served(),
+        }
+    }
+
+    /// It is of no use to anybody else.
+    pub(super) fn retire(&self) {
+        if let Conn::H2(lease) = self {
+            lease.0.retire();
+        }
+    }
 }
 
 /// How HTTP/1.1 is spoken.
@@ -138,7 +163,7 @@ impl H1 {
         let (sender, connection) = speaking(title_case).handshake(TokioIo::new(Inlet::of_answers(wire))).await?;
         let now = Instant::now();
         let driver = Driver { connection: Box::new(connection), ended: false };
-        Ok(H1 { sender, driver, tcp, peer, born: now, idle_since: now })
+        Ok(H1 { sender, driver, tcp, peer, born: now, idle_since: now, idle_for: IDLE })
     }
 
     /// Sends a request and waits for the head of its answer, of whose body so much will be read. Dropping
@@ -155,6 +180,11 @@ impl H1 {
     /// Does `work` on an answer's body, which comes in only as long as somebody does.
     pub(super) async fn during<W: Future>(&mut self, work: W) -> W::Output {
         self.driver.during(work).await
+    }
+
+    /// How long its receiver lets it be idle, as it said last.
+    pub(super) fn idle_at_most(&mut self, announced: Option<Duration>) {
+        self.idle_for = announced.map_or(IDLE, |time| time.min(IDLE));
     }
 
     /// Whom it leads to.
@@ -180,7 +210,7 @@ impl H1 {
     fn is_worn(&self, now: Instant) -> bool {
         self.is_closed()
             || self.tcp.account().is_spoiled()
-            || now - self.idle_since >= IDLE
+            || now - self.idle_since >= self.idle_for
             || now - self.born >= MAX_AGE
     }
 
@@ -363,17 +393,17 @@ impl Pool {
     }
 
     /// How many connections of a host lie ready; one that is shared is enough for all.
-    pub(super) fn ready(&self, host: &HostPool) -> usize {
+    pub(super) fn ready(&self, host: &HostPool, http1: bool) -> usize {
         let now = Instant::now();
         let kept = lock(&host.kept);
-        if kept.h2.iter().any(|connection| !connection.is_worn(now)) {
+        if !http1 && kept.h2.iter().any(|connection| !connection.is_worn(now)) {
             return usize::MAX;
         }
         kept.h1.iter().filter(|connection| !connection.is_worn(now)).count()
     }
 
-    /// A living connection whose peer `may` be called, the last used one first.
-    pub(super) fn take(&self, host: &HostPool, may: impl Fn(IpAddr) -> bool) -> Option<Conn> {
+    /// A living connection whose peer `may` be called, the last used one first; `http1`: that speaks it.
+    pub(super) fn take(&self, host: &HostPool, http1: bool, may: impl Fn(IpAddr) -> bool) -> Option<Conn> {
         let now = Instant::now();
         let mut worn = Worn::default();
         let mut kept = lock(&host.kept);
@@ -383,7 +413,7 @@ impl Pool {
             if connection.is_worn(now) {
                 worn.h2.push(kept.h2.remove(at));
                 self.idle.fetch_sub(1, Ordering::Relaxed);
-            } else if connection.has_room() && may(connection.peer.ip()) {
+            } else if !http1 && connection.has_room() && may(connection.peer.ip()) {
                 found = Some(Conn::H2(H2Lease::new(connection)));
                 break;
             }
@@ -456,6 +486,17 @@ impl Pool {
     /// Closes every idle connection: there are no file descriptors left for new ones.
     pub(super) fn release_all(&self) {
         self.sweep(|_| true, |h2| h2.idle_since().is_some());
+    }
+
+    /// Closes a host's idle connections: one like them was cut when it was used.
+    pub(super) fn distrust(&self, host: &HostPool) {
+        let mut worn = Worn::default();
+        let mut kept = lock(&host.kept);
+        worn.h1.append(&mut kept.h1);
+        worn.h2.append(&mut kept.h2);
+        self.idle.fetch_sub(worn.h1.len() + worn.h2.len(), Ordering::Relaxed);
+        drop(kept);
+        worn.close();
     }
 
     fn is_full(&self) -> bool {

@@ -27,6 +27,7 @@ pub(super) struct Wanted<'a> {
     pub(super) allow_nets: &'a [IpNet],
     pub(super) identity: Option<&'a ClientIdentity>,
     pub(super) title_case: bool,
+    pub(super) http1: bool,
     pub(super) timeout: Duration,
 }
 
@@ -63,15 +64,15 @@ impl Client {
         let (tell, told) = oneshot::channel();
         let (client, target, host) = (self.clone(), wanted.target.clone(), Arc::clone(wanted.host));
         let (allow_nets, identity) = (wanted.allow_nets.to_vec(), wanted.identity.cloned());
-        let Wanted { title_case, timeout: within, .. } = wanted;
+        let Wanted { title_case, http1, timeout: within, .. } = wanted;
         tokio::spawn(async move {
             let mut progress = Progress::new();
             let identity = identity.as_ref();
-            let wanted =
-                Wanted { target: &target, host: &host, allow_nets: &allow_nets, identity, title_case, timeout: within };
+            let (target, host, allow_nets) = (&target, &host, &allow_nets[..]);
+            let wanted = Wanted { target, host, allow_nets, identity, title_case, http1, timeout: within };
             let Ok(connection) = timeout(within, client.open_fresh(wanted, &mut progress)).await else { return };
             if let Err(Opened { connection: Ok(Conn::H1(h1)), .. }) = tell.send(Opened { connection, progress }) {
-                client.keep(host, h1);
+                client.keep(Arc::clone(host), h1);
             }
         });
         told

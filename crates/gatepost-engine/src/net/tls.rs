@@ -22,35 +22,56 @@ const RESUMED_SERVERS_OF_ONE: usize = 8;
 /// Configurations of identities kept ready.
 const IDENTITIES: usize = 512;
 
+/// Which versions of HTTP a receiver may choose from.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) enum Offer {
+    /// HTTP/2 and HTTP/1.1.
+    Both,
+    /// HTTP/1.1 alone.
+    Http1,
+}
+
 /// One configuration for everybody, and one for each identity: a session of one is never resumed as
 /// another.
 pub(super) struct TlsConfigs {
     anonymous: Arc<ClientConfig>,
-    known: Mutex<HashMap<Fingerprint, Arc<ClientConfig>>>,
+    anonymous_http1: Arc<ClientConfig>,
+    known: Mutex<HashMap<(Fingerprint, Offer), Arc<ClientConfig>>>,
+}
+
+fn offering_http1(config: &ClientConfig) -> ClientConfig {
+    let mut config = config.clone();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config
 }
 
 impl TlsConfigs {
     /// From the configuration of [`client_config`].
     pub(super) fn new(anonymous: Arc<ClientConfig>) -> Self {
-        TlsConfigs { anonymous, known: Mutex::default() }
+        let anonymous_http1 = Arc::new(offering_http1(&anonymous));
+        TlsConfigs { anonymous, anonymous_http1, known: Mutex::default() }
     }
 
     /// How TLS is spoken under this identity.
-    pub(super) fn of(&self, identity: Option<&ClientIdentity>) -> Arc<ClientConfig> {
-        let Some(identity) = identity else { return Arc::clone(&self.anonymous) };
+    pub(super) fn of(&self, identity: Option<&ClientIdentity>, offer: Offer) -> Arc<ClientConfig> {
+        let anonymous = match offer {
+            Offer::Both => &self.anonymous,
+            Offer::Http1 => &self.anonymous_http1,
+        };
+        let Some(identity) = identity else { return Arc::clone(anonymous) };
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(config) = known.get(identity.fingerprint()) {
+        if let Some(config) = known.get(&(*identity.fingerprint(), offer)) {
             return Arc::clone(config);
         }
         if known.len() >= IDENTITIES {
             // Whoever is still in use is made again: a copy and an empty list of sessions.
             known.clear();
         }
-        let mut config = ClientConfig::clone(&self.anonymous);
+        let mut config = ClientConfig::clone(anonymous);
         config.client_auth_cert_resolver = identity.resolver();
         config.resumption = Resumption::store(Arc::new(Sessions::of(RESUMED_SERVERS_OF_ONE)));
         let config = Arc::new(config);
-        known.insert(*identity.fingerprint(), Arc::clone(&config));
+        known.insert((*identity.fingerprint(), offer), Arc::clone(&config));
         config
     }
 }

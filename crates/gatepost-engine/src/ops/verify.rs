@@ -19,7 +19,7 @@ use crate::deliver::Route;
 use crate::endpoint_auth::{self, Prepared};
 use crate::engine::Engine;
 use crate::error::{ConflictCode, Error, Kind, Result};
-use crate::net::{Exchange, Headers, OutgoingRequest};
+use crate::net::{Exchange, Headers, OutgoingRequest, Tries};
 
 /// What a verification came to.
 #[derive(Clone, Debug)]
@@ -181,6 +181,7 @@ impl Engine {
                 response: None,
                 local_fault: false,
                 unusable: false,
+                resend: Default::default(),
             },
         };
         VerifyStep {
@@ -209,23 +210,32 @@ impl Engine {
             _ => None,
         };
         let unsendable = |_| "the challenge cannot be written as a header".to_owned();
+        let method = Method::from_bytes(challenge.method.as_bytes()).map_err(|e| unsendable(e.to_string()))?;
         let mut headers = Headers::from([(USER_AGENT, HeaderValue::from_static(crate::engine::USER_AGENT))]);
         for (name, value) in &challenge.headers {
             let name = HeaderName::from_bytes(name.as_bytes()).map_err(|e| unsendable(e.to_string()))?;
             headers.push(name, HeaderValue::from_str(value).map_err(|e| unsendable(e.to_string()))?);
         }
         headers.extend(calling.headers.iter().cloned());
-        let request = OutgoingRequest {
-            target: &calling.target,
-            method: Method::from_bytes(challenge.method.as_bytes()).map_err(|e| unsendable(e.to_string()))?,
-            headers,
-            title_case: true,
-            body: challenge.body.clone(),
-            timeout: route.timeout,
-            allow_nets: &route.allow_nets,
-            identity: None,
-        };
-        Ok(self.inner.endpoint_auth.send(auth.as_ref(), request).await)
+        let mut tries = Tries::within(route.timeout);
+        loop {
+            let request = OutgoingRequest {
+                target: &calling.target,
+                method: method.clone(),
+                headers: headers.clone(),
+                title_case: true,
+                body: challenge.body.clone(),
+                timeout: tries.left(),
+                allow_nets: &route.allow_nets,
+                identity: None,
+                http1: route.http1,
+                fresh: tries.again(),
+            };
+            let exchange = self.inner.endpoint_auth.send(auth.as_ref(), request).await;
+            if let Some(exchange) = tries.judge(exchange) {
+                return Ok(exchange);
+            }
+        }
     }
 
     /// Writes a yes down, if the endpoint is still registered as it was asked.

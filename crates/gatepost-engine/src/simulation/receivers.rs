@@ -218,6 +218,7 @@ fn exchange(dice: &mut Dice, manner: Manner, now: Timestamp, timeout: Duration) 
         response: status.map(|_| Response { headers, ..Response::default() }),
         local_fault: manner == Manner::NoDescriptors,
         unusable: false,
+        resend: Default::default(),
     };
     (took, exchange)
 }

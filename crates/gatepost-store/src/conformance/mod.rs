@@ -412,6 +412,7 @@ pub fn attempt(number: u32, started_at: Timestamp, status: u16) -> AttemptRecord
             body: Bytes::from_static(b"\xffno\x00t text"),
             truncated: false,
         }),
+        resent: number > 1,
     }
 }
 

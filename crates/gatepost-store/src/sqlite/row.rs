@@ -14,7 +14,9 @@ use super::error::{DbError, DbResult};
 /// `format` of payloads kept as given. Other numbers are for compression or encryption to come.
 pub(super) const AS_GIVEN: i64 = 0;
 /// First byte of an attempt's record.
-const ATTEMPT_VERSION: u8 = 1;
+const ATTEMPT_VERSION: u8 = 2;
+/// Of attempts that do not say whether they were resent.
+const ATTEMPT_WITHOUT_RESENT: u8 = 1;
 
 // Column lists are macros, so that `concat!` makes whole statements of them at compile time.
 
@@ -193,6 +195,10 @@ pub(super) struct KeptAttempt {
 pub(super) fn attempt(bytes: &[u8]) -> DbResult<KeptAttempt> {
     match bytes.split_first() {
         Some((&ATTEMPT_VERSION, rest)) => postcard::from_bytes(rest).map_err(|e| DbError::corrupt("attempt", e)),
+        // They end where it would be said: it was not.
+        Some((&ATTEMPT_WITHOUT_RESENT, rest)) => {
+            postcard::from_bytes(&[rest, &[0]].concat()).map_err(|e| DbError::corrupt("attempt", e))
+        }
         _ => Err(DbError::corrupt("attempt", "unknown version")),
     }
 }

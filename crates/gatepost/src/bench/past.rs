@@ -233,6 +233,7 @@ fn outcome(due: &Due, came: Came, attempt: u32) -> Settlement {
                 ],
                 ..Response::default()
             }),
+            resent: false,
         }),
         next,
         freeze: (failed && attempt == 1).then(|| due.events.first().data.clone()),

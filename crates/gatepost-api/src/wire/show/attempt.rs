@@ -84,6 +84,9 @@ pub(crate) struct ShowAttempt<'a> {
     request: ShowRequest<'a>,
     response: Option<ShowResponse<'a>>,
     timings: ShowTimings,
+    /// Whether the request went out a second time within the attempt: on the connection kept from before,
+    /// which was cut before anything of an answer came, nobody can tell whether it arrived.
+    resent: bool,
 }
 
 impl<'a> ShowAttempt<'a> {
@@ -100,6 +103,7 @@ impl<'a> ShowAttempt<'a> {
             request,
             response: attempt.response.as_ref().map(ShowResponse::from),
             timings: ShowTimings::from(&attempt.timings),
+            resent: attempt.resent,
         }
     }
 }

@@ -105,6 +105,8 @@ pub(crate) struct ShowAttemptMade<'a> {
     #[schema(value_type = schema::Trigger)]
     trigger: &'static str,
     timings: ShowTimings,
+    /// Whether the request went out a second time within the attempt.
+    resent: bool,
 }
 
 impl<'a> From<&'a AttemptMade> for ShowAttemptMade<'a> {
@@ -121,6 +123,7 @@ impl<'a> From<&'a AttemptMade> for ShowAttemptMade<'a> {
             error: made.error.as_deref(),
             trigger: made.trigger.as_str(),
             timings: ShowTimings::from(&made.timings),
+            resent: made.resent,
         }
     }
 }

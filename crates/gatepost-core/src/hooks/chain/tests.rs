@@ -499,7 +499,7 @@ fn headers_of_an_attempt() {
     setup.budget = Budget::new(Some(ms(50)), ms(3_000));
     let mut chain = Chain::new(setup, invocation("validateUser", user()));
     let call = chain.ready(ms(1)).remove(0);
-    let headers = call.headers(2, Duration::from_micros(43_900), NOW);
+    let headers = call.headers((2, false), Duration::from_micros(43_900), NOW);
     let get = |name: &str| headers.iter().find(|(n, _)| n == name).map(|(_, v)| v.expose().to_owned());
     // Cut, not rounded: and never above what the caller gave.
     assert_eq!(call.limit, ms(44));
@@ -510,7 +510,10 @@ fn headers_of_an_attempt() {
     assert_eq!(get("webhook-id"), Some(call.message_id.clone()));
     assert_eq!(
         get("webhook-id"),
-        call.headers(1, ms(1), NOW).iter().find(|(n, _)| n == "webhook-id").map(|(_, v)| v.expose().to_owned())
+        call.headers((1, false), ms(1), NOW)
+            .iter()
+            .find(|(n, _)| n == "webhook-id")
+            .map(|(_, v)| v.expose().to_owned())
     );
 }
 

@@ -98,13 +98,20 @@ impl Codec for Cymmetri {
         let Some(key) = envelope.keys.token_key() else { return };
         let issued = envelope.now.as_secs();
         let hash = sha256(envelope.body).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let id = envelope.message_id;
+        // A token serves once.
+        let token_id = match envelope.sending {
+            (1, false) => id.to_owned(),
+            (number, false) => format!("{id}:{number}"),
+            (number, true) => format!("{id}:{number}:again"),
+        };
         let claims = json!({
             "iss": envelope.issuer,
             "aud": envelope.endpoint,
             "sub": envelope.tenant.as_str(),
             "tenantId": envelope.tenant.as_str(),
             "point": envelope.point,
-            "jti": envelope.message_id,
+            "jti": token_id,
             "iat": issued,
             "exp": issued + TOKEN_SECONDS,
             "request_body_sha256": hash,

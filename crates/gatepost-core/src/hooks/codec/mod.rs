@@ -75,6 +75,8 @@ pub struct SecretFacts<'a> {
 pub struct Envelope<'a> {
     /// Invocation and hook: the same for every attempt.
     pub message_id: &'a str,
+    /// Which attempt, and whether it is sent a second time within that.
+    pub sending: (u32, bool),
     /// The point's name.
     pub point: &'a str,
     /// Whose it is.

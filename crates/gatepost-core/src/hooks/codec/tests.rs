@@ -417,6 +417,7 @@ fn signed(profile: &str, keys: &HookKeys, body: &[u8]) -> Vec<(&'static str, Str
     codec(profile).unwrap().sign(
         &Envelope {
             message_id: "inv_1:hook_2",
+            sending: (1, false),
             point: "validateUser",
             tenant: &tenant,
             endpoint: "https://x/w/validateUser",

@@ -10,6 +10,7 @@ use crate::hooks::FieldError;
 use crate::hooks::failure::OnFailure;
 use crate::hooks::json::Pointer;
 use crate::hooks::reader::Reader;
+use crate::http_versions::HttpVersions;
 use crate::secret::{MASK, Secret};
 use crate::webhook::bounds;
 
@@ -43,6 +44,7 @@ impl HookConfig {
         config.min_timeout_ms = narrow(r.number("min_timeout_ms", limits::MIN_TIMEOUT_MS, least));
         let places = r.number("max_in_flight", limits::IN_FLIGHT, i64::from(config.max_in_flight));
         config.max_in_flight = narrow(places);
+        config.http = r.word("http", &HttpVersions::WORDS, config.http);
         let modes = [("merge", ReplaceMode::Merge), ("replace", ReplaceMode::Replace)];
         config.replace_mode = r.word("replace_mode", &modes, config.replace_mode);
         config.receives_secrets = r.flag("receives_secrets", false);

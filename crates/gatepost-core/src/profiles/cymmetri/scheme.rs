@@ -50,13 +50,15 @@ struct CymmetriSigner {
 impl Signer for CymmetriSigner {
     fn sign(&self, facts: &SignFacts<'_>, headers: &mut SignedHeaders) {
         let (tenant, issued) = (facts.frame.tenant_id.as_str(), facts.now.as_secs());
+        // A token serves once.
+        let again = if facts.resent { ":again" } else { "" };
         let claims = json!({
             "iss": facts.frame.public_url,
             "aud": facts.url,
             "sub": tenant,
             "tenantId": tenant,
             "point": point(facts.event_type.as_str()),
-            "jti": format!("{}:{}", facts.frame.delivery, facts.attempt),
+            "jti": format!("{}:{}{again}", facts.frame.delivery, facts.attempt),
             "iat": issued,
             "exp": issued + self.valid_s,
             "request_body_sha256": hex(&sha256(facts.body)),

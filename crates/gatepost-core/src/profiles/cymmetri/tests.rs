@@ -55,6 +55,7 @@ fn token(options: &Value, event_type: &str, body: &[u8]) -> String {
             event_type: &event_type.parse().unwrap(),
             now: Timestamp::from_secs(1_700_000_000),
             attempt: 2,
+            resent: false,
             body,
             url: "https://a.example/hooks/postCreateUser",
             frame,

@@ -9,6 +9,11 @@ use super::fault::Fault;
 #[derive(Default, Debug)]
 pub(in crate::net) struct Account {
     requests: AtomicU32,
+    /// The request that some of an answer has come to, on HTTP/1.1.
+    heard: AtomicU32,
+    /// Answers that began to come, and that came, on HTTP/2.
+    began: AtomicU32,
+    came: AtomicU32,
     /// Bytes a body may have that answers one request.
     body: AtomicU64,
     /// Requests under way at the same time.
@@ -29,6 +34,33 @@ impl Account {
     /// How many requests have begun.
     pub(super) fn requests(&self) -> u32 {
         self.requests.load(Ordering::Acquire)
+    }
+
+    /// Some of an answer to the last request has come.
+    pub(super) fn hear(&self) {
+        self.heard.store(self.requests.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+
+    /// Whether some of an answer to the last request has come, where there is one request at a time.
+    pub(in crate::net) fn has_heard(&self) -> bool {
+        self.heard.load(Ordering::Relaxed) == self.requests.load(Ordering::Relaxed)
+    }
+
+    /// One more stream is being answered.
+    pub(super) fn answer_begins(&self) {
+        self.began.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The head of an answer is whole. To be said once of each.
+    pub(in crate::net) fn answer_came(&self) {
+        self.came.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether an answer came, and none has merely begun, where there are many requests at a time: nobody
+    /// tells which of them a stream is, so an answer that began may be anybody's.
+    pub(in crate::net) fn has_served(&self) -> bool {
+        let came = self.came.load(Ordering::Relaxed);
+        came > 0 && came == self.began.load(Ordering::Relaxed)
     }
 
     /// How many were under way when the last one began, and how large a body it may be answered with.

@@ -99,6 +99,7 @@ impl Frames {
         }
         self.streams.push_back((stream, 1));
         self.answered = self.answered.saturating_add(1);
+        account.answer_begins();
         if self.answered > account.requests().saturating_add(FORGOTTEN) { Err(Fault::Flood) } else { Ok(()) }
     }
 

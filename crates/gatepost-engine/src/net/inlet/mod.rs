@@ -71,7 +71,10 @@ impl AsyncRead for Inlet {
             }
             let account = wire.account();
             let passed = match watch {
-                Watch::Answers(answers) => answers.judge(came, account),
+                Watch::Answers(answers) => {
+                    account.hear();
+                    answers.judge(came, account)
+                }
                 Watch::Frames(frames) => frames.judge(came, account).map(|()| came.len()),
             };
             let passed = passed.map_err(|fault| account.condemn(fault))?;

@@ -7,13 +7,14 @@
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Waker};
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::Instant;
 
-use super::{Driver, H1, IDLE, MAX_AGE, speaking};
+use super::{Driver, H1, MAX_AGE, speaking};
 use crate::net::inlet::Inlet;
 use crate::net::wire::Tcp;
 
@@ -32,6 +33,7 @@ pub(super) struct Resting {
     peer: SocketAddr,
     born: Instant,
     idle_since: Instant,
+    idle_for: Duration,
 }
 
 impl Idle {
@@ -40,7 +42,7 @@ impl Idle {
         if !h1.is_ready() {
             return Some(Idle::Awake(h1));
         }
-        let H1 { driver, tcp, peer, born, idle_since, .. } = h1;
+        let H1 { driver, tcp, peer, born, idle_since, idle_for, .. } = h1;
         let parts = driver.connection.into_parts();
         let mut inlet = parts.io.into_inner();
         // Reading in vain gives back half of what rustls reads into, too.
@@ -48,19 +50,19 @@ impl Idle {
         let read =
             Pin::new(&mut inlet).poll_read(&mut Context::from_waker(Waker::noop()), &mut ReadBuf::new(&mut byte));
         let is_quiet = parts.read_buf.is_empty() && read.is_pending();
-        is_quiet.then(|| Idle::Resting(Resting { inlet, tcp, peer, born, idle_since }))
+        is_quiet.then(|| Idle::Resting(Resting { inlet, tcp, peer, born, idle_since, idle_for }))
     }
 
     /// Ready to send. `None`: it is of no use any more.
     pub(super) fn wake(self, title_case: bool) -> Option<H1> {
-        let Resting { inlet, tcp, peer, born, idle_since } = match self {
+        let Resting { inlet, tcp, peer, born, idle_since, idle_for } = match self {
             Idle::Awake(h1) => return Some(h1),
             Idle::Resting(resting) => resting,
         };
         // Called a handshake, but nothing is said: it is over at once.
         let (sender, connection) = speaking(title_case).handshake(TokioIo::new(inlet)).now_or_never()?.ok()?;
         let driver = Driver { connection: Box::new(connection), ended: false };
-        Some(H1 { sender, driver, tcp, peer, born, idle_since })
+        Some(H1 { sender, driver, tcp, peer, born, idle_since, idle_for })
     }
 
     /// Ends it in good order.
@@ -88,7 +90,7 @@ impl Idle {
     pub(super) fn is_worn(&self, now: Instant) -> bool {
         match self {
             Idle::Awake(h1) => h1.is_worn(now),
-            Idle::Resting(resting) => now - resting.idle_since >= IDLE || now - resting.born >= MAX_AGE,
+            Idle::Resting(resting) => now - resting.idle_since >= resting.idle_for || now - resting.born >= MAX_AGE,
         }
     }
 

@@ -36,7 +36,10 @@ async fn a_good_exchange_is_told_in_full() {
     let got = &receiver.received()[0];
     assert_eq!((got.method.as_str(), got.path.as_str(), &got.body[..]), ("POST", "/hook?x=1", &b"{\"a\":1}"[..]));
     let names: Vec<_> = got.headers.iter().map(|(n, _)| n.as_str()).collect();
-    assert_eq!(names, ["host", "content-type", "webhook-id", "user-agent", "content-length"]);
+    assert_eq!(
+        names,
+        ["host", "content-type", "webhook-id", "user-agent", "accept", "accept-encoding", "content-length"]
+    );
     assert_eq!(got.header("user-agent"), Some("Gatepost/test"));
 }
 
@@ -47,7 +50,8 @@ async fn header_names_in_title_case_on_request() {
     let exchange = world().client.send(OutgoingRequest { title_case: true, ..request(&target) }).await;
     assert_eq!(exchange.outcome, Outcome::Ok);
     let names: Vec<_> = receiver.received()[0].headers.iter().map(|(n, _)| n.clone()).collect();
-    assert_eq!(names, ["Host", "Content-Type", "Webhook-Id", "User-Agent", "Content-Length"]);
+    let expected = ["Host", "Content-Type", "Webhook-Id", "User-Agent", "Accept", "Accept-Encoding", "Content-Length"];
+    assert_eq!(names, expected);
 }
 
 #[tokio::test]

@@ -125,7 +125,7 @@ async fn a_connection_closed_while_it_rests_is_noticed() {
 async fn a_connection_made_ahead_survives_what_tls_says_of_its_own_accord() {
     let crowd = Crowd::new();
     let target = Target::parse(&crowd.url(0)).expect("a URL");
-    crowd.client.warm(&target, &[], 1).await;
+    crowd.client.warm(&target, &[], false, 1).await;
     while crowd.client.idle() == 0 {
         tokio::task::yield_now().await;
     }

@@ -5,6 +5,7 @@ mod egress;
 mod floods;
 mod hostile;
 mod many;
+mod resend;
 mod reuse;
 mod secure;
 
@@ -77,6 +78,8 @@ fn request(target: &Target) -> OutgoingRequest<'_> {
         timeout: PATIENT,
         allow_nets: &[],
         identity: None,
+        http1: false,
+        fresh: false,
     }
 }
 

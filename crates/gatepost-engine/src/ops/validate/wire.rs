@@ -40,7 +40,7 @@ impl Engine {
         match profiles::profile(profile_name).filter(|profile| profile.registrable()) {
             Some(profile) => {
                 check_paths(input, profile, errors);
-                for (pointer, message) in profile.check_options(&input.options) {
+                for (pointer, message) in profiles::check_options(profile, &input.options) {
                     errors.push(FieldError::new(format!("/options{pointer}"), message));
                 }
             }

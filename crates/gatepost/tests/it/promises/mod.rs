@@ -5,6 +5,7 @@ mod p10_memory;
 mod p1_durable_accept;
 mod p1_sick_disk;
 mod p2_at_least_once;
+mod p2_kept_connections;
 mod p3_frozen;
 mod p3_same_bytes;
 mod p4_no_blind_spot;

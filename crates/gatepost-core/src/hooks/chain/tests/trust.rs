@@ -196,6 +196,7 @@ fn probes_pass_or_say_why() {
         issuer: "https://gatepost.example.com",
         body: &probe.body,
         number: 1,
+        resent: false,
         left: ms(500),
         hop: 0,
         now: NOW,
