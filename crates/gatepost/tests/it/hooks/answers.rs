@@ -219,9 +219,6 @@ fn b12_hostile_answers_are_classified_failures() {
         (Script::status(200).header("content-encoding", "gzip").body("{}"), "content_type"),
         (Script::CutBody, "reset"),
         (Script::Garbage, "status_5xx"),
-        (Script::Raw("HTTP/1.1 200 OK\r\ncontent-length: many\r\n\r\n{}".into()), "bad_answer"),
-        (Script::Raw("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\nzz\r\n".into()), "bad_answer"),
-        (Script::Flood("".into(), "HTTP/1.1 103 Early Hints\r\n\r\n".into()), "bad_answer"),
     ];
     for (answer, failure) in rows {
         let name = format!("{answer:?}");
@@ -272,4 +269,23 @@ fn json_patch_answers_are_read_where_objects_are() {
     stage.hook("v", "validateUser", json!({"may_change": ["/user"]}), answer(json!({"patch": set})));
     let decision = stage.ask("validateUser", question());
     assert_eq!(decision["hooks"][0]["failure"], "bad_shape", "{decision:#}");
+}
+
+#[test]
+fn a_status_line_with_no_answer_behind_it_has_a_class_of_its_own() {
+    let stage = Stage::new();
+    stage.hook("v", "validateUser", json!({"timeout_ms": 3000}), allow());
+    let rows = [
+        (Script::Raw("HTTP/1.1 200 OK\r\ncontent-length: many\r\n\r\n{}".into()), "bad_answer"),
+        (Script::Raw("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\nzz\r\n".into()), "bad_answer"),
+        (Script::Flood("".into(), "HTTP/1.1 103 Early Hints\r\n\r\n".into()), "bad_answer"),
+    ];
+    for (answer, failure) in rows {
+        let name = format!("{answer:?}");
+        stage.receiver.script_path("/v", answer);
+        let decision = stage.ask("validateUser", question());
+        assert_eq!(verdict(&decision), ("deny", "policy_on_failure"), "{name}");
+        assert_eq!(decision["hooks"][0]["failure"], failure, "{name}: {decision:#}");
+        assert!(decision["hooks"][0]["detail"].is_string(), "{name}: {decision:#}");
+    }
 }

@@ -35,7 +35,8 @@ fn floods(ca: &TestCa) -> Vec<(&'static str, Receiver, &'static str, &'static st
         ("103 Early Hints", plain("", "HTTP/1.1 103 Early Hints\r\na: b\r\n\r\n"), "protocol", "bad_answer"),
         ("header lines", plain("HTTP/1.1 200 OK\r\n", "a : b\r\n"), "protocol", "bad_answer"),
         ("empty lines", plain("", "\r\n"), "protocol", "bad_answer"),
-        ("chunks", plain(chunked, "1\r\nx\r\n"), "ok", "too_large"),
+        // More around the body than a body: what is beyond an answer's measure comes at a pace.
+        ("chunks", plain(chunked, "1\r\nx\r\n"), "ok", "timeout"),
         ("PING", h2(frame(6, 0, &[0; 8])), "protocol", "bad_answer"),
         ("SETTINGS", h2(frame(4, 0, &[0, 3, 0, 0, 0, 100])), "protocol", "bad_answer"),
         ("WINDOW_UPDATE", h2(frame(8, 0, &[0, 0, 0, 1])), "protocol", "bad_answer"),
