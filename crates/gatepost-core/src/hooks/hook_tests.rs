@@ -29,7 +29,7 @@ fn every_member_survives_reading_storing_and_showing() {
     let body = json!({
         "name":"n","point":"changePassword","url":"https://r.example.com/base","profile":"cymmetri","path":"/x","order":-5,
         "mode":"enforce","on_failure":{"default":"deny","timeout":"continue"},"may_change":["/user/city"],
-        "timeout_ms":2000,"max_in_flight":7,"min_timeout_ms":200,"replace_mode":"replace","receives_secrets":true,"secret_mode":"plain",
+        "timeout_ms":2000,"http": "1.1", "max_in_flight": 7,"min_timeout_ms":200,"replace_mode":"replace","receives_secrets":true,"secret_mode":"plain",
         "secret_retry":"encrypted","side_effects":"none_on_dry_run","idempotent":true,"status_deny":true,
         "stop_on_deny":true,"conditions":{"pointer":"/user/country","eq":"India"},"require_signed_answer":true,
         "headers":{"x-own":"value","x-kept":"***"},"auth":{"type":"header","name":"x-key","value":"k"},"enabled":false,

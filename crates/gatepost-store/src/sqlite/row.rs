@@ -271,6 +271,16 @@ mod tests {
     }
 
     #[test]
+    fn attempts_made_before_there_was_resent_are_read() {
+        let record = crate::conformance::attempt(1, Timestamp::from_secs(7), 200);
+        let mut bytes = attempt_bytes(3, 1, &record).unwrap();
+        // As they were written then: the last member was not there.
+        assert_eq!((bytes[0], bytes.pop()), (ATTEMPT_VERSION, Some(0)));
+        bytes[0] = ATTEMPT_WITHOUT_RESENT;
+        assert_eq!(attempt(&bytes).unwrap(), KeptAttempt { generation: 3, given: 1, record });
+    }
+
+    #[test]
     fn unknown_records_are_damage() {
         for bytes in [&[][..], &[9, 1, 2], &[ATTEMPT_VERSION, 0xff]] {
             assert!(matches!(attempt(bytes), Err(DbError::Corrupt(_))));
