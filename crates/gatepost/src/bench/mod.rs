@@ -10,7 +10,7 @@
 //! are counted. Something lost is exit code 1.
 //!
 //! To add a scenario: a variant of [`Scenario`], a method of `Run` in the file it belongs to
-//! (`throughput`, `latency`, `upkeep`, `hooks`, `endpoints`, `retention`, `lists`), and its line in `Run::play`.
+//! (`throughput`, `latency`, `upkeep`, `hooks`, `endpoints`, `retention`, `lists`, `wide`), and its line in `Run::play`.
 
 mod answerer;
 mod asking;
@@ -31,6 +31,7 @@ mod sink;
 mod stage;
 mod throughput;
 mod upkeep;
+mod wide;
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -146,6 +147,8 @@ enum Scenario {
     Lists,
     /// Very many webhooks in one tenant, very many tenants
     Matching,
+    /// Another tenant's publishes beside one to 20,000 webhooks
+    Wide,
 }
 
 /// How much there is to go through.
@@ -271,6 +274,7 @@ impl Run {
             Scenario::Retention => self.retention().await,
             Scenario::Lists => self.lists().await,
             Scenario::Matching => self.matching().await,
+            Scenario::Wide => self.wide().await,
         }
     }
 
