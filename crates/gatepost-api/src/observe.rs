@@ -153,7 +153,7 @@ fn method_label(method: &Method) -> &'static str {
 }
 
 /// Every route's template: labels live forever.
-pub(crate) const ROUTES: [&str; 44] = [
+pub(crate) const ROUTES: [&str; 46] = [
     "/v1/tenants/{tenant}/points/{point}/invoke",
     "/v1/tenants/{tenant}/operations/{operation}/invoke",
     "/v1/tenants/{tenant}/hooks",
@@ -178,6 +178,8 @@ pub(crate) const ROUTES: [&str; 44] = [
     "/v1/tenants/{tenant}/webhooks/{webhook}",
     "/v1/tenants/{tenant}/webhooks/{webhook}/test",
     "/v1/tenants/{tenant}/webhooks/{webhook}/verify",
+    "/v1/tenants/{tenant}/webhooks/{webhook}/pause",
+    "/v1/tenants/{tenant}/webhooks/{webhook}/resume",
     "/v1/tenants/{tenant}/webhooks/{webhook}/rotate-secret",
     "/v1/tenants/{tenant}/webhooks/{webhook}/replay",
     "/v1/tenants/{tenant}/jobs",

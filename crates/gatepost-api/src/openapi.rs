@@ -60,6 +60,8 @@ pub(crate) fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(webhooks::list, webhooks::create))
         .routes(routes!(webhooks::get, webhooks::patch, webhooks::delete))
         .routes(routes!(webhooks::test))
+        .routes(routes!(webhooks::pause))
+        .routes(routes!(webhooks::resume))
         .routes(routes!(verify::verify))
         .routes(routes!(webhooks::rotate))
         .routes(routes!(jobs::replay))

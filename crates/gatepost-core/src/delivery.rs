@@ -83,11 +83,13 @@ pub enum Reason {
     WebhookDisabled,
     /// Held: the webhook must be verified and is not.
     Unverified,
+    /// Held: the webhook is paused.
+    Paused,
 }
 
 impl Reason {
     /// Every reason, in the order stored (0, 1, ...).
-    pub const ALL: [Reason; 10] = [
+    pub const ALL: [Reason; 11] = [
         Reason::Exhausted,
         Reason::NoAnswer,
         Reason::Rejected,
@@ -98,6 +100,7 @@ impl Reason {
         Reason::Expired,
         Reason::WebhookDisabled,
         Reason::Unverified,
+        Reason::Paused,
     ];
 
     /// The word used in JSON.
@@ -113,6 +116,7 @@ impl Reason {
             Reason::Expired => "expired",
             Reason::WebhookDisabled => "webhook_disabled",
             Reason::Unverified => "unverified",
+            Reason::Paused => "paused",
         }
     }
 }

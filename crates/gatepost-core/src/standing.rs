@@ -1,4 +1,5 @@
-//! Whether a webhook takes anything: enabled, and verified where that is required.
+//! Whether a webhook takes anything (enabled, and verified where that is required), and whether it is
+//! sent to (not paused besides).
 
 use crate::profiles;
 use crate::webhook::WebhookConfig;
@@ -14,7 +15,12 @@ pub fn is_unverified(config: &WebhookConfig, require_all: bool) -> bool {
     config.verified_at.is_none() && profiles::verifying(config, require_all).required
 }
 
-/// Whether anything is sent.
+/// Whether events are matched against it.
 pub fn takes(config: &WebhookConfig, require_all: bool) -> bool {
     config.enabled && !is_unverified(config, require_all)
+}
+
+/// Whether anything is sent. What a paused webhook takes waits for it.
+pub fn sends(config: &WebhookConfig, require_all: bool) -> bool {
+    takes(config, require_all) && !config.paused
 }

@@ -214,6 +214,9 @@ pub struct WebhookConfig {
     pub max_in_flight: Option<u32>,
     /// Whether it takes anything.
     pub enabled: bool,
+    /// Whether what it takes is kept for it instead of sent.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub paused: bool,
 }
 
 /// One signing key of a webhook.

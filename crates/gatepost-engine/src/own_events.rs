@@ -343,8 +343,11 @@ fn add_farewell(publish: &mut Publish, webhook: &Webhook, input: &PublishInput, 
     true
 }
 
-/// Whether `webhook` takes anything, for who must know without the registry.
-pub(crate) fn takes(webhook: &Webhook, tenant: &Tenant) -> bool {
-    standing::takes(&webhook.config, tenant.settings.require_verification)
-        && (webhook.deleted_at.is_none() || webhook.farewell.is_some())
+/// Whether `webhook` is sent to, for who must know without the registry. A pause ends with its webhook.
+pub(crate) fn is_open(webhook: &Webhook, tenant: &Tenant) -> bool {
+    let require_all = tenant.settings.require_verification;
+    match webhook.deleted_at {
+        None => standing::sends(&webhook.config, require_all),
+        Some(_) => standing::takes(&webhook.config, require_all) && webhook.farewell.is_some(),
+    }
 }

@@ -46,6 +46,8 @@ pub(crate) struct TenantState {
     changing: tokio::sync::Mutex<BTreeMap<u64, RegistryChange>>,
     /// The registry changed.
     changed: Notify,
+    /// Held while something of it is counted that takes long: once at a time.
+    pub(crate) counting: tokio::sync::Mutex<()>,
 }
 
 impl TenantState {
@@ -61,6 +63,7 @@ impl TenantState {
             tenant: ArcSwap::from_pointee(tenant),
             changing: tokio::sync::Mutex::default(),
             changed: Notify::new(),
+            counting: tokio::sync::Mutex::default(),
         }))
     }
 

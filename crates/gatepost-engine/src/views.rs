@@ -111,6 +111,7 @@ struct WebhookObject<'a> {
     rate_limit_per_s: Option<u32>,
     max_in_flight: Option<u32>,
     enabled: bool,
+    paused: bool,
     verified: bool,
     verification: VerificationObject<'a>,
     health: HealthObject<'a>,
@@ -150,6 +151,7 @@ pub(crate) fn webhook_object(
         rate_limit_per_s: config.rate_limit_per_s,
         max_in_flight: config.max_in_flight,
         enabled: config.enabled,
+        paused: config.paused,
         verified: !standing::is_unverified(config, require_all),
         verification: VerificationObject {
             mode: verifying.mode.name(),

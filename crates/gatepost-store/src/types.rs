@@ -355,6 +355,8 @@ pub struct DeliveryQuery {
     pub subject: Option<String>,
     /// About a subject of this type.
     pub subject_type: Option<String>,
+    /// Of an event of this type; batches with one in them too.
+    pub event_type: Option<EventType>,
     /// In this state (as shown, so `held` works).
     pub state: Option<DeliveryState>,
     /// Made at or after.
@@ -374,6 +376,7 @@ impl DeliveryQuery {
             event: None,
             subject: None,
             subject_type: None,
+            event_type: None,
             state: None,
             since: None,
             until: None,

@@ -32,12 +32,24 @@ use crate::wire::{Errors, schema};
 pub(crate) async fn list(Names(name): Names<String>, call: Call) -> Result<Response, Problem> {
     let tenant = call.tenant(&name, Scope::Read).await?;
     let mut errors = Errors::default();
-    let allowed = ["limit", "cursor", "webhook_id", "event_id", "subject", "subject_type", "state", "since", "until"];
+    let allowed = [
+        "limit",
+        "cursor",
+        "webhook_id",
+        "event_id",
+        "event_type",
+        "subject",
+        "subject_type",
+        "state",
+        "since",
+        "until",
+    ];
     let params = Params::open(&call.parts.uri, &allowed, &mut errors);
     let states = DeliveryState::ALL.map(|state| (state.as_str(), state));
     let query = DeliveryQuery {
         webhook: params.parsed("webhook_id", &mut errors),
         event: params.parsed("event_id", &mut errors),
+        event_type: params.parsed("event_type", &mut errors),
         subject: params.text("subject", &mut errors),
         subject_type: params.text("subject_type", &mut errors),
         state: params.word("state", &states, &mut errors),

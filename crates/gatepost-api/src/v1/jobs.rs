@@ -12,7 +12,7 @@ use crate::problem::Problem;
 use crate::state::{Call, Names, fail, id};
 use crate::wire::cursor::{List, encode_number};
 use crate::wire::query::Params;
-use crate::wire::show::{ListPage, ShowJob, ShowJobId};
+use crate::wire::show::{ListPage, ShowJob, ShowJobId, ShowReplayCount};
 use crate::wire::{Errors, schema};
 
 /// 202: it is a job now.
@@ -31,12 +31,13 @@ pub(super) fn accepted(tenant: &str, job: &Job) -> Result<Response, Problem> {
 /// `failed` what failed, or was cancelled by a 410, and was not delivered since; `missed` what matches
 /// the webhook now and has no delivery to it; `all` everything that matches now. Each becomes a new
 /// delivery with a fresh budget, rendered by the webhook as it is now, under the same event id. The work
-/// is a job. Scope `manage`.
+/// is a job. With `dry_run` it is only counted. Scope `manage`.
 #[utoipa::path(
     post, path = "/v1/tenants/{tenant}/webhooks/{webhook}/replay", operation_id = "replayWebhook", tag = "webhooks",
     params(schema::TenantPath, schema::WebhookPath),
     request_body = schema::ReplayInput,
     responses(
+        (status = 200, description = "With `dry_run`: how many events it would be", body = ShowReplayCount),
         (status = 202, description = "Begun", body = ShowJobId, headers(("location" = String))),
         (status = 409, description = "`webhook_disabled`", body = schema::Problem, content_type = "application/problem+json"),
     )
@@ -54,7 +55,11 @@ pub(crate) async fn replay(Names((name, webhook)): Names<(String, String)>, call
         errors.check()?;
     }
     // Without errors there is something.
-    let input = input.ok_or_else(Problem::internal)?;
+    let (input, dry_run) = input.ok_or_else(Problem::internal)?;
+    if dry_run {
+        let count = received.engine().count_replay(&tenant, id, input).await.map_err(fail(&name, &webhook))?;
+        return json(StatusCode::OK, &ShowReplayCount { count });
+    }
     let job = received.engine().replay(&tenant, id, input).await.map_err(fail(&name, &webhook))?;
     accepted(&name, &job)
 }

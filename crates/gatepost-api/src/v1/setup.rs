@@ -179,6 +179,9 @@ fn webhook(config: &WebhookConfig) -> Box<RawValue> {
         if config.ordering.is_none() {
             members.remove("ordering");
         }
+        if !config.paused {
+            members.remove("paused");
+        }
         members.retain(|_, member| !member.as_object().is_some_and(Map::is_empty));
     }
     raw(&value)

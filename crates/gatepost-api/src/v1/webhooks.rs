@@ -206,6 +206,48 @@ pub(crate) async fn test(Names((name, webhook)): Names<(String, String)>, call: 
     json(StatusCode::OK, &ShowTest::from(&result))
 }
 
+/// Pause a webhook
+///
+/// Events are matched as ever, and what is owed to it is kept for it: `held/paused`. Scope `manage`.
+#[utoipa::path(
+    post, path = "/v1/tenants/{tenant}/webhooks/{webhook}/pause", operation_id = "pauseWebhook", tag = "webhooks",
+    params(schema::TenantPath, schema::WebhookPath),
+    responses(
+        (status = 200, description = "Paused, now or before", body = ShowWebhook),
+        (status = 409, description = "`concurrent_change`", body = schema::Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn pause(Names((name, webhook)): Names<(String, String)>, call: Call) -> Result<Response, Problem> {
+    set_paused(call, &name, &webhook, true).await
+}
+
+/// Resume a webhook
+///
+/// What was kept for it goes on, oldest first. Scope `manage`.
+#[utoipa::path(
+    post, path = "/v1/tenants/{tenant}/webhooks/{webhook}/resume", operation_id = "resumeWebhook", tag = "webhooks",
+    params(schema::TenantPath, schema::WebhookPath),
+    responses(
+        (status = 200, description = "Not paused, now or before", body = ShowWebhook),
+        (status = 409, description = "`concurrent_change`", body = schema::Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn resume(Names((name, webhook)): Names<(String, String)>, call: Call) -> Result<Response, Problem> {
+    set_paused(call, &name, &webhook, false).await
+}
+
+async fn set_paused(call: Call, name: &str, webhook: &str, paused: bool) -> Result<Response, Problem> {
+    let tenant = call.tenant(name, Scope::Manage).await?;
+    let id = id(Kind::Webhook, webhook)?;
+    let mut errors = Errors::default();
+    Params::open(&call.parts.uri, &[], &mut errors);
+    let received = call.body(&[Content::Json]).await?;
+    received.read(&mut errors, |reader| reader.nothing())?;
+    errors.check()?;
+    let view = received.engine().set_paused(&tenant, id, paused).await.map_err(fail(name, webhook))?;
+    json(StatusCode::OK, &ShowWebhook::new(&view, None))
+}
+
 /// Rotate a webhook's secret
 ///
 /// Both secrets sign until the overlap has passed, where the webhook's schemes can carry two signatures;

@@ -89,6 +89,7 @@ pub(crate) enum DeliveryReason {
     Expired,
     WebhookDisabled,
     Unverified,
+    Paused,
 }
 
 /// What one HTTP request came to.
@@ -500,6 +501,9 @@ pub(crate) struct DeliveryParams {
     /// Of this event.
     #[param(required = false, nullable = false)]
     event_id: Option<String>,
+    /// Of an event of this type; a batch: with one of this type in it.
+    #[param(required = false, nullable = false)]
+    event_type: Option<String>,
     /// About the subject with this id.
     #[param(required = false, nullable = false, min_length = 1, max_length = 256)]
     subject: Option<String>,
@@ -563,6 +567,9 @@ pub(crate) struct ReplayInput {
     #[schema(format = DateTime)]
     until: Option<String>,
     scope: ReplayScope,
+    /// Only count: the answer is 200 and how many events it would be; nothing is made.
+    #[schema(default = false)]
+    dry_run: Option<bool>,
 }
 
 /// What of a window is replayed.

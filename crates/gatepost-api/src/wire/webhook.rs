@@ -15,7 +15,7 @@ use super::webhook_members::replace_auth;
 use super::{At, Read, Reader};
 
 /// Members of a webhook that can be written.
-pub(crate) const WEBHOOK: [&str; 22] = [
+pub(crate) const WEBHOOK: [&str; 23] = [
     "name",
     "description",
     "url",
@@ -38,6 +38,7 @@ pub(crate) const WEBHOOK: [&str; 22] = [
     "max_in_flight",
     "secret",
     "enabled",
+    "paused",
 ];
 /// Members of a retry override.
 pub(crate) const RETRY: [&str; 5] = ["waits", "jitter", "retry_on", "gone", "retry_after"];
@@ -113,6 +114,7 @@ impl<'a> Reader<'a, '_> {
                 .and_then(|raw| self.integer(raw, at.member("max_in_flight"), bounds::MAX_IN_FLIGHT)),
             secret: text(self, "secret").map(Secret::new),
             enabled: fields.optional("enabled").and_then(|raw| self.boolean(raw, at.member("enabled"))),
+            paused: fields.optional("paused").and_then(|raw| self.boolean(raw, at.member("paused"))),
         })
     }
 
@@ -311,6 +313,7 @@ pub(crate) fn writable_config(config: &WebhookConfig) -> Value {
     set("paths", serde_json::to_value(&config.paths).unwrap_or_default());
     set("auth", config.auth.as_ref().map(masked_auth).unwrap_or_default());
     set("enabled", config.enabled.into());
+    set("paused", config.paused.into());
     Value::Object(object)
 }
 

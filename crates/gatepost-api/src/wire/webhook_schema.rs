@@ -66,6 +66,8 @@ pub(crate) struct WebhookInput {
     secret: Option<String>,
     /// Default true.
     enabled: Option<bool>,
+    /// Matched as ever, and what it is owed kept for it (`held/paused`) until this is false; default false.
+    paused: Option<bool>,
 }
 
 /// Changes to a webhook: a merge patch.
@@ -105,6 +107,7 @@ pub(crate) struct WebhookPatch {
     #[schema(minimum = 1, maximum = 1000)]
     max_in_flight: Option<u32>,
     enabled: Option<bool>,
+    paused: Option<bool>,
 }
 
 /// One way to sign.

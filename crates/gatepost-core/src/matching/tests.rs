@@ -28,6 +28,7 @@ fn config(events: &[&str], filter: Option<&str>, enabled: bool) -> WebhookConfig
         timeout_ms: None,
         max_in_flight: None,
         enabled,
+        paused: false,
     }
 }
 

@@ -19,7 +19,7 @@ use super::scheduler::Terms;
 use super::sender::signed_names;
 use crate::endpoint_auth::Prepared;
 use crate::net::Target;
-use crate::own_events::takes;
+use crate::own_events::is_open;
 use crate::vault::Vault;
 
 /// Older revisions whose wire form is kept at hand: what waits is rarely spread over more.
@@ -110,7 +110,7 @@ impl Route {
     pub(crate) fn terms(&self) -> Terms {
         let config = &self.webhook.config;
         Terms {
-            open: takes(&self.webhook, &self.tenant),
+            open: is_open(&self.webhook, &self.tenant),
             max_in_flight: in_flight(config),
             paused_until: self.webhook.paused_until,
             rate_limit_per_s: config.rate_limit_per_s,

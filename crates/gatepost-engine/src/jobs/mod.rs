@@ -19,6 +19,7 @@ use gatepost_store::{Due, Job, JobKey, JobState, Stage, StoreError, Task, Wake};
 
 use crate::deliver::Command;
 use crate::engine::Engine;
+pub(crate) use replay::count_replay;
 pub(crate) use retention::Retention;
 
 /// Jobs of one tenant looked at for one that has something to do.

@@ -144,6 +144,8 @@ pub struct WebhookInput {
     pub secret: Option<Secret>,
     /// Default true.
     pub enabled: Option<bool>,
+    /// Default false.
+    pub paused: Option<bool>,
 }
 
 /// How Gatepost is to prove itself to an endpoint.
@@ -190,6 +192,7 @@ impl WebhookInput {
             max_in_flight: config.max_in_flight,
             secret: None,
             enabled: Some(config.enabled),
+            paused: Some(config.paused),
         }
     }
 }

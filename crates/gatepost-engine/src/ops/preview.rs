@@ -45,6 +45,7 @@ impl Engine {
             }
             // Switched off by Gatepost itself, it is not switched on again by silence.
             input.enabled = input.enabled.or(Some(present.config.enabled));
+            input.paused = input.paused.or(Some(present.config.paused));
         }
         errors.extend(self.validate_webhook(tenant, &input, present));
         if !errors.is_empty() {

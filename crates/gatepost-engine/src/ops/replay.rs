@@ -27,6 +27,26 @@ impl Engine {
     /// [`Error::NotFound`]; [`Error::Invalid`] for an empty window; [`Error::Conflict`] while the
     /// webhook is disabled.
     pub async fn replay(&self, tenant: &Tenant, webhook: WebhookId, input: ReplayInput) -> Result<Job> {
+        let replay = self.replay_asked(tenant, webhook, input).await?;
+        self.begin_job(tenant, Task::Replay(replay)).await
+    }
+
+    /// How many events a replay would be about, without making it. One count of a tenant's runs at a time.
+    ///
+    /// # Errors
+    /// As [`Engine::replay`]; also [`Error::Invalid`] for a window with more events than one count looks at.
+    pub async fn count_replay(&self, tenant: &Tenant, webhook: WebhookId, input: ReplayInput) -> Result<u64> {
+        let replay = self.replay_asked(tenant, webhook, input).await?;
+        let state = self.tenant_state(&tenant.id).await?;
+        let _turn = state.counting.lock().await;
+        if !self.all_made(tenant.key).await? {
+            return Err(Error::Busy);
+        }
+        crate::jobs::count_replay(self, tenant, &replay).await
+    }
+
+    /// What is asked for, judged.
+    async fn replay_asked(&self, tenant: &Tenant, webhook: WebhookId, input: ReplayInput) -> Result<Replay> {
         let found = self.inner.store.webhook(tenant.key, webhook).await?.ok_or(Error::NotFound(Kind::Webhook))?;
         // What was accepted up to this moment, and nothing that comes after the request.
         let until = input.until.unwrap_or_else(|| self.now().saturating_add(Duration::from_micros(1)));
@@ -39,8 +59,7 @@ impl Engine {
                 message: "the webhook is disabled: enable it first".into(),
             });
         }
-        let replay = Replay { webhook, webhook_key: found.key.0, scope: input.scope, since: input.since, until };
-        self.begin_job(tenant, Task::Replay(replay)).await
+        Ok(Replay { webhook, webhook_key: found.key.0, scope: input.scope, since: input.since, until })
     }
 
     /// Where a delivery comes from, if a replay made it.

@@ -135,7 +135,7 @@ impl Engine {
         told_as: Option<OwnEvent>,
     ) -> Result<WebhookView> {
         let require_all = tenant.settings.require_verification;
-        let reopened = standing::takes(&config, require_all) && !standing::takes(&present.config, require_all);
+        let reopened = standing::sends(&config, require_all) && !standing::sends(&present.config, require_all);
         let update = WebhookUpdate {
             tenant: tenant.key,
             id: present.id,
@@ -156,6 +156,27 @@ impl Engine {
             UpdateOutcome::Stale => Err(concurrent_change()),
             UpdateOutcome::NotFound => Err(Error::NotFound(Kind::Webhook)),
         }
+    }
+
+    /// Pauses a webhook or lets it go on, whatever else is changed meanwhile. One that is so already stays
+    /// as it is.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::Conflict`] when it keeps being changed.
+    pub async fn set_paused(&self, tenant: &Tenant, id: WebhookId, paused: bool) -> Result<WebhookView> {
+        for _ in 0..CHANGE_AGAIN {
+            let present = self.inner.store.webhook(tenant.key, id).await?.ok_or(Error::NotFound(Kind::Webhook))?;
+            if present.config.paused == paused {
+                return self.view(tenant, Arc::new(present)).await;
+            }
+            let secrets = self.inner.vault.open_secrets(id, &present.sealed_secrets)?;
+            let config = WebhookConfig { paused, ..present.config.clone() };
+            match self.replace(tenant, &present, config, &secrets, Some(OwnEvent::WebhookUpdated)).await {
+                Err(Error::Conflict { code: ConflictCode::ConcurrentChange, .. }) => {}
+                done => return done,
+            }
+        }
+        Err(concurrent_change())
     }
 
     /// Deletes a webhook. Its waiting deliveries become `cancelled/webhook_deleted`.
@@ -333,5 +354,6 @@ pub(super) fn config_of(input: WebhookInput, present: Option<&WebhookConfig>) ->
         timeout_ms: input.timeout_ms,
         max_in_flight: input.max_in_flight,
         enabled: input.enabled.unwrap_or(true),
+        paused: input.paused.unwrap_or(false),
     }
 }

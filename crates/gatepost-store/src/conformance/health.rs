@@ -11,7 +11,8 @@ use gatepost_core::{Timestamp, WebhookKey};
 
 use super::{at, change, due, one_delivery, tenant, webhook};
 use crate::{
-    About, HealthCounts, HealthNote, HealthNotes, HealthTaken, PutTenant, Store, UpdateOutcome, WebhookUpdate,
+    About, DeliveryQuery, HealthCounts, HealthNote, HealthNotes, HealthTaken, PageRequest, PutTenant, Store,
+    UpdateOutcome, WebhookUpdate,
 };
 
 const DAY: i64 = 86_400;
@@ -181,6 +182,36 @@ pub async fn what_is_owed_to_an_unverified_webhook_is_held(store: Arc<dyn Store>
     require(&*store, false).await;
     assert_eq!(shown().await, open);
     assert!(store.registry_at(acme, after, 10).await.unwrap().must_verify, "then it was");
+}
+
+/// See the name.
+pub async fn what_is_owed_to_a_paused_webhook_is_held(store: Arc<dyn Store>) {
+    let acme = tenant(&*store, "acme").await.key;
+    let hook = webhook(&*store, acme, 1).await;
+    let one = one_delivery(&*store, &hook).await;
+    let shown = async || {
+        let row = store.delivery(acme, one.seq).await.unwrap().unwrap().row;
+        let query = DeliveryQuery {
+            state: Some(DeliveryState::Held),
+            ..DeliveryQuery::of(acme, PageRequest { limit: 10, after: None })
+        };
+        let listed = store.deliveries(query).await.unwrap().rows.len();
+        let handed_out = due(&*store, hook.key, at(60)).await.len();
+        assert_eq!(handed_out, store.owed(None, 10).await.unwrap().len());
+        (row.state, row.reason, row.next_attempt_at.is_some(), listed, handed_out)
+    };
+    let (open, held) =
+        ((DeliveryState::Pending, None, true, 0, 1), (DeliveryState::Held, Some(Reason::Paused), false, 1, 0));
+    assert_eq!(shown().await, open);
+    change(&*store, &hook, at(20), |config| config.paused = true).await;
+    assert_eq!(shown().await, held);
+    let registry = store.registry(acme).await.unwrap().unwrap();
+    assert_eq!(registry.webhooks.len(), 1, "it is matched as ever");
+    // What is disabled besides is told as that: a pause alone would not keep it.
+    change(&*store, &hook, at(21), |config| config.enabled = false).await;
+    assert_eq!(shown().await.1, Some(Reason::WebhookDisabled));
+    change(&*store, &hook, at(22), |config| (config.enabled, config.paused) = (true, false)).await;
+    assert_eq!(shown().await, open);
 }
 
 /// See the name.

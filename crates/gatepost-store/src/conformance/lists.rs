@@ -223,6 +223,8 @@ pub async fn deliveries_are_listed_newest_first_and_filtered(store: Arc<dyn Stor
         (DeliveryQuery { subject: Some("u1".into()), ..deliveries(acme) }, vec![3, 1, 0]),
         (DeliveryQuery { subject: Some("u1".into()), webhook: Some(one.id), ..deliveries(acme) }, vec![3, 0]),
         (DeliveryQuery { subject_type: Some("user".into()), ..deliveries(acme) }, vec![3, 1, 0]),
+        (DeliveryQuery { event_type: Some("a.b".parse().unwrap()), ..deliveries(acme) }, vec![3, 2, 1, 0]),
+        (DeliveryQuery { event_type: Some("a.c".parse().unwrap()), ..deliveries(acme) }, vec![]),
         (DeliveryQuery { subject_type: Some("group".into()), ..deliveries(acme) }, vec![]),
         (DeliveryQuery { state: Some(DeliveryState::Held), ..deliveries(acme) }, vec![2, 1]),
         (DeliveryQuery { state: Some(DeliveryState::Pending), ..deliveries(acme) }, vec![]),

@@ -159,6 +159,7 @@ macro_rules! for_each_conformance_case {
             health: sustained_failure_disables_only_where_it_may_and_not_for_an_old_place,
             health: a_deleted_webhook_has_no_health,
             health: what_is_owed_to_an_unverified_webhook_is_held,
+            health: what_is_owed_to_a_paused_webhook_is_held,
             health: why_a_verification_failed_is_kept_and_is_no_change,
             rest: named_values_are_set_once_or_replaced,
             hooks: hooks_are_made_changed_listed_and_removed,
@@ -286,6 +287,7 @@ pub fn config(name: &str) -> WebhookConfig {
         timeout_ms: None,
         max_in_flight: None,
         enabled: true,
+        paused: false,
     }
 }
 

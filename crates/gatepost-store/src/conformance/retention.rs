@@ -135,7 +135,9 @@ pub async fn what_is_held_longer_than_is_kept_expires_and_can_be_seen(store: Arc
     let ordered = webhook(&*store, acme, 3).await;
     change(&*store, &ordered, at(1), |config| config.ordering = gatepost_core::webhook::Ordering::Webhook).await;
     let ordered = store.webhook(acme, ordered.id).await.unwrap().unwrap();
-    let old = one(&*store, 10, &[&off, &unverified, &ordered]).await;
+    let paused = webhook(&*store, acme, 4).await;
+    let old = one(&*store, 10, &[&off, &unverified, &ordered, &paused]).await;
+    change(&*store, &paused, at(20), |config| config.paused = true).await;
     let young = one(&*store, 2 * DAY, &[&off, &ordered]).await;
     change(&*store, &off, at(20), |config| config.enabled = false).await;
     change(&*store, &ordered, at(20), |config| config.enabled = false).await;
@@ -153,7 +155,7 @@ pub async fn what_is_held_longer_than_is_kept_expires_and_can_be_seen(store: Arc
     };
     store.update_webhook(update).await.unwrap();
     let done = pass(&*store, at(4 * DAY), 10).await;
-    assert_eq!((done.events, done.expired), (0, 3));
+    assert_eq!((done.events, done.expired), (0, 4));
     for row in store.deliveries_of(acme, old.event.seq, 10).await.unwrap() {
         assert_eq!(
             (row.state, row.reason, row.updated_at),
@@ -167,7 +169,7 @@ pub async fn what_is_held_longer_than_is_kept_expires_and_can_be_seen(store: Arc
     let due = super::due(&*store, ordered.key, at(5 * DAY)).await;
     assert_eq!(due.iter().map(|due| due.events.first().seq).collect::<Vec<_>>(), [young.event.seq]);
     let late = store.deliveries_of(acme, old.event.seq, 10).await.unwrap();
-    assert_eq!(late.len(), 3, "given up yesterday: somebody should see it");
+    assert_eq!(late.len(), 4, "given up yesterday: somebody should see it");
     assert_eq!(pass(&*store, at(5 * DAY + 60), 10).await.events, 1);
     assert!(!exists(&*store, &old).await);
 }

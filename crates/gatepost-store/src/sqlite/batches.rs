@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use gatepost_core::event::{Event, Urgency};
+use gatepost_core::event::{Event, EventType, Urgency};
 use gatepost_core::webhook::Batch;
 use gatepost_core::{DeliverySeq, EventId, EventSeq, TenantKey, Timestamp, WebhookKey};
 use rusqlite::{Connection, OptionalExtension, Row};
@@ -234,11 +234,13 @@ pub(super) fn is_about(
     seq: DeliverySeq,
     subject: Option<&str>,
     subject_type: Option<&str>,
+    event_type: Option<&EventType>,
 ) -> DbResult<bool> {
     Ok(conn
         .prepare_cached(
             "SELECT 1 FROM batch_events b CROSS JOIN events e ON e.seq = b.event_seq
-             WHERE b.delivery_seq = ?1 AND (?2 IS NULL OR e.subject_id = ?2) AND (?3 IS NULL OR e.subject_type = ?3)",
+             WHERE b.delivery_seq = ?1 AND (?2 IS NULL OR e.subject_id = ?2) AND (?3 IS NULL OR e.subject_type = ?3)
+               AND (?4 IS NULL OR e.type = ?4)",
         )?
-        .exists((seq.0, subject, subject_type))?)
+        .exists((seq.0, subject, subject_type, event_type.map(EventType::as_str)))?)
 }

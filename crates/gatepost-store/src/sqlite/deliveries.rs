@@ -14,8 +14,8 @@ use super::error::{DbError, DbResult};
 use super::owe::grouping;
 use super::queues::NOT_YET;
 use super::row::{
-    KeptAttempt, attempt, count, deleted_for, event, event_by_seq, event_columns, event_id, is_live, rank, reason,
-    state, subject, text, time, unverified, urgency, webhook_id,
+    KeptAttempt, attempt, count, deleted_for, event, event_by_seq, event_columns, event_id, is_live, paused, rank,
+    reason, state, subject, text, time, unverified, urgency, webhook_id,
 };
 use crate::{DeliveryDetail, DeliveryEvents, DeliveryRow, Due, DuePage, DueQuery, Owed};
 
@@ -28,7 +28,9 @@ pub(super) fn row_by_seq(conn: &Connection, tenant: TenantKey, seq: DeliverySeq)
         ", d.created_at, d.updated_at, d.webhook, w.id, w.enabled, ",
         deleted_for!(),
         ", e.seq, e.accepted_at, e.ext_id, e.type, e.subject_type, e.subject_id,
-               max(d.due, coalesce(w.paused_until, d.due)), d.grouping
+               max(d.due, coalesce(w.paused_until, d.due)), d.grouping, ",
+        paused!(),
+        "
              FROM deliveries d CROSS JOIN events e ON e.seq = d.event_seq CROSS JOIN webhooks w ON w.key = d.webhook
              WHERE d.seq = ?1 AND d.tenant = ?2"
     ))?;
@@ -50,7 +52,7 @@ fn shown(row: &Row<'_>, seq: DeliverySeq) -> DbResult<DeliveryRow> {
     let stored = state(row.get(0)?)?;
     let created_at = time(row.get(4)?);
     let changed = row.get::<_, Option<i64>>(5)?.map_or(created_at, time);
-    let (enabled, unverified): (bool, bool) = (row.get(8)?, row.get(3)?);
+    let (enabled, unverified, paused): (bool, bool, bool) = (row.get(8)?, row.get(3)?, row.get(18)?);
     let deleted_at = row.get::<_, Option<i64>>(9)?.map(time);
     let (state, reason, next_attempt_at, updated_at) = match (stored, deleted_at) {
         (DeliveryState::Pending, Some(at)) => {
@@ -60,6 +62,7 @@ fn shown(row: &Row<'_>, seq: DeliverySeq) -> DbResult<DeliveryRow> {
             (DeliveryState::Held, Some(Reason::WebhookDisabled), None, changed)
         }
         (DeliveryState::Pending, None) if unverified => (DeliveryState::Held, Some(Reason::Unverified), None, changed),
+        (DeliveryState::Pending, None) if paused => (DeliveryState::Held, Some(Reason::Paused), None, changed),
         // Not before the webhook's pause has passed either. Who waits for another delivery has no time.
         (DeliveryState::Pending, None) => {
             let next: i64 = row.get(16)?;
@@ -214,6 +217,8 @@ fn takes(conn: &Connection, webhook: WebhookKey) -> DbResult<Option<Takes>> {
              FROM webhooks w JOIN tenants t ON t.key = w.tenant
              WHERE w.key = ?1 AND w.enabled = 1 AND (w.deleted_at IS NULL OR w.farewell IS NOT NULL)
                AND t.deleted_at IS NULL AND NOT ",
+            paused!(),
+            " AND NOT ",
             unverified!()
         ))?
         .query_row([webhook.0], |row| Ok((row.get(0)?, row.get(1)?)))

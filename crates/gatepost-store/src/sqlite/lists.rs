@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, params_from_iter};
 use super::deliveries::row_by_seq;
 use super::error::DbResult;
 use super::owe::subject_key;
-use super::row::{count, deleted_for, event, event_columns, is_live, state_number, unverified};
+use super::row::{count, deleted_for, event, event_columns, is_live, paused, state_number, unverified};
 use super::{batches, publish, registry};
 use crate::{DeliveryQuery, DeliveryRow, EventPage, EventQuery, Order, Page};
 
@@ -291,8 +291,8 @@ fn fill(
 /// is not wanted costs a fraction of one that is shown.
 #[derive(Default)]
 struct Wanted {
-    /// Parameters 5 to 9 of [`wanted`]; none: every row is wanted.
-    values: Option<[Value; 5]>,
+    /// Parameters 5 to 10 of [`wanted`]; none: every row is wanted.
+    values: Option<[Value; 6]>,
 }
 
 /// The state of the delivery `d` as shown: what its webhook's state means for a pending one is derived
@@ -303,13 +303,15 @@ macro_rules! shown_state {
             "CASE d.state WHEN 0 THEN (SELECT CASE WHEN (",
             deleted_for!(),
             ") IS NOT NULL THEN 4 WHEN w.enabled = 0 OR ",
+            paused!(),
+            " OR ",
             unverified!(),
             " THEN 1 ELSE 0 END FROM webhooks w WHERE w.key = d.webhook) ELSE d.state END"
         )
     };
 }
 
-/// The condition on the delivery `d`. Of a batch, the subject's type is looked at later.
+/// The condition on the delivery `d`. Of a batch, the types of subjects and events are looked at later.
 macro_rules! wanted {
     () => {
         concat!(
@@ -317,15 +319,18 @@ macro_rules! wanted {
              AND (?6 IS NULL OR ?6 = ",
             shown_state!(),
             ") AND (?9 IS NULL OR d.grouping & 2
-                    OR EXISTS (SELECT 1 FROM events e WHERE e.seq = d.event_seq AND e.subject_type = ?9))"
+                    OR EXISTS (SELECT 1 FROM events e WHERE e.seq = d.event_seq AND e.subject_type = ?9))
+             AND (?10 IS NULL OR d.grouping & 2
+                    OR EXISTS (SELECT 1 FROM events e WHERE e.seq = d.event_seq AND e.type = ?10))"
         )
     };
 }
 
 impl Wanted {
     fn new(query: &DeliveryQuery, webhook: Option<i64>) -> Self {
-        let DeliveryQuery { state, since, until, subject_type, .. } = query;
-        if webhook.is_none() && state.is_none() && since.is_none() && until.is_none() && subject_type.is_none() {
+        let DeliveryQuery { state, since, until, subject_type, event_type, .. } = query;
+        let by_time = since.is_some() || until.is_some();
+        if webhook.is_none() && state.is_none() && !by_time && subject_type.is_none() && event_type.is_none() {
             return Wanted::default();
         }
         let number = |number: Option<i64>| number.map_or(Value::Null, Value::Integer);
@@ -335,11 +340,12 @@ impl Wanted {
             Value::Integer(since.map_or(i64::MIN, Timestamp::as_micros)),
             Value::Integer(until.map_or(i64::MAX, Timestamp::as_micros)),
             subject_type.clone().map_or(Value::Null, Value::Text),
+            event_type.as_ref().map_or(Value::Null, |kind| Value::Text(kind.as_str().to_owned())),
         ];
         Wanted { values: Some(values) }
     }
 
-    fn bind(values: &[Value; 5], first: [i64; 4]) -> impl Iterator<Item = Value> {
+    fn bind(values: &[Value; 6], first: [i64; 4]) -> impl Iterator<Item = Value> {
         first.map(Value::Integer).into_iter().chain(values.iter().cloned())
     }
 
@@ -351,14 +357,21 @@ impl Wanted {
     }
 }
 
-/// Whether a delivery is about the subject asked for: of a batch, one of its events.
+/// Whether a delivery is about the subject, and of the type, asked for: of a batch, one of its events.
 fn is_about(conn: &Connection, row: &DeliveryRow, query: &DeliveryQuery) -> DbResult<bool> {
     let (id, kind) = (query.subject.as_deref(), query.subject_type.as_deref());
-    if id.is_none() && kind.is_none() {
+    let event_type = query.event_type.as_ref();
+    if id.is_none() && kind.is_none() && event_type.is_none() {
         return Ok(true);
     }
     if row.batch {
-        return batches::is_about(conn, row.seq, id, kind);
+        return batches::is_about(conn, row.seq, id, kind, event_type);
+    }
+    if event_type.is_some_and(|wanted| *wanted != row.event_type) {
+        return Ok(false);
+    }
+    if id.is_none() && kind.is_none() {
+        return Ok(true);
     }
     let Some(subject) = &row.subject else { return Ok(false) };
     Ok(id.is_none_or(|id| subject.id == id) && kind.is_none_or(|kind| subject.kind.as_deref() == Some(kind)))

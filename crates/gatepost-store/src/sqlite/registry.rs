@@ -194,8 +194,8 @@ pub(super) fn create(tx: &Tx<'_>, new: &NewWebhook) -> DbResult<Option<RegistryC
     tx.conn
         .prepare_cached(
             "INSERT INTO webhooks(tenant, id, revision, enabled, config, sealed_secrets, created_at, updated_at,
-                 verified, must_verify)
-             VALUES (?1, ?2, 1, ?3, ?4, ?5, ?6, ?6, ?7, ?8)",
+                 verified, must_verify, paused)
+             VALUES (?1, ?2, 1, ?3, ?4, ?5, ?6, ?6, ?7, ?8, ?9)",
         )?
         .execute((
             new.tenant.0,
@@ -206,6 +206,7 @@ pub(super) fn create(tx: &Tx<'_>, new: &NewWebhook) -> DbResult<Option<RegistryC
             new.now.as_micros(),
             new.config.verified_at.is_some(),
             new.must_verify,
+            new.config.paused,
         ))?;
     let key = WebhookKey(tx.conn.last_insert_rowid());
     note_revision(tx.conn, key, version, 1, Some(&new.config))?;
@@ -223,7 +224,7 @@ pub(super) fn update(tx: &Tx<'_>, update: &WebhookUpdate) -> DbResult<UpdateOutc
     tx.conn
         .prepare_cached(
             "UPDATE webhooks SET revision = ?2, enabled = ?3, config = ?4, sealed_secrets = ?5, disabled_reason = ?6,
-                 updated_at = ?7, verified = ?8, must_verify = ?9 WHERE key = ?1",
+                 updated_at = ?7, verified = ?8, must_verify = ?9, paused = ?10 WHERE key = ?1",
         )?
         .execute((
             present.key.0,
@@ -235,6 +236,7 @@ pub(super) fn update(tx: &Tx<'_>, update: &WebhookUpdate) -> DbResult<UpdateOutc
             update.now.as_micros(),
             update.config.verified_at.is_some(),
             update.must_verify,
+            update.config.paused,
         ))?;
     note_revision(tx.conn, present.key, version, revision, Some(&update.config))?;
     if let Some(event) = update.told_as {

@@ -458,7 +458,7 @@ fn deliveries_of(conn: &Connection, event: i64) -> DbResult<Vec<Old>> {
              WHERE e.seq = ?1 AND d.event_seq = ?1
              UNION SELECT delivery_seq FROM delivery_links WHERE event_seq = ?1)
          SELECT d.seq, d.state, d.grouping, coalesce(d.updated_at, d.created_at),
-             w.enabled = 0 OR (w.verified = 0 AND (w.must_verify = 1 OR t.must_verify = 1)),
+             w.enabled = 0 OR w.paused = 1 OR (w.verified = 0 AND (w.must_verify = 1 OR t.must_verify = 1)),
              w.deleted_at IS NOT NULL
          FROM owed CROSS JOIN deliveries d ON d.seq = owed.seq CROSS JOIN webhooks w ON w.key = d.webhook
          CROSS JOIN tenants t ON t.key = w.tenant",

@@ -113,6 +113,15 @@ macro_rules! unverified {
 }
 pub(super) use unverified;
 
+/// Whether the webhook `w` is paused: what it is owed is held. One that is deleted is not: nobody could
+/// resume it, and what tells it of its deletion goes out.
+macro_rules! paused {
+    () => {
+        "(w.paused = 1 AND w.deleted_at IS NULL)"
+    };
+}
+pub(super) use paused;
+
 /// Whether the webhook `w` is deleted, as far as the delivery `d` is concerned: the one that tells it of
 /// its own deletion is owed all the same.
 macro_rules! deleted_for {
@@ -285,6 +294,6 @@ mod tests {
         for bytes in [&[][..], &[9, 1, 2], &[ATTEMPT_VERSION, 0xff]] {
             assert!(matches!(attempt(bytes), Err(DbError::Corrupt(_))));
         }
-        assert!(state(5).is_err() && reason(Some(10)).is_err() && urgency(3).is_err() && version(-1).is_err());
+        assert!(state(5).is_err() && reason(Some(11)).is_err() && urgency(3).is_err() && version(-1).is_err());
     }
 }

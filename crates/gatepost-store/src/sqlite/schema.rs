@@ -20,6 +20,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("V6__idempotency", include_str!("../../migrations/sqlite/V6__idempotency.sql")),
     ("V7__trace", include_str!("../../migrations/sqlite/V7__trace.sql")),
     ("V8__unmade", include_str!("../../migrations/sqlite/V8__unmade.sql")),
+    ("V9__paused", include_str!("../../migrations/sqlite/V9__paused.sql")),
 ];
 
 /// Statements kept ready per connection: more than there are in this crate.

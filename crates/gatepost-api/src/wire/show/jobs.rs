@@ -18,6 +18,14 @@ pub(crate) struct ShowJobId {
     pub(crate) job_id: JobId,
 }
 
+/// What a replay would be about.
+#[derive(Serialize, ToSchema)]
+#[schema(as = ReplayCount)]
+pub(crate) struct ShowReplayCount {
+    /// Events that would be delivered.
+    pub(crate) count: u64,
+}
+
 /// A job.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Job)]

@@ -22,7 +22,7 @@ use crate::problem::Problem;
 pub(crate) use attempt::{ShowAttempt, ShowLastTest, ShowRequest, ShowTest};
 pub(crate) use catalogue::{ShowAttemptMade, ShowEventType};
 pub(crate) use hooks::{ShowHook, ShowInvocation, show_outcome_taken, show_point, show_try};
-pub(crate) use jobs::{ShowJob, ShowJobId, ShowTold, csv_header, csv_row};
+pub(crate) use jobs::{ShowJob, ShowJobId, ShowReplayCount, ShowTold, csv_header, csv_row};
 pub(crate) use verify::{ShowHealth, ShowVerified};
 pub(crate) use webhook::ShowWebhook;
 

@@ -60,6 +60,8 @@ pub(crate) struct ShowWebhook<'a> {
     /// Null: 32.
     max_in_flight: Option<u32>,
     enabled: bool,
+    /// Matched as ever; what it is owed is `held/paused` until it is false again.
+    paused: bool,
     /// True when no verification is outstanding.
     verified: bool,
     verification: ShowVerification<'a>,
@@ -119,6 +121,7 @@ impl<'a> ShowWebhook<'a> {
             rate_limit_per_s: config.rate_limit_per_s,
             max_in_flight: config.max_in_flight,
             enabled: config.enabled,
+            paused: config.paused,
             verified: view.verified(),
             verification: ShowVerification {
                 mode: view.verification.mode,

@@ -94,6 +94,16 @@ fn what_was_missed_is_delivered_after_all() {
     let heard = server.publish("acme", "user.created", json!({"n": 100}));
     server.wait_event("acme", &heard, "delivered");
     to.forget();
+    let counted = |scope: &str| {
+        let asked = json!({"since": ALWAYS, "scope": scope, "dry_run": true});
+        ask(&server, &webhook, asked).expect(200).json()
+    };
+    assert_eq!(counted("missed"), json!({"count": 6}));
+    assert_eq!((counted("all"), counted("failed")), (json!({"count": 7}), json!({"count": 0})));
+    let jobs = server.get("/v1/tenants/acme/jobs").expect(200).json();
+    assert_eq!(jobs["data"], json!([]), "nothing is made");
+    let bad = json!({"since": ALWAYS, "scope": "all", "dry_run": "yes"});
+    ask(&server, &webhook, bad).expect_problem(422, "validation_failed");
     assert_eq!(replayed(&server, &webhook, "missed"), 6);
     server.wait_settled("acme");
     let wanted: BTreeMap<String, usize> =
