@@ -277,7 +277,7 @@ fn lost(error: &str) -> String {
 
 /// Takes as many file descriptors as the system grants: the usual soft limit of 1,024 is there for
 /// programs that use `select`, and a server with many receivers would meet it.
-pub(crate) fn use_all_descriptors() {
+fn use_all_descriptors() {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
     if limit.current == limit.maximum {

@@ -14,6 +14,7 @@
 
 mod answerer;
 mod asking;
+mod calls;
 mod endpoints;
 mod faraway;
 mod hooks;
@@ -40,30 +41,13 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use self::measure::Stopwatch;
-use self::process::Program;
-use self::report::Report;
+pub use self::process::Program;
+pub use self::report::Report;
 use self::throughput::Ceiling;
-use crate::failure::{Failure, Outcome};
-use crate::memory;
 
-const EXAMPLES: &str = "\
-Examples:
-  gatepost bench                                    every scenario, short (a few minutes)
-  gatepost bench --full --json > bench.json         longer runs and larger backlogs
-  gatepost bench --scenario drain,fan-out           only these
-  gatepost bench hooks                              what blocking hooks add
-  gatepost bench --scenario memory --pending 0,2000000 --dir /mnt/disk
-
-Everything runs on this machine and is gone afterwards. C is what a plain HTTP client and receiver do
-without a server in between, measured before and after each round; ratios to it can be compared between
-machines, rates cannot. docs/performance.md explains the method.";
-
-/// Measure this machine: rates as shares of the raw ceiling, latencies, memory, crashes
-///
-/// Starts servers of its own on throwaway folders; nothing of yours is touched.
+/// What to measure, and how much of it: the command's flags.
 #[derive(Args, Clone, Debug)]
-#[command(after_help = EXAMPLES)]
-pub struct Command {
+pub struct Options {
     /// What to measure [default: everything]
     #[arg(value_name = "NAME")]
     names: Vec<Scenario>,
@@ -105,15 +89,6 @@ pub struct Command {
     /// Folder for the servers' data, on the disk to be measured [default: the system's for temporary files]
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
-    /// The servers' memory_mib [default: their own]
-    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(i64::from(*memory::MIB.start())..=i64::from(*memory::MIB.end())))]
-    memory_mib: Option<u32>,
-    /// The program to measure [default: this one]
-    #[arg(long, value_name = "FILE")]
-    program: Option<PathBuf>,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
 }
 
 /// What can be measured.
@@ -179,20 +154,9 @@ struct Run {
     report: Report,
 }
 
-impl Command {
-    /// Measures and prints.
-    ///
-    /// # Errors
-    /// Something could not be measured, or an accepted event was lost.
-    pub async fn run(self) -> Outcome {
-        if cfg!(debug_assertions) && self.program.is_none() {
-            note("this is a debug build: the figures mean nothing");
-        }
-        let program = match self.program {
-            Some(program) => std::path::absolute(program)?,
-            None => std::env::current_exe()
-                .map_err(|error| Failure::failed(format!("this program cannot be found: {error}")))?,
-        };
+impl Options {
+    /// Measures `program`. What could not be measured, and what was lost, is among the report's problems.
+    pub async fn measure(self, program: Program) -> Report {
         let pending = match (self.pending.is_empty(), self.full) {
             (false, _) => self.pending.clone(),
             (true, true) => vec![0, 200_000, 2_000_000],
@@ -201,7 +165,7 @@ impl Command {
         // All of these are bounded far below what a usize holds.
         let mut run = Run {
             watch: Stopwatch::start(),
-            program: Program { path: program, memory_mib: self.memory_mib },
+            program,
             dir: self.dir,
             length: Duration::from_secs(self.seconds.unwrap_or(if self.full { 10 } else { 2 })),
             count: self.count.map(|count| count as usize),
@@ -239,21 +203,7 @@ impl Command {
             }
         }
         run.report_ceilings();
-        let report = run.report;
-        let mut out = std::io::stdout().lock();
-        if self.json {
-            let json = serde_json::to_string_pretty(&report)
-                .map_err(|error| Failure::failed(format!("the report cannot be written: {error}")))?;
-            writeln!(out, "{json}")?;
-        } else {
-            writeln!(out, "{}", report.table())?;
-        }
-        match report.problems.len() {
-            0 => Ok(()),
-            problems => {
-                Err(Failure::failed(format!("{} while measuring", crate::text::count(problems as u64, "problem"))))
-            }
-        }
+        run.report
     }
 }
 

@@ -8,16 +8,18 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
+use bytes::Bytes;
 use gatepost_core::secret::Secret;
 use http::{HeaderValue, Method};
 use serde_json::Value;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 
-use crate::http_client::{Api, CallError};
-use crate::keyfiles;
+use super::calls::{Api, CallError};
 
+/// The file in its data folder in which a server keeps the key it made.
+const ADMIN_KEY: &str = "admin.key";
 /// How long a start may take, whatever is owed.
 const START: Duration = Duration::from_secs(120);
 /// Log lines kept to explain a failure.
@@ -25,18 +27,17 @@ const LOG_LINES: usize = 20;
 
 /// What is measured.
 #[derive(Clone, Debug)]
-pub(super) struct Program {
+pub struct Program {
     /// The binary.
-    pub(super) path: PathBuf,
+    pub path: PathBuf,
     /// Its `memory_mib`; none: its own default.
-    pub(super) memory_mib: Option<u32>,
+    pub memory_mib: Option<u32>,
 }
 
 /// A running server.
 pub(super) struct ServerProcess {
     child: Child,
     addr: SocketAddr,
-    key: Secret,
     api: Api,
     log: Arc<Mutex<Log>>,
     /// From starting the process to the first good answer of `/readyz`.
@@ -95,8 +96,8 @@ impl ServerProcess {
         let Ok(Ok(addr)) = timeout(START, listening).await else {
             bail!("the server does not listen: {}", tail(&log));
         };
-        let key = keyfiles::read_admin_key(folder).context("the server made no admin key")?;
-        let api = Api::new(&format!("http://{addr}"), &key, None).map_err(|failure| anyhow::anyhow!("{failure}"))?;
+        let key = std::fs::read_to_string(folder.join(ADMIN_KEY)).context("the server made no admin key")?;
+        let api = Api::new(addr, &Secret::new(key.trim()))?;
         while api.call(Method::GET, "/readyz", None).await.is_err() {
             if started.elapsed() > START {
                 bail!("the server does not get ready: {}", tail(&log));
@@ -106,7 +107,7 @@ impl ServerProcess {
         let ready_after = started.elapsed();
         // Taken back just now: nothing else takes it.
         let child = guard.0.take().context("the server's process is lost")?;
-        Ok(ServerProcess { child, addr, key, api, log, ready_after })
+        Ok(ServerProcess { child, addr, api, log, ready_after })
     }
 
     /// Where it listens.
@@ -120,10 +121,8 @@ impl ServerProcess {
     }
 
     /// The header that opens its API.
-    pub(super) fn authorization(&self) -> Result<HeaderValue> {
-        let mut value = HeaderValue::from_str(&format!("Bearer {}", self.key.expose()))?;
-        value.set_sensitive(true);
-        Ok(value)
+    pub(super) fn authorization(&self) -> HeaderValue {
+        self.api.authorization()
     }
 
     /// Calls its API.
@@ -132,12 +131,7 @@ impl ServerProcess {
     /// It gave no answer, or said no.
     pub(super) async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value> {
         let body = body.map(|body| body.to_string().into());
-        let answer = self.api.call(method, path, body).await.map_err(|error| match error {
-            CallError::NotReached(reason) | CallError::NoAnswer(reason) => {
-                anyhow::anyhow!("{reason}; its log ends: {}", tail(&self.log))
-            }
-            CallError::Refused(problem) => anyhow::anyhow!("{path}: {problem}"),
-        })?;
+        let answer = self.answer(method, path, body).await?;
         if answer.is_empty() {
             return Ok(Value::Null);
         }
@@ -149,9 +143,15 @@ impl ServerProcess {
     /// # Errors
     /// It gave no answer.
     pub(super) async fn metrics(&self) -> Result<Counts> {
-        let text = self.api.call(Method::GET, "/metrics", None).await;
-        let text = text.map_err(|error| anyhow::anyhow!("/metrics: {error}; its log ends: {}", tail(&self.log)))?;
+        let text = self.answer(Method::GET, "/metrics", None).await?;
         Ok(Counts(String::from_utf8_lossy(&text).into_owned()))
+    }
+
+    async fn answer(&self, method: Method, path: &str, body: Option<Bytes>) -> Result<Bytes> {
+        self.api.call(method, path, body).await.map_err(|error| match error {
+            CallError::NoAnswer(reason) => anyhow!("{path}: {reason}; its log ends: {}", tail(&self.log)),
+            CallError::Refused(status, words) => anyhow!("{path}: {status} {}", String::from_utf8_lossy(&words)),
+        })
     }
 
     /// Lines of its log at `error` and above.

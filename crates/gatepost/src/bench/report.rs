@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::measure::median;
-use crate::text;
 
 /// The figures to reach.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -72,7 +71,7 @@ pub(super) struct Figure {
 
 /// Everything measured in one run.
 #[derive(Debug, Default, Serialize)]
-pub(super) struct Report {
+pub struct Report {
     /// Which Gatepost.
     pub(super) version: &'static str,
     /// Cores this process may use.
@@ -86,6 +85,9 @@ pub(super) struct Report {
 }
 
 impl Report {
+    /// What the columns of [`Report::rows`] are.
+    pub const HEADER: [&str; 7] = ["scenario", "figure", "value", "runs", "at least", "stretch", ""];
+
     /// Adds a figure from its samples; without samples there is none.
     pub(super) fn add(
         &mut self,
@@ -117,10 +119,14 @@ impl Report {
         }
     }
 
-    /// For people.
-    pub(super) fn table(&self) -> String {
-        let header = ["scenario", "figure", "value", "runs", "at least", "stretch", ""];
-        let rows = self.figures.iter().map(|figure| {
+    /// What went wrong.
+    pub fn problems(&self) -> &[String] {
+        &self.problems
+    }
+
+    /// The figures for people, under [`Report::HEADER`].
+    pub fn rows(&self) -> impl Iterator<Item = [String; Report::HEADER.len()]> {
+        self.figures.iter().map(|figure| {
             let sign = figure.bar.map_or("", |bar| if bar.lower_is_better { "≤ " } else { "≥ " });
             let bar = |value: fn(&Bar) -> f64| {
                 figure.bar.as_ref().map(|bar| format!("{sign}{}", number(value(bar)))).unwrap_or_default()
@@ -140,20 +146,17 @@ impl Report {
                 bar(|bar| bar.stretch),
                 verdict.to_owned(),
             ]
-        });
-        let mut out = text::table(header, rows);
-        for (scenario, threads) in &self.threads {
+        })
+    }
+
+    /// What there is to say beside the figures, a line each.
+    pub fn remarks(&self) -> impl Iterator<Item = String> {
+        let spent = self.threads.iter().filter_map(|(scenario, threads)| {
             let all: f64 = threads.values().sum();
-            if all > 0.0 {
-                let shares: Vec<String> =
-                    threads.iter().map(|(name, cpu)| format!("{name} {:.0} %", cpu / all * 100.0)).collect();
-                out.push_str(&format!("\nserver CPU in {scenario}: {}", shares.join(", ")));
-            }
-        }
-        for problem in &self.problems {
-            out.push_str(&format!("\nPROBLEM: {problem}"));
-        }
-        out
+            let shares = threads.iter().map(|(name, cpu)| format!("{name} {:.0} %", cpu / all * 100.0));
+            (all > 0.0).then(|| format!("server CPU in {scenario}: {}", shares.collect::<Vec<_>>().join(", ")))
+        });
+        spent.chain(self.problems.iter().map(|problem| format!("PROBLEM: {problem}")))
     }
 }
 
@@ -208,8 +211,9 @@ mod tests {
             verdicts,
             [(0.45, Some(Verdict::Reached)), (1.0, Some(Verdict::Stretch)), (9.0, Some(Verdict::Missed))]
         );
-        let table = report.table();
-        assert!(table.contains("MISSED") && table.contains("0.10…0.50"), "{table}");
+        let rows: Vec<_> = report.rows().collect();
+        assert_eq!(rows[0], ["drain", "ratio", "0.45", "0.10…0.50", "≥ 0.40", "≥ 0.75", "ok"]);
+        assert_eq!(rows[2], ["drain", "wait", "9 ms", "", "≤ 5", "≤ 1.50", "MISSED"]);
     }
 
     #[test]
@@ -227,9 +231,16 @@ mod tests {
     }
 
     #[test]
-    fn what_went_wrong_is_shown() {
+    fn what_there_is_to_say_is_said() {
         let mut report = Report::default();
         report.problem("kill", "3 events were lost");
-        assert!(report.table().contains("PROBLEM: kill: 3 events were lost"));
+        report
+            .threads("kill", &BTreeMap::from([("gatepost-store".to_owned(), 3.0), ("gatepost-lane".to_owned(), 1.0)]));
+        report.threads("noisy", &BTreeMap::from([("gatepost-store".to_owned(), 0.0)]));
+        let remarks: Vec<_> = report.remarks().collect();
+        assert_eq!(
+            remarks,
+            ["server CPU in kill: gatepost-lane 25 %, gatepost-store 75 %", "PROBLEM: kill: 3 events were lost"]
+        );
     }
 }

@@ -125,7 +125,7 @@ impl Stage {
         Ok(Load {
             addr: self.server.addr(),
             paths: tenants.map(|tenant| format!("/v1/tenants/bench-{tenant}/{end}")).collect(),
-            key: Some(self.server.authorization()?),
+            key: Some(self.server.authorization()),
             form,
             pace,
             connections,

@@ -2,6 +2,7 @@
 
 mod apply;
 mod backup;
+mod bench;
 mod config;
 mod demo;
 mod event_types;
@@ -81,7 +82,7 @@ enum Command {
     /// Look at the settings
     Config(config::Command),
     /// Measure this machine
-    Bench(crate::bench::Command),
+    Bench(bench::Command),
 }
 
 /// What every command gets.
