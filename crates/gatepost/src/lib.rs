@@ -6,7 +6,7 @@
 //! Contract: no rule of Gatepost's lives here. The commands that work on a server speak to it over
 //! its HTTP API like anybody else; `serve` and `demo` touch engine and store only to start and stop
 //! them, and `backup`, `restore` and `keys rotate-master` work on a data folder: [`archive`] is a backup's
-//! form, [`masterkey`] the change of keys. [`declare`] is what `apply` and `export` read and write.
+//! form, [`masterkey`] the change of keys. What `bench` measures is in `gatepost-bench`. [`declare`] is what `apply` and `export` read and write.
 //!
 //! To add a setting: one line in [`config`]'s list, one member of [`config::Settings`], and its use.
 //! What is held in memory is bounded in [`memory`], all of it.
@@ -14,7 +14,6 @@
 
 mod answers;
 pub mod archive;
-pub mod bench;
 pub mod cli;
 pub mod config;
 pub mod declare;

@@ -4,8 +4,8 @@ use std::io::Write as _;
 use std::path::PathBuf;
 
 use clap::Args;
+use gatepost_bench::{Options, Program, Report};
 
-use crate::bench::{Options, Program, Report};
 use crate::failure::{Failure, Outcome};
 use crate::{memory, text};
 

@@ -1,6 +1,6 @@
 //! Everything end to end: the real binary, real sockets, real receivers, a real store on disk.
 //!
-//! `promises` has a file per promise of the design, `api` the routes, `cli` and `demo` the commands,
+//! `promises` has a file per promise of the design, `api` the routes, `cli`, `demo` and `bench` the commands,
 //! `architecture` what the sources themselves must keep.
 
 // `cfg(test)` always holds here; it tells clippy that helpers are test code as well, where a failed
@@ -9,6 +9,8 @@
 mod api;
 #[cfg(test)]
 mod architecture;
+#[cfg(test)]
+mod bench;
 #[cfg(test)]
 mod cli;
 #[cfg(test)]

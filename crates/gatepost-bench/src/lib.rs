@@ -1,13 +1,19 @@
-//! `gatepost bench`: how fast, how soon, how lean, how durable, on this machine.
+//! # gatepost-bench: what `gatepost bench` measures
 //!
-//! It starts the same program's `serve` as a process of its own on a throwaway folder, receivers that
-//! only count, and load from connections driven directly; everything stays on 127.0.0.1. Absolute
+//! How fast, how soon, how lean, how durable, on this machine. It starts a program's `serve` as a process
+//! of its own on a throwaway folder, receivers that only count, and load from connections driven directly; everything stays on 127.0.0.1. Absolute
 //! rates say little about a machine that others use too, so each round is measured next to the *raw
 //! ceiling C* (the same bodies posted to the same kind of receiver by a plain client) and reported as
 //! a share of it: medians of three.
 //!
 //! While it measures it checks: every accepted event must arrive everywhere it is owed; duplicates
-//! are counted. Something lost is exit code 1.
+//! are counted. What was lost is among the [`Report`]'s problems.
+//!
+//! Contract: what is measured is a [`Program`] seen from outside, by its flags, its HTTP API, its log and
+//! `/proc`, so that another build can be measured as well. Nothing here knows the binary, which has the
+//! command: it says which program, prints the report, and has the exit code. Two things are done from inside:
+//! `past` fills a store that no server runs on, with the store's own code, and `load` and `asking` drive
+//! connections themselves, to 127.0.0.1 alone, because a client of ours would be part of what it is compared with.
 //!
 //! To add a scenario: a variant of [`Scenario`], a method of `Run` in the file it belongs to
 //! (`throughput`, `latency`, `upkeep`, `hooks`, `endpoints`, `retention`, `lists`, `wide`), and its line in `Run::play`.
