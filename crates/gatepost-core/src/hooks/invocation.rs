@@ -21,6 +21,9 @@ pub enum Form {
 }
 
 impl Form {
+    /// Every form, each at the place of its number.
+    pub const ALL: [Form; 2] = [Form::Native, Form::Cymmetri];
+
     /// The form of the answer that a caller's `accept` asks for.
     pub fn of_accept(accept: Option<&str>) -> Self {
         let types = accept.unwrap_or_default().split(',').map(|item| item.split(';').next().unwrap_or_default().trim());

@@ -277,12 +277,11 @@ impl Engine {
 
     /// A decision made before, as it was told then.
     fn tell_again(&self, scope: &Scope, kept: &Kept, form: Form, own_secrets: &Lifted) -> Result<Told, AskError> {
-        let body = match (kept, form) {
-            (Kept::Plain(decision), form) => decision.render(form, own_secrets),
-            (Kept::Sealed { native: sealed, .. }, Form::Native)
-            | (Kept::Sealed { cymmetri: sealed, .. }, Form::Cymmetri) => {
+        let body = match kept {
+            Kept::Plain(decision) => decision.render(form, own_secrets),
+            Kept::Sealed(answers) => {
                 // It was sealed here, under the same key.
-                let opened = self.inner.vault.open_bytes(&repeat::context(scope, form), sealed);
+                let opened = self.inner.vault.open_bytes(&repeat::context(scope, form), &answers[form as usize]);
                 Bytes::from_owner(opened.unwrap_or_default())
             }
         };
@@ -301,7 +300,8 @@ impl Engine {
             let sealed = self.inner.vault.seal_bytes(&repeat::context(scope, form), &body);
             sealed.ok().map(Arc::<[u8]>::from)
         };
-        Some(Kept::Sealed { native: sealed(Form::Native)?, cymmetri: sealed(Form::Cymmetri)? })
+        let [one, other] = Form::ALL.map(sealed);
+        Some(Kept::Sealed([one?, other?]))
     }
 
     /// What the hooks' own policies come to when the time is up and nobody was heard: a twin's, whose first

@@ -67,13 +67,8 @@ pub(super) enum Begun {
 pub(super) enum Kept {
     /// What it says is what is answered, with the question's own secret members.
     Plain(Arc<Decision>),
-    /// The answers, encrypted: a receiver changed a secret member, or repeated a secret.
-    Sealed {
-        /// In our form.
-        native: Arc<[u8]>,
-        /// In Cymmetri's.
-        cymmetri: Arc<[u8]>,
-    },
+    /// The answers, one a form, encrypted: a receiver changed a secret member, or repeated a secret.
+    Sealed([Arc<[u8]>; Form::ALL.len()]),
 }
 
 impl Kept {
@@ -81,7 +76,7 @@ impl Kept {
     fn weight(&self) -> usize {
         match self {
             Kept::Plain(decision) => 1_024 + 2 * held_by(&decision.object),
-            Kept::Sealed { native, cymmetri } => 1_024 + native.len() + cymmetri.len(),
+            Kept::Sealed(answers) => 1_024 + answers.iter().map(|answer| answer.len()).sum::<usize>(),
         }
     }
 }
@@ -90,7 +85,7 @@ impl Kept {
 pub(super) fn context(scope: &Scope, form: Form) -> [u8; 32] {
     let mut context = *b"answer under a key              ";
     context[15..31].copy_from_slice(scope);
-    context[31] = u8::from(form == Form::Cymmetri);
+    context[31] = form as u8;
     context
 }
 
