@@ -43,16 +43,14 @@ impl PartialEq for EventTypeDefinition {
         fn text(raw: Option<&RawValue>) -> Option<&str> {
             raw.map(RawValue::get)
         }
-        let same = |(a, b): (_, _)| {
-            let ((system, example), (other, others)): ((&String, &Box<RawValue>), (&String, &Box<RawValue>)) = (a, b);
-            system == other && example.get() == others.get()
-        };
+        fn texts(all: &BTreeMap<String, Box<RawValue>>) -> impl Iterator<Item = (&str, &str)> {
+            all.iter().map(|(system, example)| (system.as_str(), example.get()))
+        }
         self.family == other.family
             && self.description == other.description
             && text(self.example.as_deref()) == text(other.example.as_deref())
             && text(self.schema.as_deref()) == text(other.schema.as_deref())
-            && self.examples.len() == other.examples.len()
-            && self.examples.iter().zip(&other.examples).all(|(a, b)| same((a, b)))
+            && texts(&self.examples).eq(texts(&other.examples))
             && self.urgency == other.urgency
             && self.deprecated == other.deprecated
     }

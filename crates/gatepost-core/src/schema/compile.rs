@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use super::doc::{At, Doc, Node, Span, Unread};
 use super::number::Num;
 use super::pattern::Pattern;
-use super::rules::{Bound, Compiled, Count, Id, Kinds, Literal, Members, Rule};
+use super::rules::{Bound, Compiled, Count, Id, Kinds, Literal, Members, Named, Rule};
 use super::work::Work;
 
 /// Bytes of a schema's text.
@@ -296,8 +296,8 @@ impl<'d> Compiler<'d> {
 
     /// What is asked of the same value by other schemas.
     fn applied(&mut self, k: &mut Keywords<'_>) -> Read<()> {
-        let lists: [(&str, fn(Box<[Id]>) -> Rule); 3] =
-            [("allOf", Rule::All), ("anyOf", Rule::Any), ("oneOf", Rule::ExactlyOne)];
+        type OfMany = fn(Box<[Id]>) -> Rule;
+        let lists: [(&str, OfMany); 3] = [("allOf", Rule::All), ("anyOf", Rule::Any), ("oneOf", Rule::ExactlyOne)];
         for (name, rule) in lists {
             if let Some(ids) = self.list(k, name)? {
                 if ids.is_empty() {
@@ -480,7 +480,7 @@ impl<'d> Compiler<'d> {
         ids.collect::<Read<Box<[Id]>>>().map(Some)
     }
 
-    fn map(&mut self, k: &Keywords<'_>, name: &str) -> Read<Option<Vec<(Box<str>, Id)>>> {
+    fn map(&mut self, k: &Keywords<'_>, name: &str) -> Read<Option<Vec<Named<Id>>>> {
         let Some(at) = self.member(k, name) else { return Ok(None) };
         let Node::Object(members) = self.doc.node(at) else {
             return Err(wrong(&k.at(name), "must be an object of schemas"));

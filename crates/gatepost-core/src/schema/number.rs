@@ -162,8 +162,7 @@ mod tests {
         let n = Num::parse;
         for (value, step) in [("19.99", "0.01"), ("1e400", "3.2"), ("9007199254740993", "3"), ("0", "7"), ("4.0", "2")]
         {
-            let expected = !(value == "9007199254740993");
-            assert_eq!(n(value).is_multiple_of(n(step)), expected || 9_007_199_254_740_993_i64 % 3 == 0, "{value}");
+            assert!(n(value).is_multiple_of(n(step)), "{value}");
         }
         for (value, step) in [("19.999", "0.01"), ("7", "2"), ("1e-9", "0.1")] {
             assert!(!n(value).is_multiple_of(n(step)), "{value}");

@@ -251,8 +251,8 @@ fn group(rest: &mut Chars<'_>, out: &mut String) -> Result<(), String> {
         let count = ahead[..=length].chars().count();
         rest.skip(count);
         out.push_str("(?:");
-    } else if ahead.starts_with('?') {
-        let flags = ahead[1..].find([':', ')']).filter(|end| ahead[1..=*end].chars().all(|c| "ims-".contains(c)));
+    } else if let Some(flags) = ahead.strip_prefix('?') {
+        let flags = flags.find([':', ')']).filter(|end| flags[..*end].chars().all(|c| "ims-".contains(c)));
         let length = flags.ok_or("has a group that is unknown here")? + 2;
         out.push('(');
         out.push_str(&ahead[..length]);

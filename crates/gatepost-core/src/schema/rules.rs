@@ -9,6 +9,11 @@ use super::work::{TooCostly, Work};
 /// A schema's place in the list.
 pub(super) type Id = u32;
 
+/// What stands under a member's name.
+pub(super) type Named<T> = (Box<str>, T);
+/// Names of members.
+pub(super) type Names = Box<[Box<str>]>;
+
 /// Kinds of values, as bits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Kinds(u8);
@@ -55,7 +60,7 @@ pub(super) enum Literal {
     Number(Num),
     Text(Box<str>),
     Array(Box<[Literal]>),
-    Object(Box<[(Box<str>, Literal)]>),
+    Object(Box<[Named<Literal>]>),
 }
 
 impl Literal {
@@ -150,9 +155,9 @@ pub(super) enum Rule {
     AtMost(Count, u64),
     Pattern(usize),
     Unique,
-    Required(Box<[Box<str>]>),
+    Required(Names),
     /// Members that others need beside them.
-    Dependent(Box<[(Box<str>, Box<[Box<str>]>)]>),
+    Dependent(Box<[Named<Names>]>),
     Ref(Id),
     All(Box<[Id]>),
     Any(Box<[Id]>),
@@ -163,7 +168,7 @@ pub(super) enum Rule {
         then: Option<Id>,
         otherwise: Option<Id>,
     },
-    DependentSchemas(Box<[(Box<str>, Id)]>),
+    DependentSchemas(Box<[Named<Id>]>),
     Items {
         first: Box<[Id]>,
         rest: Option<Id>,

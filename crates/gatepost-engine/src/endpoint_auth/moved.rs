@@ -109,8 +109,9 @@ mod tests {
         let basic = |username: &str| Registered::Basic { username: username.into() };
         let mtls = |certificate: &str| Registered::Mtls { certificate: certificate.into() };
         let idp = || oauth2("https://idp.test/token", "c");
+        type At = (&'static str, Registered);
         // (before, after) → (own headers, the secret of auth)
-        let cases: [((&str, Registered), (&str, Registered), (bool, bool)); 20] = [
+        let cases: [(At, At, (bool, bool)); 20] = [
             ((a, Registered::Bearer), (a, Registered::Bearer), (false, false)),
             ((a, Registered::Bearer), ("HTTPS://A.test:443/other?q", Registered::Bearer), (false, false)),
             ((a, Registered::Bearer), (b, Registered::Bearer), (true, true)),

@@ -87,20 +87,20 @@ impl Chain {
             PointKind::Gate => HookResult::No,
             PointKind::NotifySecret | PointKind::Probe | PointKind::Event => HookResult::Acknowledged,
         };
-        if let Some(applied) = self.proposed(hook, answer.proposal, answer.patch)? {
-            if !applied.changes.is_empty() {
-                fits(hook, &applied.object)?;
-                if kind == PointKind::Mutate {
-                    result = HookResult::Changed;
-                }
-                if self.invocation.explain {
-                    let places = applied.changes.iter().map(|change| change.pointer.clone()).collect();
-                    self.entries[slot].row.changed = Some(places);
-                }
-                self.weight = self.weight.max(held_by(&applied.object));
-                self.object = applied.object;
-                self.lifted = applied.secrets;
+        if let Some(applied) = self.proposed(hook, answer.proposal, answer.patch)?
+            && !applied.changes.is_empty()
+        {
+            fits(hook, &applied.object)?;
+            if kind == PointKind::Mutate {
+                result = HookResult::Changed;
             }
+            if self.invocation.explain {
+                let places = applied.changes.iter().map(|change| change.pointer.clone()).collect();
+                self.entries[slot].row.changed = Some(places);
+            }
+            self.weight = self.weight.max(held_by(&applied.object));
+            self.object = applied.object;
+            self.lifted = applied.secrets;
         }
         self.entries[slot].row.result = result;
         self.say(slot, hook, answer.messages, Severity::Warning);
