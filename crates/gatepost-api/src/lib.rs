@@ -17,17 +17,14 @@ mod answers;
 mod app;
 mod body;
 mod compat;
-mod door;
 mod health;
 mod idempotency;
 mod observe;
 mod openapi;
 mod problem;
 mod reference;
-mod refusal;
 mod serve;
 mod state;
-mod strangers;
 #[cfg(test)]
 mod tests;
 mod v1;

@@ -15,11 +15,10 @@ use http::{HeaderMap, HeaderValue};
 use serde::de::DeserializeOwned;
 
 use crate::answers::Answers;
-use crate::body::{Allowance, Content, Room, Sender};
+use crate::body::{Allowance, Content, Room};
 use crate::idempotency::Ticket;
 use crate::observe::RequestIds;
 use crate::problem::{ErrorCode, Problem};
-use crate::strangers::Strangers;
 use crate::wire::query::Params;
 
 /// Everything a handler needs. Cheap to clone.
@@ -31,7 +30,6 @@ struct Inner {
     bodies: Arc<Allowance>,
     answers: Answers,
     request_ids: RequestIds,
-    strangers: Strangers,
 }
 
 impl Api {
@@ -44,7 +42,6 @@ impl Api {
             answers: Answers::new(limits),
             engine,
             request_ids: RequestIds::new(SystemEntropy.next_u64()),
-            strangers: Strangers::default(),
         }))
     }
 
@@ -61,11 +58,6 @@ impl Api {
     /// Room for answers (P10).
     pub(crate) fn answers(&self) -> &Answers {
         &self.0.answers
-    }
-
-    /// Who tried wrong keys.
-    pub(crate) fn strangers(&self) -> &Strangers {
-        &self.0.strangers
     }
 
     /// Names for requests.
@@ -92,7 +84,7 @@ impl FromRequest<Api> for Call {
         let (parts, body) = request.into_parts();
         let key =
             bearer(&parts.headers).ok_or_else(|| Problem::unauthorized(parts.headers.contains_key(AUTHORIZATION)))?;
-        let caller = api.engine().authenticate(key).map_err(Problem::wrong_key)?;
+        let caller = api.engine().authenticate(key).ok_or_else(|| Problem::unauthorized(true))?;
         Ok(Call { api: api.clone(), caller, parts, body })
     }
 }
@@ -188,8 +180,7 @@ impl Call {
     async fn receive(mut self, content: Result<Content, Problem>, limit: usize) -> Result<Received, Problem> {
         let content = content?;
         let bodies = self.api.bodies();
-        let sender = Sender::of(&self.caller);
-        let (bytes, room) = crate::body::read(bodies, sender, &self.parts.headers, self.body, limit).await?;
+        let (bytes, room) = crate::body::read(bodies, self.caller.key, &self.parts.headers, self.body, limit).await?;
         if let Some(ticket) = self.parts.extensions.get::<Ticket>().cloned() {
             // In an allocation of its own: requests without a key are not to carry the room it needs.
             Box::pin(ticket.present(self.api.engine(), &self.caller, &mut self.parts, content, &bytes)).await?;
@@ -222,8 +213,7 @@ impl Anyone {
     pub(crate) async fn body(self, accepted: &[Content]) -> Result<Received, Problem> {
         let content = Content::of(&self.parts.headers, accepted)?;
         let bodies = self.api.bodies();
-        let (bytes, room) =
-            crate::body::read(bodies, Sender::Stranger, &self.parts.headers, self.body, ANYONE_BYTES).await?;
+        let (bytes, room) = crate::body::read(bodies, None, &self.parts.headers, self.body, ANYONE_BYTES).await?;
         Ok(Received { api: self.api, parts: self.parts, content, bytes, _room: room })
     }
 }

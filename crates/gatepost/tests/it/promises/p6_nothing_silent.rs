@@ -118,8 +118,10 @@ fn p6_each_answer_ends_in_its_named_state() {
         let asked = inbox.received().iter().filter(|r| r.path == format!("/{n}")).count();
         let enabled = &server.get(&format!("/v1/tenants/acme/webhooks/{hook}")).expect(200).json()["enabled"];
         let is = (row["state"].clone(), row["reason"].clone(), row["attempts"].clone(), enabled.clone(), asked);
-        let should =
-            (json!(case.state), case.reason.clone(), json!(case.attempts), json!(case.enabled), case.attempts as usize);
+        // Within an attempt a request may be sent again on a fresh connection, and then that is told.
+        let attempts = server.delivery("acme", &text(row, "id"))["attempt_list"].as_array().unwrap().clone();
+        let asks = attempts.len() + attempts.iter().filter(|attempt| attempt["resent"] == true).count();
+        let should = (json!(case.state), case.reason.clone(), json!(case.attempts), json!(case.enabled), asks);
         if is != should {
             wrong.push(format!("{}: {is:?} and not {should:?}", case.name));
         }
