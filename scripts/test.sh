@@ -60,6 +60,16 @@ if [ "$slow" = 1 ]; then
     [ "$instructions" != 3 ] || { echo "skipped: instructions are not counted without what is missing"; instructions=0; }
 fi
 
+# Clients made of docs/openapi.json drive the server, where their generators can be had.
+say "generators of clients"
+if [ -z "${GATEPOST_TEST_CLIENTS:-}" ]; then
+    if scripts/clients.sh "$PWD/target/clients"; then
+        export GATEPOST_TEST_CLIENTS="$PWD/target/clients"
+    else
+        echo "SKIPPED: generated clients are not tested"
+    fi
+fi
+
 say "tests"
 [ "$slow" = 1 ] && export GATEPOST_TEST_SLOW=1
 if command -v cargo-nextest >/dev/null; then

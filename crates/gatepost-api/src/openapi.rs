@@ -129,8 +129,35 @@ fn complete(document: &mut Value) {
         }
     }
     name_profiles(document);
-    document["servers"] = json!([{ "url": "/", "description": "The server this document is from" }]);
     document["webhooks"] = sent();
+    move_examples_up(document);
+    drop_unused(document);
+    document["servers"] = json!([{ "url": "/", "description": "The server this document is from" }]);
+}
+
+/// An example of a list belongs to the list, not to its items.
+fn move_examples_up(value: &mut Value) {
+    match value {
+        Value::Object(members) => {
+            let examples = members.get_mut("items").and_then(Value::as_object_mut).and_then(|items| {
+                let lists = items.get("examples")?.as_array()?.iter().all(Value::is_array);
+                if lists { items.remove("examples") } else { None }
+            });
+            if let Some(examples) = examples {
+                members.insert("examples".to_owned(), examples);
+            }
+            members.values_mut().for_each(move_examples_up);
+        }
+        Value::Array(items) => items.iter_mut().for_each(move_examples_up),
+        _ => {}
+    }
+}
+
+/// Leaves out schemas that nothing refers to: those that are written out where they are used.
+fn drop_unused(document: &mut Value) {
+    let text = document.to_string();
+    let Some(schemas) = document.pointer_mut("/components/schemas").and_then(Value::as_object_mut) else { return };
+    schemas.retain(|name, _| text.contains(&format!("\"#/components/schemas/{name}\"")));
 }
 
 /// A header of requests.

@@ -24,6 +24,8 @@ mod demo;
 #[cfg(test)]
 mod docs_page;
 #[cfg(test)]
+mod generated_clients;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod hooks;
