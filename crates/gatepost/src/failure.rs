@@ -7,20 +7,41 @@ use std::fmt;
 pub struct Failure {
     code: u8,
     text: String,
+    problem: Option<Box<serde_json::Value>>,
 }
 
 impl Failure {
     /// The work failed: exit code 1.
     pub fn failed(text: impl Into<String>) -> Self {
-        Failure { code: 1, text: text.into() }
+        Failure { code: 1, text: text.into(), problem: None }
     }
 
     /// What was asked for makes no sense: exit code 2.
     pub fn usage(text: impl Into<String>) -> Self {
-        Failure { code: 2, text: text.into() }
+        Failure { code: 2, text: text.into(), problem: None }
     }
 
-    /// 1 or 2 (DESIGN 3.1).
+    /// Something would change, and only that was asked: exit code 3, and nothing more to say.
+    pub fn changes() -> Self {
+        Failure { code: 3, text: String::new(), problem: None }
+    }
+
+    /// With what the server said.
+    pub fn with_problem(mut self, problem: serde_json::Value) -> Self {
+        self.problem = Some(Box::new(problem));
+        self
+    }
+
+    /// For programs: the text, the exit code, and what the server said, if it did.
+    pub fn to_json(&self) -> String {
+        let mut error = serde_json::json!({ "error": self.text, "exit_code": self.code });
+        if let Some(problem) = &self.problem {
+            error["problem"] = (**problem).clone();
+        }
+        error.to_string()
+    }
+
+    /// 1, 2 or 3.
     pub fn code(&self) -> u8 {
         self.code
     }

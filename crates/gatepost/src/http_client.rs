@@ -14,7 +14,7 @@ use gatepost_engine::net::{Client, Headers, Host, OutgoingRequest, SystemResolve
 use gatepost_engine::{SystemClock, USER_AGENT};
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, Method};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::config::{Flags, Settings};
@@ -62,7 +62,7 @@ pub enum CallError {
 }
 
 /// The server's no (RFC 9457), as far as it said it.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize, Serialize)]
 #[serde(default)]
 pub struct Problem {
     /// The HTTP status.
@@ -81,7 +81,7 @@ pub struct Problem {
 }
 
 /// One wrong member.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize, Serialize)]
 #[serde(default)]
 pub struct Wrong {
     /// Which: a JSON pointer into what was sent.
@@ -95,7 +95,9 @@ impl fmt::Display for Problem {
         write!(f, "{} ({} {}): {}", self.title, self.status, self.code, self.detail)?;
         match self.code.as_str() {
             "unauthorized" => write!(f, "; name a key with --key or GATEPOST_KEY")?,
-            "forbidden" => write!(f, "; use another key, or make one with: gatepost keys create")?,
+            "forbidden" => {
+                write!(f, "; use another key; whoever runs the server makes one with: gatepost keys create")?
+            }
             "tenant_not_found" => write!(f, "; tenants are made with: PUT /v1/tenants/{{id}}")?,
             _ => {}
         }
@@ -121,7 +123,11 @@ impl fmt::Display for CallError {
 
 impl From<CallError> for Failure {
     fn from(error: CallError) -> Self {
-        Failure::failed(crate::text::printable(&error.to_string()))
+        let failure = Failure::failed(crate::text::printable(&error.to_string()));
+        match error {
+            CallError::Refused(problem) => failure.with_problem(serde_json::json!(problem)),
+            CallError::NotReached(_) | CallError::NoAnswer(_) => failure,
+        }
     }
 }
 
@@ -331,7 +337,7 @@ mod tests {
     #[test]
     fn p7_the_admin_key_is_sent_to_this_machine_only() {
         let flags = Flags::default();
-        let env = |name: &str| (name == "GATEPOST_ADMIN_KEY").then(|| "gp_admin".into());
+        let env = |name: &str| (name == "GATEPOST_ADMIN_KEY").then(|| "gp_admin_0123456789_0123456789_0".into());
         let settings = Settings::resolve(&flags, &env, None).unwrap();
         for (url, local) in [
             ("http://127.0.0.1:8080", true),

@@ -1,9 +1,12 @@
 //! A tenant's setup, whole: to write it down, and to judge another before any of it is applied.
 
+use std::sync::Arc;
+
 use axum::response::Response;
 use gatepost_core::catalogue::EventTypeDefinition;
 use gatepost_core::event::{EventType, Urgency};
 use gatepost_core::hooks::json::parse_strict;
+use gatepost_core::hooks::points::PointDef;
 use gatepost_core::profiles::DEFAULT;
 use gatepost_core::tenant::Tenant;
 use gatepost_core::webhook::WebhookConfig;
@@ -22,12 +25,12 @@ use crate::problem::{ErrorCode, Problem};
 use crate::state::{Call, Names, Received, fail};
 use crate::wire::cursor::{List, encode, encode_number};
 use crate::wire::query::Params;
-use crate::wire::show::ListPage;
+use crate::wire::show::{ListPage, written_tenant};
 use crate::wire::webhook::writable_config;
 use crate::wire::{At, Errors, Malformed, Read, Reader, schema};
 
 /// Members of a setup.
-pub(crate) const SETUP: [&str; 3] = ["event_types", "webhooks", "hooks"];
+pub(crate) const SETUP: [&str; 5] = ["tenant", "event_types", "points", "webhooks", "hooks"];
 /// Things of one kind judged at once.
 const ITEMS_MAX: usize = 1_000;
 
@@ -36,7 +39,7 @@ const ITEMS_MAX: usize = 1_000;
 #[into_params(parameter_in = Path)]
 #[expect(dead_code, reason = "describes the path to the OpenAPI document and is never built")]
 pub(crate) struct SetupPath {
-    /// `webhooks`, `hooks` or `event_types`.
+    /// `tenant`, `webhooks`, `hooks`, `points` or `event_types`.
     kind: String,
 }
 
@@ -45,6 +48,12 @@ pub(crate) struct SetupPath {
 #[serde(deny_unknown_fields)]
 #[schema(as = SetupInput)]
 pub(crate) struct SetupInput {
+    /// As of `PUT /v1/tenants/{tenant}`: absent members keep.
+    #[schema(value_type = Option<schema::TenantInput>)]
+    tenant: Option<Value>,
+    /// As of `PUT …/points/{point}`, each with its `name`; absent members are as by default.
+    #[schema(max_items = 1000, value_type = Option<Vec<Object>>)]
+    points: Option<Vec<Value>>,
     /// As of `PUT /v1/event-types/{name}`, each with its `name`.
     #[schema(max_items = 1000, value_type = Option<Vec<Object>>)]
     event_types: Option<Vec<Value>>,
@@ -71,6 +80,10 @@ pub(crate) struct ShowSetup {
 #[derive(Serialize, ToSchema)]
 #[schema(as = SetupPlan)]
 pub(crate) struct ShowPlan {
+    /// Null: nothing was said of it.
+    tenant: Option<ShowPlanned>,
+    /// In the order they were sent.
+    points: Vec<ShowPlanned>,
     /// In the order they were sent.
     event_types: Vec<ShowPlanned>,
     /// In the order they were sent.
@@ -95,9 +108,9 @@ pub(crate) struct ShowPlanned {
 
 /// Show a tenant's setup
 ///
-/// By the members that can be written: what `gatepost export` prints. `kind` is `webhooks` or
-/// `hooks` (newest first), or `event_types` (the tenant's own, by name; a page may be short and still have a
-/// cursor). Scope `read`.
+/// By the members that can be written: what `gatepost export` prints. `kind` is `tenant` (one row),
+/// `webhooks` or `hooks` (newest first), `points` (those the tenant defined or set, by name), or `event_types`
+/// (the tenant's own, by name; a page may be short and still have a cursor). Scope `read`.
 #[utoipa::path(
     get, path = "/v1/tenants/{tenant}/setup/{kind}", operation_id = "getSetup", tag = "setup",
     params(schema::TenantPath, SetupPath, schema::PageParams),
@@ -117,6 +130,17 @@ pub(crate) async fn list(Names((name, kind)): Names<(String, String)>, call: Cal
             let page = params.page(List::SetupHooks, tenant.key.0, &mut errors);
             errors.check()?;
             answer(StatusCode::OK, &hooks(call.engine().clone(), &tenant, page).await?)
+        }
+        "tenant" => {
+            params.page(List::SetupPoints, tenant.key.0, &mut errors);
+            errors.check()?;
+            let row = ShowSetup { id: Some(tenant.id.to_string()), declaration: raw(&written_tenant(&tenant)) };
+            answer(StatusCode::OK, &ListPage { data: vec![row], next_cursor: None })
+        }
+        "points" => {
+            let page = params.page(List::SetupPoints, tenant.key.0, &mut errors);
+            errors.check()?;
+            answer(StatusCode::OK, &points(call.engine().clone(), &tenant, page).await?)
         }
         "event_types" => {
             let limit = params.limit(&mut errors);
@@ -146,6 +170,17 @@ async fn hooks(engine: Engine, tenant: &Tenant, page: PageRequest) -> Result<Lis
         declaration: raw(members),
     };
     Ok(ListPage { data: page.rows.iter().map(row).collect(), next_cursor })
+}
+
+async fn points(engine: Engine, tenant: &Tenant, page: PageRequest) -> Result<ListPage<ShowSetup>, Problem> {
+    let all = engine.point_declarations(tenant).await.map_err(fail(tenant.id.as_str(), ""))?;
+    // The list is short: a position in it is cursor enough.
+    let from = page.after.and_then(|after| usize::try_from(after).ok()).unwrap_or(0).min(all.len());
+    let to = from.saturating_add(page.limit).min(all.len());
+    let position = i64::try_from(to).unwrap_or(i64::MAX);
+    let next_cursor = (to < all.len()).then(|| encode_number(List::SetupPoints, tenant.key.0, position));
+    let data = all[from..to].iter().map(|members| ShowSetup { id: None, declaration: raw(members) }).collect();
+    Ok(ListPage { data, next_cursor })
 }
 
 async fn event_types(
@@ -223,7 +258,7 @@ fn raw(value: &impl Serialize) -> Box<RawValue> {
 
 /// Plan a setup
 ///
-/// What these webhooks, hooks and event types would come to, without changing anything: every error of all
+/// What these settings, points, webhooks, hooks and event types would come to, without changing anything: every error of all
 /// of them at once, or each as it is and as it would be. A webhook or hook with an `id` is that one, whole, as
 /// it shall be (an absent `enabled` keeps); without one it is new. What `gatepost apply` does first.
 /// Scope `manage`.
@@ -239,10 +274,24 @@ pub(crate) async fn plan(Names(name): Names<String>, call: Call) -> Result<Respo
     Params::open(&call.parts.uri, &[], &mut errors);
     let received = call.body(&[Content::Json]).await?;
     let setup = received.read(&mut errors, |reader| reader.setup())?;
-    let mut plan = ShowPlan { event_types: Vec::new(), webhooks: Vec::new(), hooks: Vec::new() };
+    let (points, webhooks, hooks) = (Vec::new(), Vec::new(), Vec::new());
+    let mut plan = ShowPlan { tenant: None, event_types: Vec::new(), points, webhooks, hooks };
+    if let Some(members) = &setup.tenant {
+        plan.tenant = plan_tenant(&received, &tenant, members, &mut errors)?;
+    }
     for (index, members) in setup.event_types.iter().enumerate() {
         let place = format!("/event_types/{index}");
         plan.event_types.extend(plan_type(&received, &tenant, members, &place, &mut errors).await?);
+    }
+    // Hooks may be of points that are made before them.
+    let mut planned = Vec::new();
+    for (index, members) in setup.points.iter().enumerate() {
+        let place = format!("/points/{index}");
+        let Some((point, shown)) = plan_point(&received, &tenant, members, &place, &mut errors).await? else {
+            continue;
+        };
+        planned.push(point);
+        plan.points.push(shown);
     }
     for (index, members) in setup.webhooks.iter().enumerate() {
         let place = format!("/webhooks/{index}");
@@ -250,7 +299,7 @@ pub(crate) async fn plan(Names(name): Names<String>, call: Call) -> Result<Respo
     }
     for (index, members) in setup.hooks.iter().enumerate() {
         let place = format!("/hooks/{index}");
-        plan.hooks.extend(plan_hook(&received, &tenant, members, &place, &mut errors).await?);
+        plan.hooks.extend(plan_hook(&received, &tenant, (members, &planned), &place, &mut errors).await?);
     }
     errors.check()?;
     answer(StatusCode::OK, &plan)
@@ -259,6 +308,8 @@ pub(crate) async fn plan(Names(name): Names<String>, call: Call) -> Result<Respo
 /// The things of a setup, each apart from what names it.
 #[derive(Default)]
 pub(crate) struct Setup {
+    tenant: Option<Thing>,
+    points: Vec<Thing>,
     event_types: Vec<Thing>,
     webhooks: Vec<Thing>,
     hooks: Vec<Thing>,
@@ -289,9 +340,14 @@ impl<'a> Reader<'a, '_> {
             Ok(things)
         };
         Ok(Setup {
+            points: things("points", "name")?,
             event_types: things("event_types", "name")?,
             webhooks: things("webhooks", "id")?,
             hooks: things("hooks", "id")?,
+            tenant: match fields.optional("tenant") {
+                Some(raw) => Some(self.thing(raw, At::Root.member("tenant"), "id")?),
+                None => None,
+            },
         })
     }
 
@@ -312,6 +368,17 @@ impl<'a> Reader<'a, '_> {
         }
         thing.rest.push('}');
         Ok(thing)
+    }
+}
+
+impl Thing {
+    /// The rest as values.
+    fn members(&self) -> Result<Map<String, Value>, Problem> {
+        match parse_strict(self.rest.as_bytes()) {
+            Ok(Value::Object(members)) => Ok(members),
+            Ok(_) => Ok(Map::new()),
+            Err(bad) => Err(Problem::malformed(&bad.message, bad.line.max(1), bad.column.max(1))),
+        }
     }
 }
 
@@ -336,6 +403,58 @@ fn read<T>(
     let fine = found.is_empty();
     told(errors, place, found.into_list());
     Ok((value, fine))
+}
+
+/// The tenant itself: what is not said of it is kept.
+fn plan_tenant(
+    received: &Received,
+    tenant: &Tenant,
+    thing: &Thing,
+    errors: &mut Errors,
+) -> Result<Option<ShowPlanned>, Problem> {
+    let (input, fine) = read(thing, "/tenant", errors, |reader| reader.tenant())?;
+    match received.engine().preview_tenant(tenant, input) {
+        Ok(after) if fine => Ok(Some(ShowPlanned {
+            before: Some(raw(&written_tenant(tenant))),
+            after: raw(&written_tenant(&after)),
+            secrets: Vec::new(),
+        })),
+        Ok(_) => Ok(None),
+        Err(Error::Invalid(found)) => {
+            told(errors, "/tenant", found);
+            Ok(None)
+        }
+        Err(error) => Err(Problem::of(error, tenant.id.as_str(), "")),
+    }
+}
+
+/// A point, and what is shown of it.
+async fn plan_point(
+    received: &Received,
+    tenant: &Tenant,
+    thing: &Thing,
+    place: &str,
+    errors: &mut Errors,
+) -> Result<Option<(Arc<PointDef>, ShowPlanned)>, Problem> {
+    let Some(name) = thing.named.as_deref() else {
+        errors.push(format!("{place}/name"), "is required");
+        return Ok(None);
+    };
+    match received.engine().preview_point(tenant, name, thing.members()?).await {
+        Ok(preview) => {
+            let (before, after) = (preview.before.as_ref().map(raw), raw(&preview.after));
+            Ok(Some((preview.point, ShowPlanned { before, after, secrets: Vec::new() })))
+        }
+        Err(Error::Invalid(found)) => {
+            let at_name = |e: FieldError| match e.pointer.as_str() {
+                "{point}" => FieldError::new("/name", e.message),
+                _ => e,
+            };
+            told(errors, place, found.into_iter().map(at_name).collect());
+            Ok(None)
+        }
+        Err(error) => Err(Problem::of(error, tenant.id.as_str(), name)),
+    }
 }
 
 async fn plan_type(
@@ -421,7 +540,7 @@ async fn plan_webhook(
 async fn plan_hook(
     received: &Received,
     tenant: &Tenant,
-    thing: &Thing,
+    (thing, planned): (&Thing, &[Arc<PointDef>]),
     place: &str,
     errors: &mut Errors,
 ) -> Result<Option<ShowPlanned>, Problem> {
@@ -433,12 +552,8 @@ async fn plan_hook(
             return Ok(None);
         }
     };
-    let members = match parse_strict(thing.rest.as_bytes()) {
-        Ok(Value::Object(members)) => members,
-        Ok(_) => Map::new(),
-        Err(bad) => return Err(Problem::malformed(&bad.message, bad.line.max(1), bad.column.max(1))),
-    };
-    match received.engine().preview_hook(tenant, members, present).await {
+    let members = thing.members()?;
+    match received.engine().preview_hook(tenant, members, present, planned).await {
         Ok(preview) => Ok(Some(ShowPlanned {
             before: preview.before.as_ref().map(raw),
             after: raw(&preview.after),

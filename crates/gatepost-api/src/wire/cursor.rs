@@ -40,6 +40,8 @@ pub(crate) enum List {
     SetupTypes = 41,
     /// A tenant's setup: hooks.
     SetupHooks = 42,
+    /// A tenant's setup: points.
+    SetupPoints = 43,
 }
 
 /// FNV-1a: finds damage and cursors of another tenant. No protection against forgery is needed:

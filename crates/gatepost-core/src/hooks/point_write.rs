@@ -80,6 +80,33 @@ pub fn read(
     if errors.is_empty() { Ok(PointWrite { definition, settings }) } else { Err(errors) }
 }
 
+/// The members that make a point what it is, for `PUT …/points/{point}`, with its name; what is as by default
+/// is left out.
+pub fn written(name: &str, point: &PointWrite) -> Map<String, Value> {
+    let mut members = Map::new();
+    members.insert("name".to_owned(), name.into());
+    if let Some(definition) = &point.definition {
+        let bare = object(&PointDef::new(name, definition.kind));
+        members.insert("kind".to_owned(), definition.kind.as_str().into());
+        for (member, value) in object(definition) {
+            if DEFINITION.contains(&member.as_str()) && bare.get(&member) != Some(&value) {
+                members.insert(member, value);
+            }
+        }
+    }
+    let bare = object(&PointSettings::default());
+    members.extend(object(&point.settings).into_iter().filter(|(name, value)| bare.get(name) != Some(value)));
+    members
+}
+
+/// What is made of texts, numbers and lists of them: cannot fail.
+fn object(value: &impl serde::Serialize) -> Map<String, Value> {
+    match serde_json::to_value(value) {
+        Ok(Value::Object(members)) => members,
+        _ => Map::new(),
+    }
+}
+
 /// Which members were given, and whether as `null`.
 struct Given(Vec<(String, bool)>);
 
@@ -255,6 +282,11 @@ mod tests {
         let second = put("beforeBadge", json!({"enabled": false, "path": null}), Some(&first)).unwrap();
         let point = second.definition.unwrap();
         assert_eq!((point.path, point.secret_pointers.len(), second.settings.enabled), (None, 1, false));
+        let mut again = written("beforeBadge", &first);
+        assert_eq!(again.remove("name"), Some(json!("beforeBadge")));
+        assert_eq!(put("beforeBadge", Value::Object(again), None).unwrap(), first);
+        let bare = put("beforeBadge", json!({"kind": "gate"}), None).unwrap();
+        assert_eq!(Value::Object(written("beforeBadge", &bare)), json!({"name": "beforeBadge", "kind": "gate"}));
         assert_eq!(put("beforeBadge", json!({"kind": "value"}), Some(&first)).unwrap_err(), ["/kind"]);
         assert_eq!(put("beforeBadge", json!({}), None).unwrap_err(), ["/kind"]);
         let wrong =

@@ -25,6 +25,13 @@ fn view(entry: &PointEntry) -> PointView {
     }
 }
 
+/// What was read of a point.
+pub(super) fn judged(
+    read: std::result::Result<PointWrite, Vec<gatepost_core::hooks::FieldError>>,
+) -> Result<PointWrite> {
+    read.map_err(|errors| Error::Invalid(errors.into_iter().map(FieldError::from).collect()))
+}
+
 impl Engine {
     /// Every point of a tenant: the built-in ones, then its own by name.
     ///
@@ -66,11 +73,7 @@ impl Engine {
         let before = present
             .as_ref()
             .map(|point| PointWrite { definition: point.definition.clone(), settings: point.settings.clone() });
-        let invalid = |errors: Vec<gatepost_core::hooks::FieldError>| {
-            Error::Invalid(errors.into_iter().map(FieldError::from).collect())
-        };
-        let PointWrite { definition, settings } =
-            point_write::read(name, body, builtin, before.as_ref()).map_err(invalid)?;
+        let PointWrite { definition, settings } = judged(point_write::read(name, body, builtin, before.as_ref()))?;
         if definition.is_some() && present.is_none() && own >= OWN_MAX {
             let message = format!("a tenant defines at most {OWN_MAX} points");
             return Err(Error::Invalid(vec![FieldError::new("{point}", message)]));
@@ -96,7 +99,7 @@ impl Engine {
     }
 
     /// Whether a point's schema can be enforced, and kept compiled beside those of the tenant's other points.
-    async fn judge_point_schema(&self, tenant: &Tenant, name: &str, schema: &Value) -> Result<()> {
+    pub(super) async fn judge_point_schema(&self, tenant: &Tenant, name: &str, schema: &Value) -> Result<()> {
         let snapshot = self.tenant_hooks(&tenant.id).await?.ok_or(Error::NotFound(Kind::Tenant))?;
         let weight = self.compile_schema(tenant.key, &schema.to_string()).await?;
         let others = snapshot.points.iter().filter(|(other, _)| *other != name);

@@ -1,16 +1,34 @@
 //! What a hook would come to, without making it: the hooks' part of judging a setup.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use gatepost_core::HookId;
 use gatepost_core::hooks::hook::{HookConfig, HookSecrets, HookWrite};
-use gatepost_core::hooks::points::PointDef;
+use gatepost_core::hooks::point_write::{self, PointWrite};
+use gatepost_core::hooks::points::{self, PointDef, PointSettings};
 use gatepost_core::secret::Secret;
 use gatepost_core::tenant::Tenant;
 use gatepost_store::{Page, PageRequest};
 use serde_json::{Map, Value};
 
 use super::manage::moved_elsewhere;
+use super::points::judged;
+use super::snapshot::{PointEntry, TenantHooks};
 use crate::engine::Engine;
 use crate::error::{Error, FieldError, Kind, Result};
+
+/// What a point would be.
+#[derive(Clone, Debug)]
+pub struct PointPreview {
+    /// The point as it is set and defined, by the members that can be written; `None`: it is as shipped, or
+    /// there is none.
+    pub before: Option<Map<String, Value>>,
+    /// As it would be.
+    pub after: Map<String, Value>,
+    /// The point itself.
+    pub point: Arc<PointDef>,
+}
 
 /// What a hook would be.
 #[derive(Clone, Debug)]
@@ -42,8 +60,58 @@ impl Engine {
         Ok(Page { rows, next: page.next })
     }
 
+    /// The points a tenant defined or set, by name, as they would be written.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when the tenant is gone.
+    pub async fn point_declarations(&self, tenant: &Tenant) -> Result<Vec<Map<String, Value>>> {
+        let registry = self.inner.store.hook_registry(&tenant.id).await?.ok_or(Error::NotFound(Kind::Tenant))?;
+        let mut all = BTreeMap::new();
+        for point in registry.points {
+            let write = PointWrite { definition: point.definition, settings: point.settings };
+            let members = point_write::written(&point.name, &write);
+            // A built-in one that is set back says nothing but its name.
+            if members.len() > 1 {
+                all.insert(point.name, members);
+            }
+        }
+        Ok(all.into_values().collect())
+    }
+
+    /// What `members`, a point whole, would make of the point called `name`.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] with every bad member.
+    pub async fn preview_point(
+        &self,
+        tenant: &Tenant,
+        name: &str,
+        members: Map<String, Value>,
+    ) -> Result<PointPreview> {
+        let registry = self.inner.store.hook_registry(&tenant.id).await?.ok_or(Error::NotFound(Kind::Tenant))?;
+        let builtin = points::builtin(name);
+        let present = registry.points.into_iter().find(|point| point.name == name);
+        let present = present.map(|point| PointWrite { definition: point.definition, settings: point.settings });
+        let kind = |write: &PointWrite| write.definition.as_ref().map(|definition| definition.kind);
+        let write = judged(point_write::read(name, members, builtin, None))?;
+        if let Some(present) = &present
+            && kind(present) != kind(&write)
+        {
+            let message = "is fixed: hooks were registered for it; define another point";
+            return Err(Error::Invalid(vec![FieldError::new("/kind", message)]));
+        }
+        if let Some(schema) = write.definition.as_ref().and_then(|definition| definition.schema.as_ref()) {
+            self.judge_point_schema(tenant, name, schema).await?;
+        }
+        let before = present.map(|present| point_write::written(name, &present)).filter(|members| members.len() > 1);
+        let after = point_write::written(name, &write);
+        let point = write.definition.map(Arc::new).or_else(|| builtin.cloned()).ok_or(Error::NotFound(Kind::Point))?;
+        Ok(PointPreview { before, after, point })
+    }
+
     /// What `members`, a hook whole, would make: of nothing, or of the hook `present`. Whether a hook that
-    /// is to be enforced passes its test is only known when it is made.
+    /// is to be enforced passes its test is only known when it is made. `planned`: points that would be made
+    /// before it.
     ///
     /// # Errors
     /// [`Error::Invalid`] with every bad member; [`Error::NotFound`].
@@ -52,8 +120,10 @@ impl Engine {
         tenant: &Tenant,
         mut members: Map<String, Value>,
         present: Option<HookId>,
+        planned: &[Arc<PointDef>],
     ) -> Result<HookPreview> {
         let snapshot = self.tenant_hooks(&tenant.id).await?.ok_or(Error::NotFound(Kind::Tenant))?;
+        let snapshot = with_points(snapshot, planned);
         let present = match present {
             Some(id) => Some(self.inner.store.hook(tenant.key, id).await?.ok_or(Error::NotFound(Kind::Hook))?),
             None => None,
@@ -85,6 +155,21 @@ impl Engine {
         }
         Ok(HookPreview { before, after: declared(&write.config, &point.def), secrets })
     }
+}
+
+/// The hooks of a tenant, with these points besides.
+fn with_points(hooks: Arc<TenantHooks>, planned: &[Arc<PointDef>]) -> Arc<TenantHooks> {
+    let new: Vec<_> = planned.iter().filter(|point| !hooks.points.contains_key(&point.name)).collect();
+    if new.is_empty() {
+        return hooks;
+    }
+    let mut points = hooks.points.clone();
+    for def in new {
+        let (def, settings) = (Arc::clone(def), PointSettings::default());
+        points.insert(def.name.clone(), PointEntry { def, settings, schema: None, hooks: Vec::new() });
+    }
+    let (asked, held) = (hooks.asked.clone(), Arc::clone(&hooks.held));
+    Arc::new(TenantHooks { tenant: hooks.tenant.clone(), points, asked, held })
 }
 
 /// A hook's members, but for those that are as by default.

@@ -97,6 +97,21 @@ impl Engine {
         Ok((tenant, created))
     }
 
+    /// What a tenant would be after a change; nothing is changed.
+    ///
+    /// # Errors
+    /// As [`Engine::put_tenant`].
+    pub fn preview_tenant(&self, present: &Tenant, input: TenantInput) -> Result<Tenant> {
+        let mut after = present.clone();
+        after.name = input.name.unwrap_or(after.name);
+        after.environment = input.environment.unwrap_or(after.environment);
+        if let Some(change) = input.settings {
+            after.settings = change.over(&after.settings);
+            check_nets(&after.settings.allow_nets)?;
+        }
+        Ok(after)
+    }
+
     /// A tenant.
     ///
     /// # Errors

@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 
 use super::input::shown_name;
 use super::{Context, print, read_whole};
-use crate::declare::document::{Document, Format, Item, SECTIONS, Section};
+use crate::declare::document::{Document, Format, Item, SECTIONS, Section, Sent, TENANT};
 use crate::declare::node::{Node, Value, Wrong, line_and_column};
 use crate::declare::plan::{Action, Judged, Plan, Step};
 use crate::failure::{Failure, Outcome};
@@ -77,8 +77,9 @@ struct Present {
 }
 
 /// A step that was done.
-struct Done<'p> {
-    step: &'p Step,
+struct Done {
+    /// Which, by its place in the plan.
+    step: usize,
     /// The id of what was made.
     id: Option<String>,
     /// The secret that was made for it: shown this once.
@@ -99,30 +100,77 @@ impl Command {
             (None, None) => return Err(Failure::usage("whose setup is it? Name the tenant with --tenant")),
         };
         let api = Api::connect(&self.connection, context.config.as_deref())?;
-        let plan = self.planned(&api, &tenant, &text, &document).await?;
-        if !self.json {
-            print(&printable(&plan.to_text()))?;
-        }
+        let new_tenant = self.new_tenant(&api, &tenant, &document).await?;
+        let is_new = new_tenant.is_some();
+        let mut plan = match new_tenant {
+            Some(step) => Plan { steps: vec![step] },
+            None => self.planned(&api, &tenant, &text, &document).await?,
+        };
+        self.show(&plan)?;
         if self.plan || plan.is_empty() {
-            return if self.json { print(&self.told(&tenant, &plan, None).to_string()) } else { Ok(()) };
+            if self.json {
+                print(&self.told(&tenant, &plan, &[]).to_string())?;
+            } else if is_new {
+                print("what else the file has is judged once the tenant is there")?;
+            }
+            return if plan.is_empty() { Ok(()) } else { Err(Failure::changes()) };
         }
         self.confirm(&plan)?;
         let mut done = Vec::new();
-        let outcome = self.apply(&api, &tenant, &plan, &mut done).await;
+        let mut outcome = self.apply(&api, &tenant, &plan, &mut done).await;
+        if is_new && outcome.is_ok() {
+            let rest = self.planned(&api, &tenant, &text, &document).await?;
+            self.show(&rest)?;
+            plan.steps.extend(rest.steps.into_iter().filter(|step| step.section != TENANT));
+            outcome = self.apply(&api, &tenant, &plan, &mut done).await;
+        }
         if self.json {
-            print(&self.told(&tenant, &plan, Some(&done)).to_string())?;
+            print(&self.told(&tenant, &plan, &done).to_string())?;
         } else {
             for done in &done {
-                print(&printable(&done.to_text()))?;
+                print(&printable(&done.to_text(&plan)))?;
             }
         }
-        outcome.map_err(|(step, error)| {
+        outcome.map_err(|(at, error)| {
+            let step = &plan.steps[at];
             let (made, of) = (done.len(), plan.steps.iter().filter(|step| step.action != Action::None).count());
             let what = format!("{} {}", step.section.word, step.name);
             Failure::failed(printable(&format!(
                 "{what}: {error}\n{made} of {of} changes are made; run it again to go on"
             )))
         })
+    }
+
+    fn show(&self, plan: &Plan) -> Outcome {
+        if self.json { Ok(()) } else { print(&printable(&plan.to_text())) }
+    }
+
+    /// The making of the tenant, if there is none yet and the file says what it is.
+    async fn new_tenant(&self, api: &Api, tenant: &TenantId, document: &Document) -> Outcome<Option<Step>> {
+        let Some(node) = document.of_tenant() else { return Ok(None) };
+        match api.call(Method::GET, &format!("/v1/tenants/{tenant}"), None).await {
+            Err(CallError::Refused(problem)) if problem.status == 404 => {
+                let mut node = node.clone();
+                node.take("id");
+                let after = node.clone();
+                let item = Item { section: TENANT, index: 0, name: tenant.as_str(), node: &node };
+                Ok(Some(Step::of(&item, None, Judged { before: None, after, secrets: Vec::new() })))
+            }
+            Err(error) => Err(error.into()),
+            Ok(_) => Ok(None),
+        }
+    }
+
+    /// What the file says of the tenant itself. Of another tenant's file name and environment are left out:
+    /// they say which one that is.
+    fn of_tenant(&self, document: &Document, tenant: &TenantId) -> Option<Node> {
+        let mut node = document.of_tenant()?.clone();
+        let another = node.take("id").is_some_and(|id| id.node.as_text() != Some(tenant.as_str()));
+        if another {
+            node.take("name");
+            node.take("environment");
+        }
+        Some(node).filter(|node| !node.members().is_empty())
     }
 
     /// Everything that is wrong with the file, each with its place.
@@ -172,8 +220,16 @@ impl Command {
         if !wrong.is_empty() {
             return Err(self.wrong(text, &wrong));
         }
-        let judged = self.judge(api, tenant, text, document, &request).await?;
+        let of_tenant = self.of_tenant(document, tenant);
+        if let Some(node) = &of_tenant {
+            request.set(TENANT.key, node.clone());
+        }
+        let (tenant_judged, judged) = self.judge(api, tenant, text, document, &request).await?;
         let mut plan = Plan::default();
+        if let (Some(node), Some(judged)) = (&of_tenant, tenant_judged) {
+            let item = Item { section: TENANT, index: 0, name: tenant.as_str(), node };
+            plan.steps.push(Step::of(&item, None, judged));
+        }
         for ((item, id), judged) in items.iter().zip(ids).zip(judged) {
             plan.steps.push(Step::of(item, id, judged));
         }
@@ -190,12 +246,18 @@ impl Command {
         text: &str,
         document: &Document,
         request: &Node,
-    ) -> Outcome<Vec<Judged>> {
+    ) -> Outcome<(Option<Judged>, Vec<Judged>)> {
         #[derive(Deserialize)]
         struct Row {
             before: Option<Box<RawValue>>,
             after: Box<RawValue>,
             secrets: Vec<String>,
+        }
+        impl Row {
+            fn judged(self) -> Outcome<Judged> {
+                let before = self.before.map(|raw| node(&raw)).transpose()?;
+                Ok(Judged { before, after: node(&self.after)?, secrets: self.secrets })
+            }
         }
         let path = format!("/v1/tenants/{tenant}/setup/plan");
         let answer = match api.call(Method::POST, &path, Some(Bytes::from(request.to_json()))).await {
@@ -205,18 +267,22 @@ impl Command {
             }
             Err(error) => return Err(error.into()),
         };
-        let mut answer: HashMap<String, Vec<Row>> = read(&answer)?;
+        let mut answer: HashMap<String, Box<RawValue>> = read(&answer)?;
         let mut judged = Vec::new();
         for section in SECTIONS {
-            for row in answer.remove(section.key).unwrap_or_default() {
-                judged.push(Judged {
-                    before: row.before.map(|raw| node(&raw)).transpose()?,
-                    after: node(&row.after)?,
-                    secrets: row.secrets,
-                });
+            let rows: Vec<Row> = match answer.remove(section.key) {
+                Some(rows) => read(rows.get().as_bytes())?,
+                None => Vec::new(),
+            };
+            for row in rows {
+                judged.push(row.judged()?);
             }
         }
-        Ok(judged)
+        let of_tenant: Option<Row> = match answer.remove(TENANT.key) {
+            Some(row) => read(row.get().as_bytes())?,
+            None => None,
+        };
+        Ok((of_tenant.map(Row::judged).transpose()?, judged))
     }
 
     /// Lets a person think again; a script has said what it wants.
@@ -240,22 +306,25 @@ impl Command {
         }
     }
 
-    async fn apply<'p>(
+    /// Does what is not done yet.
+    async fn apply(
         &self,
         api: &Api,
         tenant: &TenantId,
-        plan: &'p Plan,
-        done: &mut Vec<Done<'p>>,
-    ) -> Result<(), (&'p Step, CallError)> {
-        for step in plan.steps.iter().filter(|step| step.action != Action::None) {
-            done.push(do_step(api, tenant, step).await.map_err(|error| (step, error))?);
+        plan: &Plan,
+        done: &mut Vec<Done>,
+    ) -> Result<(), (usize, CallError)> {
+        for (at, step) in plan.steps.iter().enumerate().filter(|(_, step)| step.action != Action::None) {
+            if !done.iter().any(|done| done.step == at) {
+                done.push(do_step(api, tenant, (at, step)).await.map_err(|error| (at, error))?);
+            }
         }
         Ok(())
     }
 
-    fn told(&self, tenant: &TenantId, plan: &Plan, done: Option<&[Done<'_>]>) -> serde_json::Value {
-        let steps = plan.steps.iter().filter(|step| step.action != Action::None).map(|step| {
-            let made = done.unwrap_or_default().iter().find(|done| std::ptr::eq(done.step, step));
+    fn told(&self, tenant: &TenantId, plan: &Plan, done: &[Done]) -> serde_json::Value {
+        let steps = plan.steps.iter().enumerate().filter(|(_, step)| step.action != Action::None).map(|(at, step)| {
+            let made = done.iter().find(|done| done.step == at);
             let mut row = json!({
                 "action": step.action, "kind": step.section.word, "name": step.name, "id": step.id,
                 "changes": step.changes, "secrets": step.secrets, "applied": made.is_some(),
@@ -279,10 +348,11 @@ impl Command {
     }
 }
 
-impl Done<'_> {
-    fn to_text(&self) -> String {
-        let (word, name) = (self.step.section.word, &self.step.name);
-        match self.step.action {
+impl Done {
+    fn to_text(&self, plan: &Plan) -> String {
+        let step = &plan.steps[self.step];
+        let (word, name) = (step.section.word, &step.name);
+        match step.action {
             Action::Create => {
                 let id = self.id.as_ref().map(|id| format!(" ({id})")).unwrap_or_default();
                 let secret = self.secret.as_ref();
@@ -349,11 +419,18 @@ fn places(document: &Document, problem: &Problem) -> Vec<Wrong> {
     wrong
 }
 
-async fn do_step<'p>(api: &Api, tenant: &TenantId, step: &'p Step) -> Result<Done<'p>, CallError> {
-    let mut done = Done { step, id: None, secret: None };
+async fn do_step(api: &Api, tenant: &TenantId, (at, step): (usize, &Step)) -> Result<Done, CallError> {
+    let mut done = Done { step: at, id: None, secret: None };
     let body = |node: &Node| Some(Bytes::from(node.to_json()));
-    if step.section.whole {
-        let path = format!("/v1/event-types/{}?tenant={tenant}", encoded(&step.name));
+    if step.section == TENANT {
+        api.call(Method::PUT, &format!("/v1/tenants/{tenant}"), body(&step.body)).await?;
+        return Ok(done);
+    }
+    if step.section.sent != Sent::Patch {
+        let path = match step.section.sent {
+            Sent::Members => format!("/v1/tenants/{tenant}/points/{}", encoded(&step.name)),
+            _ => format!("/v1/event-types/{}?tenant={tenant}", encoded(&step.name)),
+        };
         if step.action == Action::Delete {
             api.call(Method::DELETE, &path, None).await?;
         } else {

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use clap::{Args, Subcommand};
-use gatepost_core::{HookId, InvocationId, TenantId, Timestamp};
+use gatepost_core::{Clock as _, HookId, InvocationId, TenantId};
+use gatepost_engine::SystemClock;
 use http::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::when::{When, when};
 use super::{Context, print, print_array, read_whole};
 use crate::failure::{Failure, Outcome};
 use crate::http_client::{Api, Connection, encoded, read};
@@ -20,7 +22,7 @@ Examples:
   gatepost hooks try hook_06f… --tenant acme
   gatepost hooks try hook_06f… --tenant acme --sample
   gatepost hooks try hook_06f… --tenant acme --invocation question.json
-  gatepost hooks observe-report --tenant acme --since 2026-01-31T00:00:00Z";
+  gatepost hooks observe-report --tenant acme --since 24h";
 
 /// Invocations looked at when nobody says otherwise.
 const REPORT_MAX: usize = 10_000;
@@ -79,9 +81,9 @@ enum Action {
         /// Invocations of one point or operation
         #[arg(long)]
         point: Option<String>,
-        /// Invocations asked at or after this time
-        #[arg(long, value_name = "TIME")]
-        since: Option<Timestamp>,
+        /// Invocations asked from then on: a time, or how long ago (90s, 30m, 24h, 7d)
+        #[arg(long, value_name = "TIME|AGO", value_parser = when)]
+        since: Option<When>,
         /// Invocations looked at, the newest first
         #[arg(long, value_name = "COUNT", default_value_t = REPORT_MAX)]
         limit: usize,
@@ -260,13 +262,13 @@ impl Tried {
     }
 }
 
-async fn report(api: &Api, common: &Common, point: Option<String>, since: Option<Timestamp>, limit: usize) -> Outcome {
+async fn report(api: &Api, common: &Common, point: Option<String>, since: Option<When>, limit: usize) -> Outcome {
     let mut query = String::from("?limit=250");
     if let Some(point) = &point {
         query += &format!("&point={}", encoded(point));
     }
     if let Some(since) = since {
-        query += &format!("&since={}", encoded(&since.to_string()));
+        query += &format!("&since={}", encoded(&since.at(SystemClock.now()).to_string()));
     }
     let mut reports = BTreeMap::<String, Report>::new();
     let (mut seen, mut cursor) = (0, None::<String>);

@@ -18,6 +18,7 @@ mod rotate_master;
 mod serve;
 mod signals;
 mod trigger;
+mod when;
 
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -49,7 +50,7 @@ Examples:
   gatepost listen --secret whsec_…            receive webhooks and verify them
   gatepost trigger user.created --tenant acme publish the catalogue's example
 
-Exit codes: 0 done, 1 failed, 2 wrong usage or settings.";
+Exit codes: 0 done, 1 failed, 2 wrong usage or settings; 3: \"apply --plan\" would change something.";
 
 #[derive(Subcommand, Debug)]
 enum Command {
@@ -91,15 +92,24 @@ struct Context {
     config: Option<PathBuf>,
 }
 
-/// The whole program: 0 done, 1 failed, 2 wrong usage or settings (DESIGN 3.1).
+/// The whole program: 0 done, 1 failed, 2 wrong usage or settings (DESIGN 3.1), 3 a plan with changes.
 pub fn main() -> ExitCode {
     ExitCode::from(run(std::env::args_os()))
 }
 
 /// Runs one command line (its first word is the program's name) and answers the exit code.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    // Also of a line that cannot be read: whoever asks for JSON reads nothing else.
+    let json = arguments.iter().take_while(|argument| *argument != "--").any(|argument| argument == "--json");
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
+        Err(error) if json && error.use_stderr() => {
+            let text = error.to_string();
+            let text = text.strip_prefix("error: ").unwrap_or(&text).trim_end().to_owned();
+            let _ = writeln!(std::io::stderr(), "{}", Failure::usage(text).to_json());
+            return 2;
+        }
         Err(error) => {
             // Help that nobody reads any more is no failure.
             let _ = error.print();
@@ -111,7 +121,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Err(failure) => {
             let text = failure.to_string();
             if !text.is_empty() {
-                let _ = writeln!(std::io::stderr(), "error: {text}");
+                let line = if json { failure.to_json() } else { format!("error: {text}") };
+                let _ = writeln!(std::io::stderr(), "{line}");
             }
             failure.code()
         }

@@ -5,8 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use clap::Args;
 use clap::builder::PossibleValuesParser;
-use gatepost_core::time::Limit;
-use gatepost_core::{Clock as _, TenantId, Timestamp};
+use gatepost_core::{Clock as _, TenantId};
 use gatepost_engine::SystemClock;
 use gatepost_engine::store::ReplayScope;
 use http::Method;
@@ -14,6 +13,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Deserialize;
 use serde_json::json;
 
+use super::when::{When, when};
 use super::{Context, print};
 use crate::failure::{Failure, Outcome};
 use crate::http_client::{Api, Connection, encoded, read};
@@ -23,6 +23,7 @@ const EXAMPLES: &str = "\
 Examples:
   gatepost replay --tenant acme --webhook wh_… --since 24h
   gatepost replay --tenant acme --webhook wh_… --since 7d --scope missed --wait
+  gatepost replay --tenant acme --webhook wh_… --since 7d --scope missed --dry-run
   gatepost replay --tenant acme --webhook wh_… --since 2026-03-01T00:00:00Z --until 2026-03-02T00:00:00Z --scope all
 
 Scopes:
@@ -54,6 +55,9 @@ pub(super) struct Command {
     /// Which of them
     #[arg(long, default_value = "failed", value_parser = scopes())]
     scope: String,
+    /// Only count the events; nothing is made
+    #[arg(long, conflicts_with = "wait")]
+    dry_run: bool,
     /// Wait until the job has ended
     #[arg(long)]
     wait: bool,
@@ -64,44 +68,6 @@ pub(super) struct Command {
     connection: Connection,
 }
 
-/// A moment as it is given.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum When {
-    At(Timestamp),
-    Ago(Duration),
-}
-
-impl When {
-    fn at(self, now: Timestamp) -> Timestamp {
-        match self {
-            When::At(at) => at,
-            When::Ago(ago) => {
-                let ago = i64::try_from(ago.as_micros()).unwrap_or(i64::MAX);
-                Timestamp::from_micros(now.as_micros().saturating_sub(ago))
-            }
-        }
-    }
-}
-
-fn when(text: &str) -> Result<When, String> {
-    if let Ok(Limit(at)) = text.parse() {
-        return Ok(When::At(at));
-    }
-    let unit = match text.chars().next_back() {
-        Some('s') => 1,
-        Some('m') => 60,
-        Some('h') => 3_600,
-        Some('d') => 86_400,
-        _ => 0,
-    };
-    let number = text.get(..text.len().saturating_sub(1)).filter(|digits| digits.bytes().all(|b| b.is_ascii_digit()));
-    let seconds = number.and_then(|digits| digits.parse::<u64>().ok()).and_then(|number| number.checked_mul(unit));
-    match seconds {
-        Some(seconds) if unit > 0 => Ok(When::Ago(Duration::from_secs(seconds))),
-        _ => Err("not a time: give one like 2026-03-01T00:00:00Z, or how long ago: 90s, 30m, 24h, 7d".to_owned()),
-    }
-}
-
 fn scopes() -> PossibleValuesParser {
     ReplayScope::ALL.map(ReplayScope::as_str).into()
 }
@@ -109,6 +75,11 @@ fn scopes() -> PossibleValuesParser {
 #[derive(Deserialize)]
 struct Begun {
     job_id: String,
+}
+
+#[derive(Deserialize)]
+struct Counted {
+    count: u64,
 }
 
 #[derive(Deserialize)]
@@ -127,9 +98,19 @@ impl Command {
         if let Some(until) = self.until {
             body["until"] = until.at(now).to_string().into();
         }
+        if self.dry_run {
+            body["dry_run"] = true.into();
+        }
         let tenant = format!("/v1/tenants/{}", self.tenant);
         let path = format!("{tenant}/webhooks/{}/replay", encoded(&self.webhook));
         let answer = api.call(Method::POST, &path, Some(Bytes::from(body.to_string()))).await?;
+        if self.dry_run {
+            let Counted { count: events } = read(&answer)?;
+            return match self.json {
+                true => print(&String::from_utf8_lossy(&answer)),
+                false => print(&format!("it would be {}", count(events, "event"))),
+            };
+        }
         let Begun { job_id } = read(&answer)?;
         if !self.wait {
             return match self.json {
@@ -167,29 +148,5 @@ async fn wait(api: &Api, path: &str) -> Outcome<(Job, Bytes)> {
             return Ok((job, answer));
         }
         tokio::time::sleep(LOOK_EVERY).await;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn moments_are_times_or_how_long_ago() {
-        let now = Timestamp::from_secs(1_000_000);
-        for (text, seconds) in [
-            ("90s", 999_910),
-            ("30m", 998_200),
-            ("2h", 992_800),
-            ("7d", 395_200),
-            ("0s", 1_000_000),
-            ("1970-01-01T00:00:07Z", 7),
-        ] {
-            assert_eq!(when(text).map(|when| when.at(now)), Ok(Timestamp::from_secs(seconds)), "{text}");
-        }
-        for bad in ["", "h", "1", "1w", "-1h", "+1h", "1.5h", "yesterday", "é", "99999999999999999999d"] {
-            assert!(when(bad).is_err(), "{bad}");
-        }
-        assert!(when("18446744073709551615d").is_err(), "more than there is");
     }
 }

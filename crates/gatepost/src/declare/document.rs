@@ -11,25 +11,52 @@ pub struct Section {
     pub key: &'static str,
     /// One of it, in words.
     pub word: &'static str,
-    /// Whether a change is sent whole; else as a merge patch.
-    pub whole: bool,
+    /// How it is sent.
+    pub sent: Sent,
     /// Whether another signing secret is brought in by a call of its own; else it is part of the patch.
     pub rotates: bool,
 }
 
+/// How what is declared of a thing is sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sent {
+    /// Whole, to the place its name says.
+    Whole,
+    /// The members that differ, those that are as by default again as null; to the place its name says.
+    Members,
+    /// New ones whole to their list, a change as a merge patch to the one with its id.
+    Patch,
+}
+
 /// What a file can declare, in the order it is applied: what others refer to comes first.
-pub const SECTIONS: [Section; 3] = [
-    Section { key: "event_types", word: "event type", whole: true, rotates: false },
-    Section { key: "webhooks", word: "webhook", whole: false, rotates: true },
-    Section { key: "hooks", word: "hook", whole: false, rotates: false },
+pub const SECTIONS: [Section; 4] = [
+    Section { key: "event_types", word: "event type", sent: Sent::Whole, rotates: false },
+    Section { key: "points", word: "point", sent: Sent::Members, rotates: false },
+    Section { key: "webhooks", word: "webhook", sent: Sent::Patch, rotates: true },
+    Section { key: "hooks", word: "hook", sent: Sent::Patch, rotates: false },
 ];
+/// The tenant itself: one thing, not a list.
+pub const TENANT: Section = Section { key: "tenant", word: "tenant", sent: Sent::Whole, rotates: false };
 
 /// Members of things that are objects by themselves, so that `{ env = … }` there is a member named `env`.
-const OBJECTS: [&str; 10] =
-    ["headers", "retry", "retry_after", "payload", "options", "auth", "batch", "verification", "paths", "on_failure"];
+const OBJECTS: [&str; 13] = [
+    "tenant",
+    "settings",
+    "quotas",
+    "headers",
+    "retry",
+    "retry_after",
+    "payload",
+    "options",
+    "auth",
+    "batch",
+    "verification",
+    "paths",
+    "on_failure",
+];
 /// Members that are JSON for its own sake: nothing in them is a reference. May be given as JSON text too
 /// (`{ json = "…" }`), for what TOML has no word for.
-const DATA: [&str; 2] = ["example", "schema"];
+pub(super) const DATA: [&str; 3] = ["example", "schema", "sample"];
 
 /// How a file is written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
@@ -102,10 +129,17 @@ impl Document {
         resolve(&mut root, variable, &mut wrong);
         let tenant = match root.get("tenant") {
             None => None,
+            Some(node) if is_object(node) => match node.get("id") {
+                Some(id) if id.as_text().is_none() => {
+                    wrong.push(Wrong::new(id.at, "id must be a text"));
+                    None
+                }
+                id => id.and_then(Node::as_text).map(str::to_owned),
+            },
             Some(node) => {
                 let text = node.as_text().map(str::to_owned);
                 if text.is_none() {
-                    wrong.push(Wrong::new(node.at, "tenant must be a text"));
+                    wrong.push(Wrong::new(node.at, "tenant must be its id, or an object"));
                 }
                 text
             }
@@ -122,6 +156,11 @@ impl Document {
         self.root.get(section.key).is_some()
     }
 
+    /// What is declared of the tenant itself, if anything is.
+    pub fn of_tenant(&self) -> Option<&Node> {
+        self.root.get(TENANT.key).filter(|node| is_object(node))
+    }
+
     /// What is declared, in the order it is applied.
     pub fn items(&self) -> Vec<Item<'_>> {
         let mut items = Vec::new();
@@ -133,6 +172,10 @@ impl Document {
         }
         items
     }
+}
+
+fn is_object(node: &Node) -> bool {
+    matches!(node.value, Value::Object(_))
 }
 
 fn list(root: &Node, section: Section) -> &[Node] {

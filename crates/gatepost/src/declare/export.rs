@@ -2,12 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use super::document::{Format, Section};
+use super::document::{DATA, Format, Section, Sent, TENANT};
 use super::node::{Node, Value};
 use crate::text::indented;
 
 /// What stands for a secret in the API's answers.
 const MASK: &str = "***";
+
+/// Characters of a name.
+const NAME_MAX: usize = 200;
 
 /// Members people look for first; the others follow as they come.
 const FIRST: [&str; 7] = ["name", "description", "point", "url", "events", "filter", "profile"];
@@ -15,8 +18,10 @@ const FIRST: [&str; 7] = ["name", "description", "point", "url", "events", "filt
 /// A setup, ready to be written down.
 #[derive(Clone, Debug, Default)]
 pub struct Export {
+    tenant: Option<Node>,
     sections: Vec<(Section, Vec<Node>)>,
     variables: BTreeSet<String>,
+    renamed: Vec<(Section, String, String)>,
 }
 
 impl Export {
@@ -24,9 +29,19 @@ impl Export {
     /// secrets are referred to as well.
     pub fn add(&mut self, section: Section, rows: Vec<Node>, secrets: bool) {
         let mut items = Vec::with_capacity(rows.len());
-        for mut row in rows {
-            let name = row.get("name").and_then(Node::as_text).unwrap_or_default().to_owned();
-            if secrets && !section.whole {
+        let mut names: BTreeSet<String> = rows.iter().map(|row| name_of(row).to_owned()).collect();
+        let mut seen = BTreeSet::new();
+        // The newest come first: the one that had its name first keeps it.
+        for mut row in rows.into_iter().rev() {
+            let mut name = name_of(&row).to_owned();
+            if !seen.insert(name.clone()) {
+                let another = another(&name, &names);
+                row.set("name", Node::text(another.clone()));
+                names.insert(another.clone());
+                self.renamed.push((section, name, another.clone()));
+                name = another;
+            }
+            if secrets && section.sent == Sent::Patch {
                 row.set("secret", Node::text(MASK));
             }
             // What is on is said by being there: switched off by Gatepost and on again by the file would
@@ -43,6 +58,16 @@ impl Export {
         }
         items.sort_by(|a, b| a.get("name").and_then(Node::as_text).cmp(&b.get("name").and_then(Node::as_text)));
         self.sections.push((section, items));
+    }
+
+    /// Adds the tenant itself.
+    pub fn set_tenant(&mut self, tenant: Node) {
+        self.tenant = Some(tenant);
+    }
+
+    /// What was given another name because others of its kind have the same: which, and how it is called now.
+    pub fn renamed(&self) -> impl Iterator<Item = (&str, &str, &str)> {
+        self.renamed.iter().map(|(section, name, another)| (section.word, name.as_str(), another.as_str()))
     }
 
     /// The variables the file refers to.
@@ -69,8 +94,7 @@ impl Export {
             }
             Value::List(items) => items.iter_mut().for_each(|item| self.refer(item, name)),
             Value::Object(members) => {
-                for member in members.iter_mut().filter(|member| !["example", "schema"].contains(&member.name.as_str()))
-                {
+                for member in members.iter_mut().filter(|member| !DATA.contains(&member.name.as_str())) {
                     // The words on the way to a secret that tell it from others.
                     let word = match member.name.as_str() {
                         "headers" | "auth" => name.to_owned(),
@@ -93,6 +117,9 @@ impl Export {
 
     fn to_json(&self) -> String {
         let mut root = Node::of(Value::Object(Vec::new()));
+        if let Some(tenant) = &self.tenant {
+            root.set(TENANT.key, tenant.clone());
+        }
         for (section, items) in self.sections.iter().filter(|(_, items)| !items.is_empty()) {
             root.set(section.key, Node::of(Value::List(items.clone())));
         }
@@ -101,6 +128,10 @@ impl Export {
 
     fn to_toml(&self) -> String {
         let mut out = String::new();
+        if let Some(tenant) = &self.tenant {
+            out += &format!("[{}]\n", TENANT.key);
+            toml_item(&mut out, TENANT.key, tenant);
+        }
         for (section, items) in &self.sections {
             for item in items {
                 if !out.is_empty() {
@@ -114,9 +145,23 @@ impl Export {
     }
 }
 
-/// Members that are JSON for its own sake: TOML has no null, so they are given as JSON text.
-const DATA: [&str; 2] = ["example", "schema"];
+fn name_of(row: &Node) -> &str {
+    row.get("name").and_then(Node::as_text).unwrap_or_default()
+}
 
+/// A name like `name` that is not taken.
+fn another(name: &str, taken: &BTreeSet<String>) -> String {
+    (2..)
+        .map(|n| {
+            let suffix = format!(" ({n})");
+            let kept: String = name.chars().take(NAME_MAX - suffix.len()).collect();
+            kept + &suffix
+        })
+        .find(|another| !taken.contains(another))
+        .unwrap_or_default()
+}
+
+/// One thing. Members that are JSON for its own sake are given as JSON text: TOML has no null.
 fn toml_item(out: &mut String, section: &str, item: &Node) {
     let table = |node: &Node| matches!(&node.value, Value::Object(members) if members.len() > 1);
     let (tables, plain): (Vec<_>, Vec<_>) =
@@ -211,7 +256,7 @@ mod tests {
         let first = r#"{"name":"Orders (é)","url":"https://a/?b=\\c","events":["order.*"],"enabled":false,
             "headers":{"x key":"***","a.b":"***"},"auth":{"type":"basic","username":"u","password":"***"},
             "retry":{"waits":[0.5,10],"jitter":0,"retry_after":{"statuses":[429]}},"payload":{"mode":"thin"}}"#;
-        export.add(SECTIONS[1], vec![node(second), node(first)], true);
+        export.add(SECTIONS[2], vec![node(second), node(first)], true);
         export
     }
 
@@ -243,7 +288,7 @@ mod tests {
     fn variables_have_names_of_their_own() {
         let mut export = Export::default();
         let row = Node::from_json(r#"{"name":"1","headers":{"a-b":"***","a_b":"***","é":"***"}}"#).unwrap();
-        export.add(SECTIONS[1], vec![row], true);
+        export.add(SECTIONS[2], vec![row], true);
         let variables: Vec<_> = export.variables().collect();
         assert_eq!(variables, ["SECRET_1", "SECRET_1_A_B", "SECRET_1_A_B_2", "SECRET_1_SECRET"]);
     }

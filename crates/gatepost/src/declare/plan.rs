@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use super::document::{Item, Section};
+use super::document::{Item, Section, Sent};
 use super::node::{Node, Value};
 use crate::text::count;
 
@@ -104,8 +104,10 @@ impl Step {
                 None => {}
             }
         }
-        if item.section.whole {
-            body = item.node.clone();
+        match item.section.sent {
+            Sent::Whole => body = item.node.clone(),
+            Sent::Members => body = changed_members(before, &judged.after),
+            Sent::Patch => {}
         }
         let same = changes.is_empty() && judged.secrets.is_empty();
         Step {
@@ -257,6 +259,18 @@ pub fn merge_patch(before: &Node, after: &Node) -> Node {
     patch
 }
 
+/// The members that differ, each whole; null for those that are not there any more.
+fn changed_members(before: &Node, after: &Node) -> Node {
+    let mut changed = Node::of(Value::Object(Vec::new()));
+    for member in before.members().iter().filter(|member| after.get(&member.name).is_none()) {
+        changed.set(&member.name, Node::of(Value::Null));
+    }
+    for member in after.members().iter().filter(|member| before.get(&member.name) != Some(&member.node)) {
+        changed.set(&member.name, member.node.clone());
+    }
+    changed
+}
+
 /// Sets what a pointer names, making the objects on the way.
 fn put(node: &mut Node, pointer: &str, value: Node) {
     let Some(rest) = pointer.strip_prefix('/') else { return };
@@ -324,7 +338,7 @@ mod tests {
         let declared = node(
             r#"{"name":"a","url":"https://b","headers":{"x-k":"hidden-one","X-New":"hidden-two"},"secret":"hidden-three"}"#,
         );
-        let item = Item { section: SECTIONS[1], index: 0, name: "a", node: &declared };
+        let item = Item { section: SECTIONS[2], index: 0, name: "a", node: &declared };
         let judged = Judged {
             before: Some(node(
                 r#"{"name":"a","url":"https://a","headers":{"x-k":"***","x-old":"***"},"filter":"true"}"#,

@@ -61,6 +61,11 @@ fn apply(server: &Server, args: &[&str]) -> Ran {
     with_env(server, &[&["apply"][..], args].concat(), &ENV)
 }
 
+/// An export without what only this tenant has: its id.
+fn of(export: &str, tenant: &str) -> String {
+    export.replace(&format!("\"{tenant}\""), "\"?\"")
+}
+
 fn webhooks(server: &Server, tenant: &str) -> Vec<Value> {
     let mut rows = server.all(&format!("/v1/tenants/{tenant}/webhooks"));
     rows.sort_by_key(|row| text(row, "name"));
@@ -72,7 +77,7 @@ fn a_setup_is_planned_made_and_then_as_declared() {
     let server = Server::start();
     server.create_tenant("acme");
     let path = file(&server, "setup.toml", SETUP);
-    let plan = apply(&server, &[&path, "--plan"]).expect(0);
+    let plan = apply(&server, &[&path, "--plan"]).expect(3);
     for line in ["+ webhook orders", "+ webhook audit", "+ event type order.placed", "3 to create", "timeout_ms: 2000"]
     {
         assert!(plan.stdout.contains(line), "{line} is not in {}", plan.stdout);
@@ -123,7 +128,7 @@ fn what_differs_is_shown_and_changed_and_nothing_else() {
         .replace("urgency = \"bulk\"", "urgency = \"urgent\"");
     let path = file(&server, "setup.toml", &changed);
     let env = [("ORDERS_SECRET", OTHER_SECRET), ("ORDERS_X_API_KEY", "hidden-key-773"), ENV[2]];
-    let plan = with_env(&server, &["apply", &path, "--plan"], &env).expect(0).stdout;
+    let plan = with_env(&server, &["apply", &path, "--plan"], &env).expect(3).stdout;
     for line in [
         "~ webhook orders",
         "timeout_ms: 2000 -> (cleared)",
@@ -261,10 +266,11 @@ fn what_was_tried_in_a_sandbox_is_repeated_in_production() {
         let path = file(&server, &format!("exported.{format}"), &first.stdout);
         let env: Vec<(&str, &str)> = ENV.into_iter().chain([("AUDIT_SECRET", OTHER_SECRET)]).collect();
         with_env(&server, &["apply", &path, "--tenant", "acme"], &env).expect(0);
-        assert_eq!(export("acme").stdout, first.stdout);
+        assert_eq!(of(&export("acme").stdout, "acme"), of(&first.stdout, "sandbox"));
         // The same names and values: nothing to do where it came from, but for the secret nobody knows.
         let back = with_env(&server, &["apply", &path, "--tenant", "acme"], &env).expect(0);
         assert!(back.stdout.contains("no changes"), "{}", back.stdout);
+        with_env(&server, &["apply", &path, "--tenant", "acme", "--plan"], &env).expect(0);
     }
     // Without the signing secrets, new ones are made and told.
     server.create_tenant("other");
@@ -296,7 +302,10 @@ fn hooks_are_declared_like_webhooks() {
     let exported = with_env(&server, &["export", "--tenant", "acme"], &[]).expect(0).stdout;
     let copy = file(&server, "copy.toml", &exported);
     with_env(&server, &["apply", &copy, "--tenant", "other"], &env).expect(0);
-    assert_eq!(with_env(&server, &["export", "--tenant", "other"], &[]).expect(0).stdout, exported);
+    assert_eq!(
+        of(&with_env(&server, &["export", "--tenant", "other"], &[]).expect(0).stdout, "other"),
+        of(&exported, "acme")
+    );
     // A change goes to the one there is.
     let id = text(&server.all("/v1/tenants/acme/hooks")[0], "id");
     let path = file(&server, "hooks.toml", &setup.replace("order = 7\n", "timeout_ms = 900\n"));
@@ -325,6 +334,84 @@ fn hooks_are_declared_like_webhooks() {
 }
 
 #[test]
+fn a_setup_has_the_tenant_and_its_own_points_in_it() {
+    let server = Server::start();
+    let settings = json!({"strict_types": true, "quotas": {"webhooks": 7}, "retention": {"events_days": 9}});
+    server.put("/v1/tenants/rich", json!({"name": "Rich", "environment": "sandbox", "settings": settings})).expect(201);
+    let point = json!({"kind": "gate", "path": "badge", "max_total_ms": 700, "sample": {"object": {"a": null}},
+        "on_failure": {"value": true}});
+    server.put("/v1/tenants/rich/points/beforeBadge", point).expect(201);
+    server.put("/v1/tenants/rich/points/validateUser", json!({"audit": "strict"})).expect(200);
+    let hook = json!({"name": "H2", "point": "beforeBadge", "url": "http://127.0.0.1:9/", "mode": "observe"});
+    server.post("/v1/tenants/rich/hooks", hook).expect(201);
+    for (format, tenant) in [("toml", "rich2"), ("json", "rich3")] {
+        let export = |tenant: &str| {
+            let args = ["export", "--tenant", tenant, "--format", format, "--new-secrets"];
+            with_env(&server, &args, &[]).expect(0).stdout
+        };
+        let first = export("rich");
+        let path = file(&server, &format!("rich.{format}"), &first);
+        let apply = |more: &[&str], code| {
+            with_env(&server, &[&["apply", &path, "--tenant", tenant], more].concat(), &[]).expect(code)
+        };
+        // The tenant is made first, and with it everything else.
+        let plan = apply(&["--plan"], 3).stdout;
+        assert!(plan.contains(&format!("+ tenant {tenant}")) && plan.contains("\"strict_types\":true"), "{plan}");
+        server.get(&format!("/v1/tenants/{tenant}")).expect(404);
+        let made = apply(&["--json"], 0).json();
+        assert_eq!(made["create"], json!(3), "tenant, point and hook: {made:#}");
+        assert_eq!(made["update"], json!(0), "{made:#}");
+        assert_eq!(of(&export(tenant), tenant), of(&first, "rich"));
+        assert!(apply(&["--plan"], 0).stdout.contains("no changes"));
+        // Another tenant's name and environment stay its own; a change of a point is one of its members.
+        server.put(&format!("/v1/tenants/{tenant}"), json!({"name": "Own", "environment": "production"})).expect(200);
+        apply(&["--plan"], 0);
+        server.put(&format!("/v1/tenants/{tenant}/points/beforeBadge"), json!({"serial": true})).expect(200);
+        server.put(&format!("/v1/tenants/{tenant}"), json!({"settings": {"strict_types": false}})).expect(200);
+        let changed = apply(&["--yes"], 0).stdout;
+        for line in [
+            &format!("~ tenant {tenant}"),
+            "settings.strict_types: true",
+            "~ point beforeBadge",
+            "serial: true -> (cleared)",
+        ] {
+            assert!(changed.contains(line), "{line} is not in {changed}");
+        }
+        assert_eq!(server.get(&format!("/v1/tenants/{tenant}/points/beforeBadge")).json()["serial"], false);
+        assert_eq!(server.get(&format!("/v1/tenants/{tenant}")).json()["environment"], "production");
+    }
+    // What is wrong is told with its place, before anything is done.
+    let wrong = "[tenant]\nid = 'rich'\n[tenant.settings]\nstrict_types = 1\n[[points]]\nname = 'beforeBadge'\nkind = 'value'\n";
+    let path = file(&server, "wrong.toml", wrong);
+    let told = with_env(&server, &["apply", &path], &[]).expect(1).stderr;
+    assert!(told.contains("wrong.toml:4:") && told.contains("point beforeBadge, kind"), "{told}");
+    let none = file(&server, "none.toml", "points = []\n");
+    let refused = with_env(&server, &["apply", &none, "--tenant", "rich", "--prune", "--yes"], &[]).expect(1).stderr;
+    assert!(refused.contains("point_in_use"), "{refused}");
+}
+
+#[test]
+fn two_of_one_name_are_written_apart() {
+    let server = Server::start();
+    for tenant in ["acme", "other"] {
+        server.create_tenant(tenant);
+    }
+    for path in ["first", "second"] {
+        server.webhook("acme", &format!("http://127.0.0.1:9/{path}"), json!({"name": "twin"}));
+    }
+    let ran = with_env(&server, &["export", "--tenant", "acme", "--new-secrets"], &[]).expect(0);
+    assert!(ran.stderr.contains("twin (2)"), "{}", ran.stderr);
+    let path = file(&server, "twins.toml", &ran.stdout);
+    with_env(&server, &["apply", &path, "--tenant", "other"], &[]).expect(0);
+    let made = webhooks(&server, "other");
+    let named: Vec<_> = made.iter().map(|row| (text(row, "name"), text(row, "url"))).collect();
+    let expected = [("twin", "first"), ("twin (2)", "second")];
+    let expected = expected.map(|(name, path)| (name.to_owned(), format!("http://127.0.0.1:9/{path}")));
+    assert_eq!(named, expected, "who had the name first keeps it");
+    with_env(&server, &["apply", &path, "--tenant", "other", "--plan"], &[]).expect(0);
+}
+
+#[test]
 fn a_setup_is_the_business_of_those_who_manage_it() {
     let server = Server::start();
     for tenant in ["acme", "other"] {
@@ -344,7 +431,7 @@ fn a_setup_is_the_business_of_those_who_manage_it() {
     let mut client = server.client_with(&manager);
     client.post("/v1/tenants/other/setup/plan", json!({})).expect_problem(404, "tenant_not_found");
     let answer = client.post("/v1/tenants/acme/setup/plan", json!({})).expect(200).json();
-    assert_eq!(answer, json!({"event_types": [], "webhooks": [], "hooks": []}));
+    assert_eq!(answer, json!({"tenant": null, "event_types": [], "points": [], "webhooks": [], "hooks": []}));
     // Another tenant's webhook is none.
     let foreign = server.webhook("other", "http://127.0.0.1:9/", json!({}));
     let body = json!({"webhooks": [{"id": foreign, "name": "x", "url": "http://127.0.0.1:9/", "events": ["*"]}], "hook": 1,

@@ -94,6 +94,28 @@ impl<'a> From<&'a TenantSettings> for ShowSettings<'a> {
     }
 }
 
+/// A tenant as it would be written, with its id; settings that are as by default are left out.
+pub(crate) fn written_tenant(tenant: &Tenant) -> serde_json::Map<String, serde_json::Value> {
+    // Texts, numbers and lists of them: cannot fail.
+    let members = |settings: &TenantSettings| match serde_json::to_value(ShowSettings::from(settings)) {
+        Ok(serde_json::Value::Object(members)) => members,
+        _ => serde_json::Map::new(),
+    };
+    let bare = members(&TenantSettings::default());
+    let mut settings = members(&tenant.settings);
+    settings.retain(|name, value| bare.get(name) != Some(value));
+    let mut written = serde_json::Map::new();
+    written.insert("id".to_owned(), tenant.id.as_str().into());
+    if let Some(name) = &tenant.name {
+        written.insert("name".to_owned(), name.as_str().into());
+    }
+    written.insert("environment".to_owned(), tenant.environment.as_str().into());
+    if !settings.is_empty() {
+        written.insert("settings".to_owned(), settings.into());
+    }
+    written
+}
+
 impl<'a> From<&'a Tenant> for ShowTenant<'a> {
     fn from(tenant: &'a Tenant) -> Self {
         ShowTenant {
