@@ -9,14 +9,16 @@ use std::task::{Context, Poll};
 
 use axum::Router;
 use axum::extract::Request;
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use gatepost_engine::Engine;
+use http::StatusCode;
+use http::header::ALLOW;
 use hyper::service::Service as _;
 use hyper_util::service::TowerToHyperService;
 use tokio::runtime::Handle;
 
+use crate::hints;
 use crate::observe;
-use crate::problem::{ErrorCode, Problem};
 use crate::state::Api;
 
 /// The whole HTTP API of an engine. Cheap to clone.
@@ -30,16 +32,8 @@ impl App {
     /// `routes`, with what is around every route.
     pub(crate) fn new(routes: Router<Api>, engine: Engine) -> App {
         let api = Api::new(engine);
-        let routes = routes
-            .fallback(async |request: Request| {
-                let path: String = request.uri().path().chars().take(200).collect();
-                Problem::new(ErrorCode::NotFound, format!("there is no route {path}"))
-            })
-            .method_not_allowed_fallback(async |request: Request| {
-                let detail = format!("this path does not have the method {}", request.method());
-                Problem::new(ErrorCode::MethodNotAllowed, detail)
-            })
-            .with_state(api.clone());
+        let routes =
+            routes.fallback(async |request: Request| hints::no_route(request.uri().path())).with_state(api.clone());
         App { api, routes: TowerToHyperService::new(routes) }
     }
 
@@ -50,8 +44,13 @@ impl App {
 
     /// The route's answer, with nothing around it.
     pub(crate) async fn route(&self, request: Request) -> Response {
+        let method = request.method().clone();
         let answer: Result<Response, Infallible> = self.routes.call(request).await;
-        answer.unwrap_or_else(|never| match never {})
+        let answer = answer.unwrap_or_else(|never| match never {});
+        match answer.status() {
+            StatusCode::METHOD_NOT_ALLOWED => hints::no_method(&method, answer.headers().get(ALLOW)).into_response(),
+            _ => answer,
+        }
     }
 
     /// Answers `request`.

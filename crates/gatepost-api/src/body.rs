@@ -344,6 +344,22 @@ pub(crate) async fn read(
     Ok((bytes, room))
 }
 
+/// The body, if nothing is in it; else `problem`, the refusal of its content type.
+pub(crate) async fn empty_or(problem: Problem, headers: &HeaderMap, mut body: Body) -> Result<Body, Problem> {
+    let announced = headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<usize>().ok());
+    if announced.is_some_and(|length| length > 0) {
+        return Err(problem);
+    }
+    let pace = Pace::new();
+    while let Some(frame) = pace.keep(0, body.frame()).await? {
+        let is_empty = frame.as_ref().is_ok_and(|frame| frame.data_ref().is_none_or(Bytes::is_empty));
+        if !is_empty {
+            return Err(problem);
+        }
+    }
+    Ok(Body::empty())
+}
+
 /// The answer where there is no room.
 fn full(kib: usize) -> Problem {
     let policy = format!("\"bodies\";q={};qu=\"content-bytes\";w=1", kib << 10);
@@ -452,7 +468,8 @@ async fn drain(mut body: Body) {
 }
 
 fn too_large(limit: usize) -> Problem {
-    Problem::new(ErrorCode::PayloadTooLarge, format!("the body is over {limit} bytes"))
+    let detail = format!("the body is over {limit} bytes (the server's setting max_body_bytes raises that)");
+    Problem::new(ErrorCode::PayloadTooLarge, detail)
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ mod app;
 mod body;
 mod compat;
 mod health;
+mod hints;
 mod idempotency;
 mod observe;
 mod openapi;

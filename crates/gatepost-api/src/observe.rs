@@ -1,15 +1,16 @@
 //! Around every request: its name, its bounds, its log line, its metrics, and no panic past here.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::Duration;
 
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
+use gatepost_core::KeyId;
 use gatepost_engine::HttpLabel;
-use http::header::{CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS};
+use http::header::{CACHE_CONTROL, LOCATION, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use tokio::time::Instant;
 
@@ -76,10 +77,11 @@ fn hex(number: u64) -> [u8; 16] {
 }
 
 /// The answer of `app` to a request for `route`, with all that is around it.
-pub(crate) async fn observe(app: App, route: &'static str, request: Request) -> Response {
+pub(crate) async fn observe(app: App, route: &'static str, mut request: Request) -> Response {
     let started = Instant::now();
     let request_id = app.api().request_ids().of(request.headers());
     let method = request.method().clone();
+    let change = (!is_routine(&method, route)).then(|| Change::of(route, &mut request));
     let mut response = match refuse(&request) {
         Some(problem) => problem.into_response(),
         None => {
@@ -100,7 +102,12 @@ pub(crate) async fn observe(app: App, route: &'static str, request: Request) -> 
     let elapsed = started.elapsed();
     let label = HttpLabel { method: method_label(&method), route, status: response.status().as_u16() };
     app.api().engine().metrics().http_request(&label, elapsed.as_secs_f64());
-    log(&method, route, response.status(), elapsed, shown(&request_id));
+    let line =
+        Line { method: method.as_str(), route, status: response.status(), elapsed, request_id: shown(&request_id) };
+    match &change {
+        Some(change) => change.log(&line, response.headers()),
+        None => log_routine(&line),
+    }
     let headers = response.headers_mut();
     headers.insert(REQUEST_ID, request_id);
     headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
@@ -222,21 +229,95 @@ fn shown(request_id: &HeaderValue) -> &str {
     request_id.to_str().unwrap_or_default()
 }
 
-/// One line a request: changes and failures at `info`, the stream of reads and publishes at `debug`.
-fn log(method: &Method, route: &str, status: StatusCode, elapsed: Duration, request_id: &str) {
-    let method = method.as_str();
-    let duration_us = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
-    let routine = matches!(method, "GET" | "HEAD")
+/// What the log says of every request.
+struct Line<'a> {
+    method: &'a str,
+    route: &'static str,
+    status: StatusCode,
+    elapsed: Duration,
+    request_id: &'a str,
+}
+
+impl Line<'_> {
+    fn duration_us(&self) -> u64 {
+        u64::try_from(self.elapsed.as_micros()).unwrap_or(u64::MAX)
+    }
+}
+
+/// Reads and publishes: they come in streams.
+fn is_routine(method: &Method, route: &str) -> bool {
+    matches!(*method, Method::GET | Method::HEAD)
         || route.ends_with("/events")
         || route.ends_with("/events/batch")
         || route.ends_with("/events/cloudevents")
-        || route.ends_with("/invoke");
-    let status_code = status.as_u16();
-    if routine && !status.is_server_error() {
-        tracing::debug!(method, route, status = status_code, duration_us, request_id, "request");
-    } else {
+        || route.ends_with("/invoke")
+}
+
+/// One line at `debug`; at `info` if it failed.
+fn log_routine(line: &Line<'_>) {
+    let Line { method, route, status, request_id, .. } = *line;
+    let (status_code, duration_us) = (status.as_u16(), line.duration_us());
+    if status.is_server_error() {
         tracing::info!(method, route, status = status_code, duration_us, request_id, "request");
+    } else {
+        tracing::debug!(method, route, status = status_code, duration_us, request_id, "request");
     }
+}
+
+/// Who made a change, to be filled in where the caller becomes known.
+#[derive(Clone, Default)]
+pub(crate) struct Author(Arc<OnceLock<Option<KeyId>>>);
+
+impl Author {
+    /// The caller's key; `None`: the installation's admin key.
+    pub(crate) fn is(&self, key: Option<KeyId>) {
+        let _ = self.0.set(key);
+    }
+}
+
+/// A call that may change something: who, whose, and what.
+struct Change {
+    author: Author,
+    tenant: Option<String>,
+    object: Option<String>,
+}
+
+impl Change {
+    fn of(route: &'static str, request: &mut Request) -> Self {
+        let author = Author::default();
+        request.extensions_mut().insert(author.clone());
+        let (mut tenant, mut object) = (None, None);
+        let segments = request.uri().path().split('/');
+        for (template, given) in route.split('/').zip(segments) {
+            match template {
+                "{tenant}" | "{realm}" => tenant = told(given),
+                // Whoever is erased is not to be named by the log either.
+                "{subject}" => {}
+                "{key}" => object = told(given).filter(|given| given.starts_with("key_")),
+                _ if template.starts_with('{') => object = told(given),
+                _ => {}
+            }
+        }
+        Change { author, tenant, object }
+    }
+
+    /// One line at `info`.
+    fn log(&self, line: &Line<'_>, headers: &HeaderMap) {
+        let Line { method, route, status, request_id, .. } = *line;
+        let (status, duration_us) = (status.as_u16(), line.duration_us());
+        // What is made has its id in the answer.
+        let made = || headers.get(LOCATION)?.to_str().ok()?.rsplit('/').next().and_then(told);
+        let object = self.object.clone().or_else(made);
+        let key = self.author.0.get().map(|key| key.as_ref().map_or_else(|| "admin".to_owned(), KeyId::to_string));
+        let (tenant, object, key) = (self.tenant.as_deref(), object.as_deref(), key.as_deref());
+        tracing::info!(method, route, status, tenant, object, key, duration_us, request_id, "request");
+    }
+}
+
+/// An id or a name out of a path, if it is one to repeat.
+fn told(text: &str) -> Option<String> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.:".contains(&b);
+    ((1..=128).contains(&text.len()) && text.bytes().all(plain)).then(|| text.to_owned())
 }
 
 #[cfg(test)]

@@ -283,6 +283,12 @@ impl Problem {
         }
     }
 
+    /// 401 for credentials that are not of a form that is read.
+    pub(crate) fn unauthorized_as(detail: &'static str) -> Self {
+        Problem::new(ErrorCode::Unauthorized, detail)
+            .with(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"gatepost\""))
+    }
+
     /// With members besides those of every problem.
     pub(crate) fn with_members(mut self, members: serde_json::Map<String, serde_json::Value>) -> Self {
         self.0.members = members;

@@ -16,8 +16,9 @@ use serde::de::DeserializeOwned;
 
 use crate::answers::Answers;
 use crate::body::{Allowance, Content, Room};
+use crate::hints;
 use crate::idempotency::Ticket;
-use crate::observe::RequestIds;
+use crate::observe::{Author, RequestIds};
 use crate::problem::{ErrorCode, Problem};
 use crate::wire::query::Params;
 
@@ -82,9 +83,11 @@ impl FromRequest<Api> for Call {
 
     async fn from_request(request: Request, api: &Api) -> Result<Self, Problem> {
         let (parts, body) = request.into_parts();
-        let key =
-            bearer(&parts.headers).ok_or_else(|| Problem::unauthorized(parts.headers.contains_key(AUTHORIZATION)))?;
+        let key = bearer(&parts.headers).ok_or_else(|| hints::no_key(&parts.headers))?;
         let caller = api.engine().authenticate(key).ok_or_else(|| Problem::unauthorized(true))?;
+        if let Some(author) = parts.extensions.get::<Author>() {
+            author.is(caller.key);
+        }
         Ok(Call { api: api.clone(), caller, parts, body })
     }
 }
@@ -162,23 +165,38 @@ impl Call {
     // Neither this nor the next is an `async fn`: each would move the whole call once more.
     pub(crate) fn body(self, accepted: &[Content]) -> impl Future<Output = Result<Received, Problem>> + Send + use<> {
         let content = Content::of(&self.parts.headers, accepted);
+        let otherwise = accepted.first().copied();
         let limits = self.api.engine().limits();
         let batch = content.as_ref().is_ok_and(|content| content.is_batch());
         let limit = if batch { limits.max_batch_bytes } else { limits.max_body_bytes };
-        self.receive(content, limit)
+        self.receive(content, otherwise, limit)
     }
 
-    /// The body, read as `content`, of at most `limit` bytes.
+    /// The body, read as `content` (an empty one of another type as `otherwise`), of at most `limit` bytes.
     pub(crate) fn body_up_to(
         self,
-        content: Content,
+        content: Result<Content, Problem>,
+        otherwise: Option<Content>,
         limit: usize,
     ) -> impl Future<Output = Result<Received, Problem>> + Send + use<> {
-        self.receive(Ok(content), limit)
+        self.receive(content, otherwise, limit)
     }
 
-    async fn receive(mut self, content: Result<Content, Problem>, limit: usize) -> Result<Received, Problem> {
-        let content = content?;
+    /// An empty body has no content type to refuse: it is what the call reads `otherwise`.
+    async fn receive(
+        mut self,
+        content: Result<Content, Problem>,
+        otherwise: Option<Content>,
+        limit: usize,
+    ) -> Result<Received, Problem> {
+        let content = match (content, otherwise) {
+            (Err(problem), Some(otherwise)) => {
+                let body = std::mem::take(&mut self.body);
+                self.body = Box::pin(crate::body::empty_or(problem, &self.parts.headers, body)).await?;
+                otherwise
+            }
+            (content, _) => content?,
+        };
         let bodies = self.api.bodies();
         let (bytes, room) = crate::body::read(bodies, self.caller.key, &self.parts.headers, self.body, limit).await?;
         if let Some(ticket) = self.parts.extensions.get::<Ticket>().cloned() {
@@ -211,9 +229,14 @@ impl FromRequest<Api> for Anyone {
 impl Anyone {
     /// The body, of one of the content types `accepted`, and small.
     pub(crate) async fn body(self, accepted: &[Content]) -> Result<Received, Problem> {
-        let content = Content::of(&self.parts.headers, accepted)?;
+        let (content, body) = match (Content::of(&self.parts.headers, accepted), accepted.first()) {
+            (Err(problem), Some(otherwise)) => {
+                (*otherwise, crate::body::empty_or(problem, &self.parts.headers, self.body).await?)
+            }
+            (content, _) => (content?, self.body),
+        };
         let bodies = self.api.bodies();
-        let (bytes, room) = crate::body::read(bodies, None, &self.parts.headers, self.body, ANYONE_BYTES).await?;
+        let (bytes, room) = crate::body::read(bodies, None, &self.parts.headers, body, ANYONE_BYTES).await?;
         Ok(Received { api: self.api, parts: self.parts, content, bytes, _room: room })
     }
 }

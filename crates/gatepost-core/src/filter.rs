@@ -168,6 +168,24 @@ impl Source<'_> {
     }
 }
 
+/// Whether there is a single `=` outside of texts: in CEL nothing is assigned.
+fn is_assigned(source: &str) -> bool {
+    let (mut quote, mut before) = (None, ' ');
+    let mut chars = source.chars().peekable();
+    while let Some(c) = chars.next() {
+        match (quote, c) {
+            (Some(_), '\\') => drop(chars.next()),
+            (Some(open), c) if c == open => quote = None,
+            (Some(_), _) => {}
+            (None, '\'' | '"') => quote = Some(c),
+            (None, '=') if !"=!<>".contains(before) && chars.peek() != Some(&'=') => return true,
+            _ => {}
+        }
+        before = c;
+    }
+    false
+}
+
 fn parse(source: &str) -> Result<(IdedExpr, SourceInfo), FilterError> {
     let parser = ENV.parser().max_recursion_depth(scan::DEPTH_MAX as u16).error_recovery_limit(1);
     // As in `evaluate_shared`: the parser meets hostile text.
@@ -175,7 +193,11 @@ fn parse(source: &str) -> Result<(IdedExpr, SourceInfo), FilterError> {
         .map_err(|_| FilterError::new("cannot be parsed"))?;
     parsed.map_err(|errors| match errors.errors.into_iter().next() {
         Some(first) => FilterError {
-            message: format!("is not valid CEL: {}", first.msg),
+            message: format!(
+                "is not valid CEL: {}{}",
+                first.msg,
+                if is_assigned(source) { "; equality is ==" } else { "" }
+            ),
             line: u32::try_from(first.pos.0).ok().filter(|line| *line > 0),
             column: u32::try_from(first.pos.1).ok().map(|column| column + 1),
         },

@@ -28,6 +28,7 @@ pub mod http_versions;
 pub mod ids;
 pub mod json;
 pub mod matching;
+pub mod nearest;
 pub mod own_events;
 pub mod pattern;
 pub mod profiles;

@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use gatepost_core::TenantKey;
 use gatepost_core::event::{EventType, Urgency};
+use gatepost_core::nearest::nearest;
 use gatepost_store::{EventTypeRow, Store, StoreError, TenantTypeRow};
 
 use crate::catalogue::{EventTypeView, view_of};
@@ -183,6 +184,12 @@ impl TypesOf {
     /// Whether somebody declared the type.
     pub(crate) fn declares(&self, name: &EventType) -> bool {
         self.get(name).is_some()
+    }
+
+    /// The declared type that `text` is most likely a slip of.
+    pub(crate) fn nearest(&self, text: &str) -> Option<String> {
+        let names = self.own.keys().chain(self.server.keys()).map(EventType::as_str);
+        nearest(text, names).map(str::to_owned)
     }
 
     /// How much events of the type hurry, and whether somebody declared it.

@@ -150,6 +150,14 @@ async fn unknown_routes_methods_and_sizes_are_problems() {
     for method in ["GET", "HEAD", "PUT", "DELETE"] {
         assert!(allow.contains(&method), "{allow:?}");
     }
+    let detail = got.json()["detail"].as_str().unwrap().to_owned();
+    assert!(detail.contains("PATCH") && detail.contains("PUT") && detail.contains("DELETE"), "{detail}");
+    let slips =
+        [("/v1/v1/tenants", "without /v1"), ("/v1/tenants/acme/", "slash"), ("/tenants/acme", "begin with /v1")];
+    for (path, remedy) in slips {
+        let told = server.admin("GET", path, "").await;
+        assert!(told.text.contains(remedy), "{path}: {}", told.text);
+    }
     let long = format!("/v1/tenants/acme/events?subject={}", "a".repeat(9_000));
     assert_eq!(server.admin("GET", &long, "").await.code(), "uri_too_long");
     let request = Request::builder().uri("/healthz").header("x-big", "a".repeat(40_000)).body(Body::empty()).unwrap();

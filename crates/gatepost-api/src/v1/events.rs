@@ -17,7 +17,7 @@ use crate::state::{Call, Names, Received, fail, id};
 use crate::wire::cursor::{List, encode_number};
 use crate::wire::query::Params;
 use crate::wire::show::{ListPage, ShowBatch, ShowEvent, ShowEventDetail, ShowPublished};
-use crate::wire::{At, Errors, cloudevents, schema};
+use crate::wire::{Errors, cloudevents, schema};
 
 /// Publish an event
 ///
@@ -67,7 +67,7 @@ async fn publish_one(name: &str, call: Call, json: Content) -> Result<Response, 
     if cloudevents::is_binary(&call.parts.headers) {
         Content::plain(&call.parts.headers)?;
         let limit = call.engine().limits().max_body_bytes;
-        let received = call.body_up_to(Content::CloudEvent, limit).await?;
+        let received = call.body_up_to(Ok(Content::CloudEvent), None, limit).await?;
         let (headers, body) = (&received.parts.headers, &received.bytes);
         let input = received.read(&mut errors, |reader| reader.cloudevent_binary(headers, body))?;
         errors.check()?;
@@ -80,7 +80,7 @@ async fn publish_one(name: &str, call: Call, json: Content) -> Result<Response, 
         Content::CloudEvent => {
             received.read(&mut errors, |reader| reader.cloudevent(&received.bytes))?.into_iter().collect()
         }
-        _ => received.read(&mut errors, |reader| reader.event(reader.document(), At::Root))?.into_iter().collect(),
+        _ => received.read(&mut errors, |reader| reader.single_event())?.into_iter().collect(),
     };
     errors.check()?;
     let batch = content == Content::CloudEvents;
@@ -107,10 +107,10 @@ pub(crate) async fn publish_batch(Names(name): Names<String>, call: Call) -> Res
     let tenant = call.tenant(&name, Scope::Publish).await?;
     let mut errors = Errors::default();
     Params::open(&call.parts.uri, &[], &mut errors);
-    let content = Content::of(&call.parts.headers, &[Content::Json, Content::Ndjson])?;
+    let content = Content::of(&call.parts.headers, &[Content::Json, Content::Ndjson]);
     let limit = call.engine().limits().max_batch_bytes;
-    let received = call.body_up_to(content, limit).await?;
-    let inputs = received.read(&mut errors, |reader| match content {
+    let received = call.body_up_to(content, Some(Content::Json), limit).await?;
+    let inputs = received.read(&mut errors, |reader| match received.content {
         Content::Ndjson => reader.ndjson(),
         _ => reader.batch(),
     })?;

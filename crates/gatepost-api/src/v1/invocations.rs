@@ -89,12 +89,12 @@ async fn invoke(name: &str, target: AskTarget, item: &str, call: Call) -> Result
     let content = match headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()) {
         Some(kind) if kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(CYMMETRI) => {
             Content::plain(headers)?;
-            Content::Json
+            Ok(Content::Json)
         }
-        _ => Content::of(headers, &[Content::Json])?,
+        _ => Content::of(headers, &[Content::Json]),
     };
     let limit = call.engine().limits().max_body_bytes;
-    let received = call.body_up_to(content, limit).await?;
+    let received = call.body_up_to(content, Some(Content::Json), limit).await?;
     let told = received.engine().ask(Ask { body: received.bytes.clone(), ..ask }).await;
     let told = told.map_err(|error| refusal(error, name, item))?;
     let mut response = Response::new(Body::from(told.body));

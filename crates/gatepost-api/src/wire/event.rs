@@ -25,6 +25,22 @@ pub(crate) const URGENCIES: [(&str, Urgency); 3] =
     [("urgent", Urgency::Urgent), ("normal", Urgency::Normal), ("bulk", Urgency::Bulk)];
 
 impl<'a> Reader<'a, '_> {
+    /// The document as one event. `None`: what is wrong is noted.
+    pub(crate) fn single_event(&mut self) -> Read<Option<PublishInput>> {
+        if self.is_list() {
+            let message = "must be one event; several are published at …/events/batch, as {\"events\":[…]}";
+            self.errors.push(At::Root, message);
+            return Ok(None);
+        }
+        self.event(self.document(), At::Root)
+    }
+
+    /// Whether the document is a list, well-formed or not.
+    fn is_list(&self) -> bool {
+        self.document().trim_ascii_start().starts_with('[')
+            && serde_json::from_str::<&RawValue>(self.document()).is_ok()
+    }
+
     /// One event. `None`: what is wrong is noted.
     pub(crate) fn event(&mut self, text: &'a str, at: At<'_>) -> Read<Option<PublishInput>> {
         let Some(fields) = self.open(text, at, &EVENT)? else { return Ok(None) };
@@ -63,6 +79,10 @@ impl<'a> Reader<'a, '_> {
     }
 
     fn subject(&mut self, raw: &'a RawValue, at: At<'_>) -> Read<Option<Subject>> {
+        if raw.get().starts_with('"') {
+            self.errors.push(at, format!("must be an object, such as {{\"id\":{}}}", shortened(raw.get())));
+            return Ok(None);
+        }
         let Some(fields) = self.open(raw.get(), at, &SUBJECT)? else { return Ok(None) };
         let kind = fields.optional("type").and_then(|raw| self.text(raw, at.member("type"), 1..=256));
         let id = match fields.required("id", at, self) {
@@ -74,6 +94,10 @@ impl<'a> Reader<'a, '_> {
 
     /// `{"events": […]}`.
     pub(crate) fn batch(&mut self) -> Read<Vec<PublishInput>> {
+        if self.is_list() {
+            self.errors.push(At::Root, "must be an object with the list in it: {\"events\":[…]}");
+            return Ok(Vec::new());
+        }
         let Some(fields) = self.open(self.document(), At::Root, &BATCH)? else { return Ok(Vec::new()) };
         match fields.required("events", At::Root, self) {
             Some(raw) => self.event_list(raw.get(), At::Root.member("events")),
@@ -114,6 +138,11 @@ impl<'a> Reader<'a, '_> {
             self.errors.push_as(ErrorCode::BatchTooLarge, at, message);
         }
     }
+}
+
+/// A JSON text of at most so many characters, to repeat.
+fn shortened(text: &str) -> &str {
+    if text.len() <= 64 { text } else { "\"…\"" }
 }
 
 fn lines_of(document: &str) -> impl Iterator<Item = &str> {

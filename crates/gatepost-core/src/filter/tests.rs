@@ -353,3 +353,15 @@ fn a_member_no_value_holds_is_absent_and_null_in_a_list() {
         assert_eq!(Filter::compile(source).unwrap().evaluate(&facts), result, "{source}");
     }
 }
+
+#[test]
+fn one_equals_sign_is_told_to_be_two() {
+    for source in ["data.plan = 'pro'", "data.n=1", "data.a == 1 && data.b = 2"] {
+        let told = Filter::compile(source).expect_err(source).to_string();
+        assert!(told.contains("equality is =="), "{source}: {told}");
+    }
+    for source in ["data.plan == ", "data.plan == 'a = b' &&", "data.n >= ", "data.n != "] {
+        let told = Filter::compile(source).expect_err(source).to_string();
+        assert!(!told.contains("equality"), "{source}: {told}");
+    }
+}

@@ -19,7 +19,7 @@ pub enum Blocked {
     )]
     Address,
     /// `http` to somewhere that is not explicitly allowed.
-    #[error("plain http reaches only networks the operator has allowed: use https")]
+    #[error("plain http reaches only networks the operator has allowed (--allow-nets, GATEPOST_ALLOW_NETS): use https")]
     PlainHttp,
 }
 

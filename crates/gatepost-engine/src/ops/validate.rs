@@ -19,7 +19,7 @@ use super::WebhookInput;
 use crate::endpoint_auth::{Moved, Places};
 use crate::engine::Engine;
 use crate::error::FieldError;
-use crate::net::Target;
+use crate::net::{Host, Scheme, Target};
 
 /// Header names a tenant may not set because HTTP, or what stands between two hops, gives them a
 /// meaning, or would (`standards.md` 10, guard rails). Those of signatures and formats come from the
@@ -141,17 +141,47 @@ impl Engine {
     }
 
     /// Things worth a second look that are no errors: subscriptions to types nobody declared.
-    pub(crate) fn warnings(&self, tenant: TenantKey, config: &WebhookConfig) -> Vec<String> {
+    ///
+    /// `suggests`: with what was probably meant, which costs a look at the whole catalogue.
+    pub(crate) fn warnings(&self, tenant: TenantKey, config: &WebhookConfig, suggests: bool) -> Vec<String> {
         let types = self.types_of(tenant);
         let unknown = config
             .events
             .iter()
             .filter(|text| text.parse::<EventType>().is_ok_and(|event_type| !types.declares(&event_type)));
-        unknown
-            .map(|text| format!("the catalogue has no event type {text:?}: check its spelling, or declare it"))
-            .collect()
+        let mut warnings: Vec<String> = unknown
+            .enumerate()
+            .map(|(n, text)| {
+                match Some(text).filter(|_| suggests && n < SUGGESTED).and_then(|text| types.nearest(text)) {
+                    Some(near) => {
+                        format!("the catalogue has no event type {text:?}: did you mean {near:?}? Else declare it")
+                    }
+                    None => format!("the catalogue has no event type {text:?}: check its spelling, or declare it"),
+                }
+            })
+            .collect();
+        if self.is_plain_to_the_public(&config.url) {
+            warnings.push(
+                "the url is plain http: attempts fail where its name resolves to an address outside of the allowed \
+                 networks; use https"
+                    .to_owned(),
+            );
+        }
+        warnings
+    }
+
+    /// Whether a url is plain http to a name: with networks allowed it can only be told at each attempt whether
+    /// the name resolves to one of them.
+    fn is_plain_to_the_public(&self, url: &str) -> bool {
+        Target::parse(url).is_ok_and(|target| {
+            target.scheme() == Scheme::Http
+                && matches!(target.host(), Host::Name(name) if name != "localhost" && !name.ends_with(".localhost"))
+        })
     }
 }
+
+/// How many slips of one webhook are looked up.
+const SUGGESTED: usize = 3;
 
 /// Notes a number that is out of bounds.
 fn within(errors: &mut Vec<FieldError>, pointer: &str, value: u32, range: RangeInclusive<u32>) {

@@ -83,7 +83,7 @@ impl Engine {
         let health = self.inner.store.health_of(&keys).await?;
         let rows = page.rows.into_iter().map(|webhook| {
             let kept = health.get(&webhook.key);
-            self.view_with(tenant, Arc::new(webhook), kept)
+            self.view_with(tenant, Arc::new(webhook), kept, false)
         });
         Ok(Page { rows: rows.collect(), next: page.next })
     }
@@ -262,19 +262,19 @@ impl Engine {
         // The change is made: it is no failure when only the health cannot be read.
         let health = self.inner.store.health_of(&[webhook.key]).await.unwrap_or_default();
         let kept = health.get(&webhook.key);
-        Ok(self.view_with(tenant, webhook, kept))
+        Ok(self.view_with(tenant, webhook, kept, true))
     }
 
     pub(super) async fn view(&self, tenant: &Tenant, webhook: Arc<Webhook>) -> Result<WebhookView> {
         let health = self.inner.store.health_of(&[webhook.key]).await?;
         let kept = health.get(&webhook.key);
-        Ok(self.view_with(tenant, webhook, kept))
+        Ok(self.view_with(tenant, webhook, kept, true))
     }
 
-    fn view_with(&self, tenant: &Tenant, webhook: Arc<Webhook>, kept: Option<&Health>) -> WebhookView {
+    fn view_with(&self, tenant: &Tenant, webhook: Arc<Webhook>, kept: Option<&Health>, suggests: bool) -> WebhookView {
         let verifying = profiles::verifying(&webhook.config, tenant.settings.require_verification);
         WebhookView {
-            warnings: self.warnings(webhook.tenant, &webhook.config),
+            warnings: self.warnings(webhook.tenant, &webhook.config, suggests),
             verification: VerificationView { mode: verifying.mode.name(), required: verifying.required },
             health: views::health(&webhook, kept, self.now()),
             public_key: self.public_key(&webhook),

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use clap::Args;
 use gatepost_core::event::EventType;
+use gatepost_core::nearest::nearest;
 use gatepost_core::{TenantId, catalogue};
 use http::Method;
 use serde::{Deserialize, Serialize};
@@ -11,7 +12,7 @@ use serde_json::value::RawValue;
 use super::{Context, print, read_whole};
 use crate::failure::{Failure, Outcome};
 use crate::http_client::{Api, CallError, Connection, encoded, read};
-use crate::text::count;
+use crate::text::{count, printable};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -157,9 +158,27 @@ async fn example(api: &Api, tenant: &TenantId, event_type: &EventType) -> Outcom
     let path = format!("/v1/event-types/{}?tenant={tenant}", encoded(event_type.as_str()));
     match api.call(Method::GET, &path, None).await {
         Ok(answer) => read::<Declared>(&answer)?.example.ok_or_else(none),
-        Err(CallError::Refused(problem)) if problem.code == "event_type_not_found" => Err(none()),
+        Err(CallError::Refused(problem)) if problem.code == "event_type_not_found" => {
+            match meant(api, tenant, event_type).await {
+                Some(near) => Err(Failure::failed(format!(
+                    "the catalogue has no event type {event_type}; did you mean {near}? Else give its data with --data"
+                ))),
+                None => Err(none()),
+            }
+        }
         Err(error) => Err(error.into()),
     }
+}
+
+/// The declared type that was probably meant.
+async fn meant(api: &Api, tenant: &TenantId, event_type: &EventType) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Named {
+        name: String,
+    }
+    let rows = api.all(&format!("/v1/event-types?tenant={tenant}")).await.ok()?;
+    let names: Vec<Named> = rows.iter().filter_map(|row| read(row.get().as_bytes()).ok()).collect();
+    nearest(event_type.as_str(), names.iter().map(|row| row.name.as_str())).map(printable)
 }
 
 #[cfg(test)]
