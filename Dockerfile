@@ -16,9 +16,9 @@ COPY --from=build /out/gatepost /usr/bin/gatepost
 # The folder with the store and its keys: private, and owned by who runs.
 COPY --from=build --chown=nonroot:nonroot --chmod=0700 /out/data /data
 USER nonroot
-ENV GATEPOST_LISTEN=0.0.0.0:8080 \
-    GATEPOST_DATA_DIR=/data \
-    GATEPOST_LOG_FORMAT=json
+# Where gatepost looks for its settings by itself: every command run in here finds the same folder.
+COPY packaging/container.toml /etc/gatepost/gatepost.toml
+WORKDIR /etc/gatepost
 VOLUME ["/data"]
 EXPOSE 8080
 # Alive: GET /healthz; ready: GET /readyz. There is no shell here for a HEALTHCHECK to run in; orchestrators

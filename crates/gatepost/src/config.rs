@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use gatepost_core::nearest::nearest;
 use gatepost_core::seal::Key;
 use gatepost_core::secret::Secret;
 use gatepost_core::tenant::HookSwitch;
@@ -19,12 +20,16 @@ use toml::de::{DeTable, DeValue};
 
 use crate::failure::{Failure, Outcome};
 use crate::memory::Memory;
+use crate::text::printable;
 use crate::{keyfiles, logging, memory};
 
 /// The file that is read when `--config` names none, if it is there.
 pub const DEFAULT_FILE: &str = "gatepost.toml";
 /// The address the server listens on by default, and its clients call.
 pub const DEFAULT_LISTEN: &str = "127.0.0.1:8080";
+
+/// Characters of an admin key, at least.
+pub const ADMIN_KEY_MIN: usize = 32;
 
 /// Bytes of an API request's body: what can be set.
 const BODY_BYTES: std::ops::RangeInclusive<usize> = 1 << 10..=64 << 20;
@@ -173,6 +178,10 @@ const MEMORY_MIB: Name = name("memory_mib", "GATEPOST_MEMORY_MIB");
 const HOOKS: Name = name("hooks", "GATEPOST_HOOKS");
 const LOG: Name = name("log", "GATEPOST_LOG");
 const LOG_FORMAT: Name = name("log_format", "GATEPOST_LOG_FORMAT");
+
+/// Variables of the commands, which the server does not read.
+const OTHER_VARIABLES: [&str; 4] =
+    ["GATEPOST_URL", "GATEPOST_KEY", "GATEPOST_NEW_MASTER_KEY", "GATEPOST_WEBHOOK_SECRET"];
 
 const ALL: [&Name; 13] = [
     &LISTEN,
@@ -364,6 +373,26 @@ impl Settings {
 }
 
 impl Settings {
+    /// Variables that look like settings and are none, each with what to say of it.
+    pub fn unknown_variables(names: impl Iterator<Item = OsString>) -> Vec<String> {
+        let known: Vec<&str> = ALL.iter().map(|name| name.env).chain(OTHER_VARIABLES).collect();
+        let mut unknown: Vec<String> = names
+            .filter_map(|name| name.into_string().ok())
+            .filter(|name| name.starts_with("GATEPOST_") && !known.contains(&name.as_str()))
+            .map(|name| {
+                let name = printable(&name);
+                match nearest(&name, known.iter().copied()) {
+                    Some(near) => format!("the environment variable {name} is not read; did you mean {near}?"),
+                    None => format!(
+                        "the environment variable {name} is not read; gatepost config show lists those that are"
+                    ),
+                }
+            })
+            .collect();
+        unknown.sort();
+        unknown
+    }
+
     /// A key nobody set is the one in the data folder.
     fn kept(&self, shown: Shown, file: &str) -> Shown {
         let path = self.data_dir.value.join(file);
@@ -405,12 +434,14 @@ fn read_listen(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| format!("is {text:?}, not IP:port, such as {DEFAULT_LISTEN} or 0.0.0.0:8080"))
 }
 
-/// A key travels in a header: visible ASCII and no spaces.
+/// A key travels in a header: visible ASCII and no spaces. It opens everything: it is not to be guessed.
 fn read_key(text: &str) -> Result<Secret, String> {
-    if text.bytes().all(|byte| byte.is_ascii_graphic()) {
-        Ok(Secret::new(text))
-    } else {
+    if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
         Err("must be visible ASCII characters without spaces; make one with: openssl rand -hex 32".to_owned())
+    } else if text.len() < ADMIN_KEY_MIN {
+        Err(format!("must have at least {ADMIN_KEY_MIN} characters; make one with: openssl rand -hex 32"))
+    } else {
+        Ok(Secret::new(text))
     }
 }
 

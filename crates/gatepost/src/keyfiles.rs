@@ -10,6 +10,9 @@ use gatepost_core::hashing::base64url;
 use gatepost_core::seal::Key;
 use gatepost_core::secret::Secret;
 
+use crate::config::ADMIN_KEY_MIN;
+use crate::failure::Failure;
+
 /// Name of the file that holds the admin key.
 pub const ADMIN_KEY: &str = "admin.key";
 /// Name of the file that holds the master key.
@@ -69,15 +72,44 @@ pub fn master_key(folder: &Path, entropy: &dyn Entropy) -> Result<Kept<Key>> {
 /// The file is unreadable or empty.
 pub fn admin_key(folder: &Path, entropy: &dyn Entropy) -> Result<Kept<Secret>> {
     let path = folder.join(ADMIN_KEY);
-    let kept = keep(&path, || {
-        let mut bytes = [0; 32];
-        entropy.fill(&mut bytes);
-        Secret::new(format!("gp_{}", base64url(&bytes)))
-    })?;
+    let kept = keep(&path, || new_admin_key(entropy))?;
     if kept.key.expose().is_empty() || !kept.key.expose().bytes().all(|byte| byte.is_ascii_graphic()) {
         bail!("{} holds no key: remove it, and the next start makes a new one", path.display());
     }
+    if kept.key.expose().len() < ADMIN_KEY_MIN {
+        let path = path.display();
+        let text = format!(
+            "the admin key in {path} must have at least {ADMIN_KEY_MIN} characters: \
+                            \"gatepost keys rotate-admin\" makes another"
+        );
+        return Err(Failure::usage(text).into());
+    }
     Ok(kept)
+}
+
+fn new_admin_key(entropy: &dyn Entropy) -> Secret {
+    let mut bytes = [0; 32];
+    entropy.fill(&mut bytes);
+    Secret::new(format!("gp_{}", base64url(&bytes)))
+}
+
+/// Puts a new admin key in the place of the one in the data folder, and answers its file. Whole or not at all.
+///
+/// # Errors
+/// There is no data folder, or it cannot be written.
+pub fn renew_admin_key(folder: &Path, entropy: &dyn Entropy) -> Result<PathBuf> {
+    if !folder.is_dir() {
+        bail!("there is no data folder {}; name it with --data-dir", folder.display());
+    }
+    let path = folder.join(ADMIN_KEY);
+    let draft = draft_of(&path);
+    let _ = fs::remove_file(&draft);
+    let written = write_private(&draft, new_admin_key(entropy).expose()).and_then(|()| fs::rename(&draft, &path));
+    let written = written.and_then(|()| sync_folder(&path));
+    written
+        .inspect_err(|_| drop(fs::remove_file(&draft)))
+        .with_context(|| format!("{} cannot be written", path.display()))?;
+    Ok(path)
 }
 
 /// The admin key of a data folder, if this user can read it: for commands on the server's machine.
@@ -231,7 +263,14 @@ mod tests {
         let again = admin_key(&folder, &Fixed).unwrap();
         assert_eq!((first.made, again.made), (true, false));
         assert!(first.key == again.key && first.key.expose().starts_with("gp_"));
-        assert_eq!(read_admin_key(&folder), Some(first.key));
+        assert_eq!(read_admin_key(&folder), Some(first.key.clone()));
+        assert!(renew_admin_key(&folder, &gatepost_engine::SystemEntropy).unwrap().ends_with(ADMIN_KEY));
+        let renewed = admin_key(&folder, &Fixed).unwrap();
+        assert!(!renewed.made && renewed.key != first.key && renewed.key.expose().len() >= ADMIN_KEY_MIN);
+        assert!(renew_admin_key(&folder.join("none"), &gatepost_engine::SystemEntropy).is_err());
+        fs::write(folder.join(ADMIN_KEY), "short-key\n").unwrap();
+        let short = admin_key(&folder, &Fixed).err().map(Failure::from).unwrap();
+        assert!(short.code() == 2 && short.to_string().contains("rotate-admin"), "{short}");
         let master = master_key(&folder, &Fixed).unwrap();
         assert!(master.made);
         assert_eq!(master_key(&folder, &Fixed).unwrap().key.fingerprint(), master.key.fingerprint());

@@ -2,19 +2,52 @@
 
 use std::fmt::Write as _;
 
-use comfy_table::{ContentArrangement, LineStyle, Table, TableStyle};
+use comfy_table::{ColumnConstraint, ContentArrangement, LineStyle, Table, TableStyle, Width};
 
 /// A line under the header and nothing else: easy to read, easy to cut.
 const STYLE: TableStyle = TableStyle::new().header_separator(LineStyle::none().fill('─').junction('─'));
 
+/// Characters of the longest word that is never broken: ids are shorter.
+const WORD: usize = 48;
+
 /// A table with a header, for people.
 pub(crate) fn table<const N: usize>(header: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
+    table_within(None, header, rows)
+}
+
+/// The same within so many columns; `None`: those of the terminal, if there is one. A word is broken only if it is
+/// very long: what is to be copied stays whole, even if lines become longer than the terminal is wide.
+fn table_within<const N: usize>(
+    width: Option<u16>,
+    header: [&str; N],
+    rows: impl IntoIterator<Item = [String; N]>,
+) -> String {
     let mut table = Table::new();
-    table.load_style(STYLE).set_content_arrangement(ContentArrangement::Dynamic).set_header(header);
+    table.load_style(STYLE).set_header(header);
+    if let Some(width) = width {
+        table.set_width(width);
+    }
+    let mut longest = header.map(longest_word);
     for row in rows {
-        table.add_row(row.map(|cell| printable(&cell)));
+        let row = row.map(|cell| printable(&cell));
+        for (longest, cell) in longest.iter_mut().zip(&row) {
+            *longest = (*longest).max(longest_word(cell));
+        }
+        table.add_row(row);
+    }
+    // Some terminals say that they have no width at all.
+    let is_plain = table.width().is_none_or(|width| width == 0);
+    table.set_content_arrangement(if is_plain { ContentArrangement::Disabled } else { ContentArrangement::Dynamic });
+    if !is_plain {
+        // Two blanks around each.
+        let least = longest.map(|word| u16::try_from(word.min(WORD) + 2).unwrap_or(u16::MAX));
+        table.set_constraints(least.map(|least| ColumnConstraint::LowerBoundary(Width::Fixed(least))));
     }
     table.lines().map(|line| format!("{}\n", line.trim_end())).collect()
+}
+
+fn longest_word(text: &str) -> usize {
+    text.split_whitespace().map(|word| word.chars().count()).max().unwrap_or(0)
 }
 
 /// A text that cannot steer the terminal: what others send must not move the cursor or hide itself.
@@ -132,6 +165,21 @@ mod tests {
     fn what_steers_a_terminal_is_shown_instead() {
         assert_eq!(printable("a\u{1b}[2J\tb\n\u{9b}c\u{202e}"), "a\\u{1b}[2J\tb\n\\u{9b}c\\u{202e}");
         assert_eq!(printable("héllo ✓"), "héllo ✓");
+    }
+
+    #[test]
+    fn tables_break_no_id_however_narrow_the_terminal_is() {
+        let id = "key_01m81h90qvenkc0mt9zpercv26";
+        let row = || [id.to_owned(), "a name of several words".to_owned(), "manage, read".to_owned()];
+        for width in [0, 1, 20, 40, 80, 200] {
+            let shown = table_within(Some(width), ["id", "name", "scopes"], [row(), row()]);
+            assert_eq!(shown.matches(id).count(), 2, "{width}:\n{shown}");
+            assert!(shown.contains("manage,"), "{width}:\n{shown}");
+        }
+        let plain = table_within(Some(0), ["id", "name", "scopes"], [row()]);
+        assert_eq!(plain.lines().count(), 3, "{plain}");
+        let wrapped = table_within(Some(60), ["id", "name", "scopes"], [row()]);
+        assert!(wrapped.lines().count() > 3, "{wrapped}");
     }
 
     #[test]

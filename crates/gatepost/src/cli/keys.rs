@@ -4,6 +4,7 @@ use bytes::Bytes;
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand};
 use gatepost_core::{TenantId, Timestamp};
+use gatepost_engine::SystemEntropy;
 use gatepost_engine::store::Scope;
 use http::Method;
 use serde::Deserialize;
@@ -11,8 +12,10 @@ use serde_json::json;
 
 use super::rotate_master::{self, RotateMaster};
 use super::{Context, print, print_array};
-use crate::failure::Outcome;
+use crate::config::{Flags, Settings};
+use crate::failure::{Failure, Outcome};
 use crate::http_client::{Api, Connection, encoded, read};
+use crate::keyfiles;
 use crate::text::table;
 
 const EXAMPLES: &str = "\
@@ -21,7 +24,16 @@ Examples:
   gatepost keys create acme-admin --scopes manage,read --tenant acme --expires-at 2030-01-01T00:00:00Z
   gatepost keys list
   gatepost keys delete key_…
-  gatepost keys rotate-master                 (another master key; the server stopped)";
+  gatepost keys rotate-master                 (another master key; the server stopped)
+  gatepost keys rotate-admin                  (another admin key, for the next start)";
+
+const ROTATE_ADMIN: &str = "\
+Examples:
+  gatepost keys rotate-admin --data-dir /var/lib/gatepost && systemctl restart gatepost
+
+The new key is in admin.key of the data folder and is not printed. The server
+that runs goes on with the old one until it is started again; keys made with
+\"keys create\" are not touched.";
 
 /// Manage API keys
 #[derive(Args, Debug)]
@@ -56,6 +68,16 @@ enum Action {
     /// Change the master key of a stopped server's store
     #[command(after_help = rotate_master::EXAMPLES)]
     RotateMaster(RotateMaster),
+    /// Make another admin key for the data folder; the server takes it at its next start
+    #[command(after_help = ROTATE_ADMIN)]
+    RotateAdmin {
+        /// Folder of the embedded store [env: GATEPOST_DATA_DIR] [default: ./gatepost-data]
+        #[arg(long, value_name = "DIR")]
+        data_dir: Option<String>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// List keys, newest first
     #[command(after_help = EXAMPLES)]
     List {
@@ -115,6 +137,7 @@ impl Command {
                 print(&format!("made {} ({}): it is shown this once\n{text}", key.id, key.scopes.join(", ")))
             }
             Action::RotateMaster(command) => command.run(context).await,
+            Action::RotateAdmin { data_dir, json } => rotate_admin(data_dir, json, context),
             Action::List { json, connection } => {
                 let rows = Api::connect(&connection, config)?.all("/v1/keys").await?;
                 if json {
@@ -137,4 +160,21 @@ impl Command {
             }
         }
     }
+}
+
+/// Another admin key, in the file the server reads at its start.
+fn rotate_admin(data_dir: Option<String>, json: bool, context: &Context) -> Outcome {
+    let flags = Flags { data_dir, ..Flags::default() };
+    let settings = Settings::load(&flags, context.config.as_deref())?;
+    if settings.admin_key.value.is_some() {
+        let origin = &settings.admin_key.origin;
+        let text =
+            format!("the admin key is the setting admin_key ({origin}): change it there and start the server again");
+        return Err(Failure::usage(text));
+    }
+    let path = keyfiles::renew_admin_key(&settings.data_dir.value, &SystemEntropy)?.display().to_string();
+    if json {
+        return print(&json!({ "file": path }).to_string());
+    }
+    print(&format!("a new admin key is in {path}: the server takes it at its next start, until then the old one works"))
 }

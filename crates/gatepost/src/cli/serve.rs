@@ -1,5 +1,7 @@
 //! `gatepost serve`
 
+use std::io::IsTerminal as _;
+
 use clap::Args;
 
 use super::signals::Signals;
@@ -16,7 +18,7 @@ Examples:
   gatepost serve --allow-nets 127.0.0.0/8        (webhooks on this machine, http too)
 
 At its first start it makes the data folder with two keys, admin.key and
-master.key, and prints the admin key once. Keep master.key: without it the
+master.key, and shows the admin key once on a terminal. Keep master.key: without it the
 secrets in the folder cannot be opened.
 SIGTERM or Ctrl-C stops it in order (30 s at most), a second one at once.";
 
@@ -41,16 +43,24 @@ impl Command {
         if let Some((name, _)) = logging::collector() {
             tracing::warn!("{name} is set, but this build sends no spans: build it with the feature otel");
         }
+        for told in Settings::unknown_variables(std::env::vars_os().map(|(name, _)| name)) {
+            tracing::warn!("{told}");
+        }
         let mut signals = Signals::new()?;
         let server = tokio::select! {
             server = Server::start(config) => server?,
             () = signals.next() => return Ok(()),
         };
         if let Some(path) = server.new_admin_key() {
-            // To stdout, never through the log (P7). That nobody reads it is no reason not to serve:
-            // the file has it.
-            let key = server.admin_key().expose();
-            let _ = print(&format!("admin key: {key}\n(shown this once; kept in {})", path.display()));
+            // To a person's screen, never through the log nor into what keeps the output of services (P7). That
+            // nobody reads it is no reason not to serve: the file has it.
+            let told = match std::io::stdout().is_terminal() {
+                true => {
+                    format!("admin key: {}\n(shown this once; kept in {})", server.admin_key().expose(), path.display())
+                }
+                false => format!("admin key: made, in {}", path.display()),
+            };
+            let _ = print(&told);
         }
         let ran = server.run(signals.next_then_exit()).await;
         #[cfg(feature = "otel")]

@@ -39,7 +39,7 @@ fn every_setting_can_be_set_by_the_environment_and_by_the_file() {
         ("listen", "0.0.0.0:0"),
         ("data_dir", "/var/lib/gatepost"),
         ("database_url", "postgres://u:p@db/x"),
-        ("admin_key", "an-admin-key"),
+        ("admin_key", "an-admin-key-of-thirty-two-letters"),
         ("master_key", key),
         ("allow_nets", "127.0.0.0/8,::1/128"),
         ("extra_ca", "ca.pem"),
@@ -85,12 +85,13 @@ fn the_file_takes_numbers_and_lists_too() {
 #[test]
 fn a_bad_value_is_named_with_its_origin_and_what_would_be_right() {
     type Case = (&'static [(&'static str, &'static str)], &'static str, &'static [&'static str]);
-    let cases: [Case; 24] = [
+    let cases: [Case; 25] = [
         (&[("GATEPOST_LISTEN", "8080")], "", &["listen", "environment GATEPOST_LISTEN", "127.0.0.1:8080"]),
         (&[("GATEPOST_LISTEN", "localhost")], "", &["listen", "IP:port"]),
         (&[("GATEPOST_ALLOW_NETS", "127.0.0.1")], "", &["allow_nets", "\"127.0.0.1\"", "127.0.0.0/8"]),
         (&[("GATEPOST_MASTER_KEY", "c2hvcnQ=")], "", &["master_key", "32 bytes", "openssl rand"]),
         (&[("GATEPOST_ADMIN_KEY", "two words")], "", &["admin_key", "without spaces"]),
+        (&[("GATEPOST_ADMIN_KEY", "a-key-of-thirty-one-characters-")], "", &["admin_key", "at least 32"]),
         (&[("GATEPOST_PUBLIC_URL", "hooks.example.com")], "", &["public_url", "https://"]),
         (&[("GATEPOST_PUBLIC_URL", "https://a.example/?x=1")], "", &["public_url", "leave out"]),
         (&[("GATEPOST_MAX_BODY_BYTES", "1MB")], "", &["max_body_bytes", "whole number"]),
@@ -135,4 +136,14 @@ fn p7_errors_about_secrets_do_not_repeat_them() {
     assert_eq!(failure.code(), 2);
     assert!(failure.to_string().contains("PostgreSQL") && !failure.to_string().contains("pass@"), "{failure}");
     assert!(!format!("{settings:?}").contains("pass@"));
+}
+
+#[test]
+fn a_variable_that_is_nearly_a_setting_is_told() {
+    let told = |names: &[&str]| Settings::unknown_variables(names.iter().map(|name| (*name).into()));
+    let nearly = told(&["GATEPOST_ALOW_NETS", "GATEPOST_LISTEN", "GATEPOST_KEY", "HOME"]);
+    assert_eq!(nearly.len(), 1, "{nearly:?}");
+    assert!(nearly[0].contains("GATEPOST_ALOW_NETS") && nearly[0].contains("GATEPOST_ALLOW_NETS?"), "{nearly:?}");
+    let odd = told(&["GATEPOST_SOMETHING_ELSE"]);
+    assert!(odd[0].contains("config show"), "{odd:?}");
 }

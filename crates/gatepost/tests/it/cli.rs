@@ -232,7 +232,7 @@ fn config_show_names_each_value_with_its_origin() {
     let env = [
         ("GATEPOST_ALLOW_NETS", "192.168.0.0/16"),
         ("GATEPOST_MASTER_KEY", secret),
-        ("GATEPOST_ADMIN_KEY", "hidden-key"),
+        ("GATEPOST_ADMIN_KEY", "hidden-key-of-more-than-thirty-two"),
     ];
     let ran = run(folder.path(), &args, &env).expect(0);
     assert!(!ran.stdout.contains(secret) && !ran.stdout.contains("hidden-key"));
@@ -360,4 +360,31 @@ fn a_second_terminal_finds_the_server_and_its_key_by_itself() {
     assert!(server.folder().join("gatepost-data").join("admin.key").exists());
     let ran = run(server.folder(), &["keys", "list", "--url", &server.url(), "--json"], &[]).expect(0);
     assert_eq!(ran.json(), json!([]));
+}
+
+#[test]
+fn failures_are_json_where_json_is_asked_for() {
+    let server = Server::start();
+    server.create_tenant("acme");
+    let fails = |args: &[&str], code| {
+        let ran = crate::harness::run_against(&server, args).expect(code);
+        assert!(ran.stdout.is_empty(), "{}", ran.stdout);
+        serde_json::from_str::<serde_json::Value>(&ran.stderr).unwrap_or_else(|_| panic!("no JSON: {}", ran.stderr))
+    };
+    let refused = fails(&["replay", "--tenant", "acme", "--webhook", "wh_nope", "--since", "1h", "--json"], 1);
+    assert_eq!((&refused["exit_code"], &refused["problem"]["code"]), (&json!(1), &json!("webhook_not_found")));
+    let usage = fails(&["hooks", "observe-report", "--tenant", "acme", "--since", "1w", "--json"], 2);
+    assert!(usage["exit_code"] == 2 && usage["error"].as_str().unwrap().contains("30m"), "{usage}");
+    crate::harness::run_against(&server, &["hooks", "observe-report", "--tenant", "acme", "--since", "1h"]).expect(0);
+}
+
+#[test]
+fn a_slip_in_an_event_type_is_told() {
+    let server = Server::start();
+    server.create_tenant("acme");
+    let ran = crate::harness::run_against(&server, &["trigger", "user.craeted", "--tenant", "acme"]).expect(1);
+    assert!(ran.stderr.contains("did you mean user.created?"), "{}", ran.stderr);
+    let made = server.create_webhook("acme", "http://somewhere.example/", json!({"events": ["user.craeted"]}));
+    let warnings = made["warnings"].to_string();
+    assert!(warnings.contains("user.created") && warnings.contains("plain http"), "{warnings}");
 }

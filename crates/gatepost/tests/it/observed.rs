@@ -105,6 +105,43 @@ fn log_calls_use_the_fields_of_one_list() {
     }
 }
 
+#[test]
+fn the_line_of_a_change_names_whose_it_is_who_made_it_and_what_it_is() {
+    let server = Server::start();
+    server.create_tenant("acme");
+    let made = server.post("/v1/keys", json!({"name": "k", "scopes": ["manage"], "tenant": "acme"})).expect(201).json();
+    let mut client = server.client_with(made["key"].as_str().unwrap());
+    let body = crate::harness::webhook_body("http://127.0.0.1:9/", json!({}));
+    let webhook = client.post("/v1/tenants/acme/webhooks", body).expect(201).json();
+    let id = webhook["id"].as_str().unwrap().to_owned();
+    client.patch(&format!("/v1/tenants/acme/webhooks/{id}"), json!({"name": "other"})).expect(200);
+    client.post("/v1/tenants/acme/subjects/usr-of-the-log/none", ()).expect(404);
+    server.delete("/v1/keys/gp_no_id_but_a_key").expect(404);
+    let line = |method: &str, route: &str, status: u16| {
+        let said = server.wait_for_line(method, |line| {
+            line.contains(&format!("\"method\":\"{method}\""))
+                && line.contains(&format!("\"route\":\"{route}\""))
+                && line.contains(&format!("\"status\":{status}"))
+        });
+        serde_json::from_str::<serde_json::Value>(&said).expect("the log is JSON here")
+    };
+    for (method, route, status) in
+        [("POST", "/v1/tenants/{tenant}/webhooks", 201), ("PATCH", "/v1/tenants/{tenant}/webhooks/{webhook}", 200)]
+    {
+        let line = line(method, route, status);
+        assert_eq!(
+            (&line["tenant"], &line["key"], &line["object"]),
+            (&json!("acme"), &made["id"], &json!(id)),
+            "{line}"
+        );
+    }
+    let tenant = line("PUT", "/v1/tenants/{tenant}", 201);
+    assert_eq!((&tenant["tenant"], &tenant["key"]), (&json!("acme"), &json!("admin")), "{tenant}");
+    let key = line("DELETE", "/v1/keys/{key}", 404);
+    assert!(key.get("object").is_none(), "{key}");
+    assert!(!server.said().contains("usr-of-the-log"));
+}
+
 /// A metric as the server describes it.
 struct Described {
     kind: String,

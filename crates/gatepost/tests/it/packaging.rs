@@ -24,6 +24,10 @@ fn the_unit_starts_what_there_is_with_settings_there_are() {
     assert_eq!(args.remove(0), "serve");
     let shown = crate::harness::run(folder.path(), &[&["config", "show", "--json"][..], &args].concat(), &[]).expect(0);
     assert!(shown.stdout.contains("gatepost.toml:"), "{}", shown.stdout);
+    // Commands that are given the same file find the same folder.
+    let data_dir = shown.json().as_array().unwrap().iter().find(|row| row["name"] == "data_dir").unwrap().clone();
+    assert_eq!(data_dir["value"], "/var/lib/gatepost", "{data_dir}");
+    assert!(!unit.contains("GATEPOST_DATA_DIR"), "the unit must not say it again");
     for line in
         ["NoNewPrivileges=yes", "ProtectSystem=strict", "DynamicUser=yes", "StateDirectory=gatepost", "UMask=0077"]
     {
@@ -71,6 +75,11 @@ fn the_image_runs_as_nobody_and_keeps_its_data() {
     for line in ["USER nonroot", "VOLUME [\"/data\"]", "CMD [\"serve\"]", "STOPSIGNAL SIGTERM"] {
         assert!(dockerfile.lines().any(|l| l == line), "{line}");
     }
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("gatepost.toml"), read("packaging/container.toml")).unwrap();
+    let shown = crate::harness::run(folder.path(), &["config", "show", "--json"], &[]).expect(0);
+    assert!(shown.stdout.contains("\"/data\"") && shown.stdout.contains("0.0.0.0:8080"), "{}", shown.stdout);
+    assert!(dockerfile.contains("packaging/container.toml") && !dockerfile.contains("GATEPOST_DATA_DIR"));
     let ignored = read(".dockerignore");
     assert!(ignored.lines().any(|line| line == "target"));
 }

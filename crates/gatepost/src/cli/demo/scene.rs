@@ -1,5 +1,6 @@
 //! What the demo plays. Everything is done through the HTTP API, as anybody would.
 
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use super::super::trigger::{Accepted, Event};
 use super::stage::{FAILURES, FLAKY, Stage};
 use crate::failure::{Failure, Outcome};
 use crate::http_client::{Api, read};
+use crate::keyfiles;
 use crate::text::count;
 
 /// How long everything may take to land.
@@ -49,6 +51,13 @@ pub(super) struct Facts {
     pub(super) folder: PathBuf,
 }
 
+impl Facts {
+    /// Where the admin key is kept.
+    fn key_file(&self) -> String {
+        self.folder.join(keyfiles::ADMIN_KEY).display().to_string()
+    }
+}
+
 /// Plays, and stays for whoever wants to play on, unless it is to be only `once`.
 ///
 /// # Errors
@@ -58,7 +67,7 @@ pub(super) async fn play(api: &Api, facts: &Facts, once: bool, json: bool) -> Ou
     let mut stage = Stage::new(json).await?;
     scene.say(
         &format!("Gatepost {} on {}, data in {}", env!("CARGO_PKG_VERSION"), facts.local_url, facts.folder.display()),
-        json!({ "kind": "server", "url": facts.local_url, "admin_key": facts.admin_key.expose() }),
+        json!({ "kind": "server", "url": facts.local_url, "admin_key_file": facts.key_file() }),
     )?;
     scene.put_tenant().await?;
     scene.heading("Two webhooks, registered by POST /v1/tenants/demo/webhooks")?;
@@ -299,12 +308,18 @@ fn cryptr_sample() -> Outcome<String> {
 }
 
 fn farewell(facts: &Facts) -> String {
-    let (url, key) = (&facts.local_url, facts.admin_key.expose());
+    let url = &facts.local_url;
+    // Where the output is kept, the key is not in it (P7).
+    let file = facts.key_file();
+    let (shown, key) = match std::io::stdout().is_terminal() {
+        true => (facts.admin_key.expose().to_owned(), facts.admin_key.expose().to_owned()),
+        false => (format!("in {file}"), format!("\"$(cat '{file}')\"")),
+    };
     let public = if facts.url == *url { String::new() } else { format!("\n  reached from outside at {}", facts.url) };
     format!(
         r#"
 The server stays up at {url} until Ctrl-C.{public}
-  admin key  {key}
+  admin key  {shown}
 
 To play on, paste:
   export GATEPOST_URL={url} GATEPOST_KEY={key}
