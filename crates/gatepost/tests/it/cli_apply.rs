@@ -359,7 +359,7 @@ fn a_setup_has_the_tenant_and_its_own_points_in_it() {
         assert!(plan.contains(&format!("+ tenant {tenant}")) && plan.contains("\"strict_types\":true"), "{plan}");
         server.get(&format!("/v1/tenants/{tenant}")).expect(404);
         let made = apply(&["--json"], 0).json();
-        assert_eq!(made["create"], json!(3), "tenant, point and hook: {made:#}");
+        assert_eq!(made["create"], json!(4), "tenant, points and hook: {made:#}");
         assert_eq!(made["update"], json!(0), "{made:#}");
         assert_eq!(of(&export(tenant), tenant), of(&first, "rich"));
         assert!(apply(&["--plan"], 0).stdout.contains("no changes"));
