@@ -565,13 +565,17 @@ async fn p5_costly_answers_wait_for_their_tenants_turn_and_hold_up_nobody_else()
         let user = if question["tenant"] == "acme" { json!(many) } else { json!({"small": 1}) };
         (200, json!({"id": question["id"], "decision": "allow", "object": {"user": user}}))
     });
+    // Costly to read, and then refused.
+    world.hook("validateUser", json!({"timeout_ms": 30_000})).await;
+    let long = members(json!({"max_total_ms": 30_000}));
+    world.engine.put_point(&world.tenant, "validateUser", long).await.unwrap();
     let turn = world.engine.inner.hooks.turns.take(world.tenant.key).await;
     let before = world.receiver.asked();
-    let ask = || {
-        let (engine, question) = (world.engine.clone(), world.question("preCreateUser", None));
+    let ask = |point: &'static str| {
+        let (engine, question) = (world.engine.clone(), world.question(point, None));
         tokio::spawn(async move { engine.ask(question).await })
     };
-    let costly: Vec<_> = (0..3).map(|_| ask()).collect();
+    let costly: Vec<_> = ["preCreateUser", "preCreateUser", "validateUser"].map(ask).into();
     while world.receiver.asked() < before + 3 {
         tokio::task::yield_now().await;
     }
@@ -586,9 +590,10 @@ async fn p5_costly_answers_wait_for_their_tenants_turn_and_hold_up_nobody_else()
     world.receiver.answers(|question| (200, json!({"id": question["id"], "decision": "allow"})));
     assert_eq!(world.ask("preCreateUser", None).await.unwrap()["cause"], "receiver");
     drop(turn);
-    for asked in costly {
+    let done = (json!(1999), json!("receiver"));
+    for (asked, expected) in costly.into_iter().zip([done.clone(), done, (Value::Null, json!("invalid_answer"))]) {
         let told: Value = serde_json::from_slice(&asked.await.unwrap().unwrap().body).unwrap();
-        assert_eq!((&told["object"]["user"]["m1999"], &told["cause"]), (&json!(1999), &json!("receiver")));
+        assert_eq!((told["object"]["user"]["m1999"].clone(), told["cause"].clone()), expected);
     }
 }
 

@@ -166,3 +166,64 @@ impl AsyncWrite for Metered {
         Pin::new(&mut self.get_mut().tcp).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::{TcpListener, TcpSocket, TcpStream};
+
+    use super::*;
+
+    const BODY: usize = 10_000;
+
+    /// A connection on which one request was made, and the other end of it.
+    async fn asked() -> (Metered, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("bound");
+        let connecting = TcpSocket::new_v4().expect("a socket").connect(address);
+        let (ours, theirs) = tokio::join!(connecting, listener.accept());
+        let tcp = Tcp::new(ours.expect("it listens"));
+        tcp.account().begin(1, BODY);
+        (Metered::new(tcp), theirs.expect("it was asked").0)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn p5_beyond_an_answer_a_connection_is_read_at_a_pace() {
+        // Much at a time, and crumbs.
+        for (piece, free) in [(4_096, (AROUND as usize + BODY) / 4_096 + 1), (1, CRUMBS as usize)] {
+            let (mut metered, mut theirs) = asked().await;
+            let mut buf = vec![0; piece];
+            let began = Instant::now();
+            for _ in 0..free {
+                theirs.write_all(&buf).await.expect("room");
+                metered.read_exact(&mut buf).await.expect("it came");
+            }
+            assert_eq!(began.elapsed(), Duration::ZERO, "what an answer takes is read at once");
+            for _ in 0..100 {
+                theirs.write_all(&buf).await.expect("room");
+                metered.read_exact(&mut buf).await.expect("it came");
+            }
+            assert!(began.elapsed() >= STEP * 100, "{piece}: {:?}", began.elapsed());
+            // The next request has an answer of its own.
+            metered.tcp().account().begin(1, BODY);
+            let began = Instant::now();
+            for _ in 0..free {
+                theirs.write_all(&buf).await.expect("room");
+                metered.read_exact(&mut buf).await.expect("it came");
+            }
+            assert_eq!(began.elapsed(), Duration::ZERO);
+        }
+    }
+
+    #[tokio::test]
+    async fn p5_a_connection_that_always_has_more_steps_back() {
+        let (mut metered, mut theirs) = asked().await;
+        theirs.write_all(&[0; 10_000]).await.expect("room");
+        let mut buf = [0; 600];
+        metered.read_exact(&mut buf).await.expect("it came");
+        let in_a_row = (0..15).take_while(|_| metered.read_exact(&mut buf).now_or_never().is_some()).count();
+        assert_eq!(in_a_row, usize::from(IN_A_ROW) - 1);
+        metered.read_exact(&mut buf).await.expect("and goes on");
+    }
+}

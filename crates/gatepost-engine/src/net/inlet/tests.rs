@@ -281,6 +281,9 @@ fn may_be_read(head: &str, name: &str) -> bool {
 }
 
 proptest! {
+    // Enough of them for two framing lines that do not go together.
+    #![proptest_config(ProptestConfig { cases: 4_096, failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn the_judge_and_the_parser_agree(
         lines in prop::collection::vec(line(), 0..5),

@@ -88,6 +88,22 @@ async fn an_answer_never_serves_two_requests() {
         let seen: Vec<usize> = receiver.received().iter().map(|request| request.connection).collect();
         assert_eq!(seen, [1, 2, 3, 4], "{answer:?}: none of these connections is used again");
     }
+    // What is mended may be read otherwise by others: the stray one may come when the next request does.
+    for lines in [
+        "content-length: 0\r\na\u{1}: b\r\n".to_owned(),
+        format!("a: b\rcontent-length: {length}\r\ncontent-length: 0\r\n"),
+        format!("a: b\r\n content-length: {length}\r\ncontent-length: 0\r\n"),
+    ] {
+        let first = format!("HTTP/1.1 200 OK\r\n{lines}\r\n");
+        let receiver = Receiver::builder().script(Script::Raw(STRAY.into())).start();
+        let world = world();
+        receiver.next([Script::Raw(first.clone().into())]);
+        for _ in 0..2 {
+            world.post(&receiver.url("/")).await;
+        }
+        let seen: Vec<usize> = receiver.received().iter().map(|request| request.connection).collect();
+        assert_eq!(seen, [1, 2], "{first:?}: this connection is not used again");
+    }
 }
 
 #[tokio::test]
