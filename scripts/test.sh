@@ -52,6 +52,9 @@ else
     cargo test -p gatepost --features otel --locked --test it otel::
 fi
 
+say "the documentation of gatepost-receiver"
+cargo test -p gatepost-receiver --doc --features axum --locked
+
 # Before the tests, whose summary comes last; judged after them.
 instructions=0
 if [ "$slow" = 1 ]; then

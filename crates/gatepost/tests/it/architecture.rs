@@ -72,6 +72,7 @@ fn the_arrows_between_crates_are_those_of_the_architecture() {
         ("gatepost-store", &["gatepost-core"]),
         ("gatepost-core", &[]),
         ("gatepost-client", &[]),
+        ("gatepost-receiver", &[]),
         ("gatepost-testkit", &["gatepost-core"]),
     ];
     let expected: BTreeMap<String, BTreeSet<String>> = expected
@@ -119,6 +120,15 @@ fn core_does_no_io() {
         for word in banned {
             // Addresses are values, not I/O.
             let code = code.replace("std::net::IpAddr", "").replace("std::net::SocketAddr", "");
+            assert!(!code.contains(word), "{} has {word}", path.display());
+        }
+    }
+}
+
+#[test]
+fn the_crate_for_receivers_has_no_network_and_no_runtime() {
+    for (path, code) in crate_code("gatepost-receiver") {
+        for word in ["tokio", "std::net", "std::fs", "std::env", "std::thread", "hyper", "reqwest", "async_std"] {
             assert!(!code.contains(word), "{} has {word}", path.display());
         }
     }
@@ -201,6 +211,7 @@ fn every_crate_begins_with_its_contract() {
         "gatepost-client",
         "gatepost-core",
         "gatepost-engine",
+        "gatepost-receiver",
         "gatepost-store",
         "gatepost-testkit",
     ] {
