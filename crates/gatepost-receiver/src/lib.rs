@@ -59,3 +59,8 @@ pub use message::{Event, Message, Subject};
 pub use once::{Claim, Memory, NotDone, Once, Ran, Store};
 pub use receiver::{BODY_MAX, Builder, Proof, Receiver, Scheme, TOLERANCE};
 pub use reply::Reply;
+
+/// The lines of the documentation, run.
+#[cfg(all(doctest, feature = "axum"))]
+#[doc = include_str!("../../../docs/receivers.md")]
+mod documentation {}

@@ -38,6 +38,8 @@ mod packaging;
 #[cfg(test)]
 mod promises;
 #[cfg(test)]
+mod receivers;
+#[cfg(test)]
 mod rotate_master;
 #[cfg(test)]
 mod trace;
