@@ -4,6 +4,7 @@
 //! rather than layers: each of those costs clones and boxes at every level.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -60,9 +61,15 @@ impl App {
     ///
     /// An invocation changes nothing here, and is dropped with its caller: then its receivers are too.
     pub fn answer(&self, request: Request) -> Answering {
+        self.answer_to(None, request)
+    }
+
+    /// The same, for a caller whose address is known.
+    pub(crate) fn answer_to(&self, peer: Option<IpAddr>, request: Request) -> Answering {
         let route = observe::template(request.uri().path());
         let finishes = !request.method().is_safe() && !route.ends_with("/invoke");
-        Answering { making: Some(Box::pin(observe::observe(self.clone(), route, request))), finishes }
+        let making = Box::pin(observe::observe(self.clone(), route, peer, request));
+        Answering { making: Some(making), finishes, asks_for_a_key: observe::asks_for_a_key(route) }
     }
 }
 
@@ -72,6 +79,14 @@ impl App {
 pub struct Answering {
     making: Option<Pin<Box<dyn Future<Output = Response> + Send>>>,
     finishes: bool,
+    asks_for_a_key: bool,
+}
+
+impl Answering {
+    /// Whether only who has a key is answered well.
+    pub(crate) fn asks_for_a_key(&self) -> bool {
+        self.asks_for_a_key
+    }
 }
 
 impl Future for Answering {

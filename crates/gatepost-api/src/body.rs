@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
-use gatepost_core::KeyId;
+use gatepost_core::{KeyId, TenantId};
+use gatepost_engine::ops::Caller;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderName, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue};
 use http_body_util::BodyExt;
@@ -20,6 +21,9 @@ use crate::problem::{ErrorCode, Problem};
 
 /// What part of the room for bodies one key may take: whoever holds a key cannot shut the others out (P5).
 const SHARE: usize = 2;
+/// What part of the room all those together may take who were not asked for a key yet, and at most.
+const STRANGERS_SHARE: usize = 64;
+const STRANGERS_KIB: usize = 1 << 10;
 /// What a body that waits for room may hold already and has no room for: a connection's buffer.
 const UNCOUNTED_KIB: usize = 64;
 /// How long a request waits for room before it is told to come back.
@@ -123,8 +127,32 @@ pub(crate) struct Allowance {
     largest_kib: usize,
     /// Bodies that wait for room.
     waiting: AtomicUsize,
-    /// Shares of the keys that hold some now; `None` is the installation's admin key.
-    shares: Mutex<HashMap<Option<KeyId>, Arc<Pool>>>,
+    /// Shares of those who hold some now.
+    shares: Mutex<HashMap<Sender, Arc<Pool>>>,
+}
+
+/// Who sends a body: each has a share.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum Sender {
+    /// The installation's admin key.
+    Admin,
+    /// A key.
+    Key(KeyId),
+    /// A tenant's receiver, calling back.
+    Receiver(TenantId),
+    /// Nobody was asked for a key yet: the key is in the body. All of them have one share, the smallest.
+    Stranger,
+}
+
+impl Sender {
+    /// Whose requests these are.
+    pub(crate) fn of(caller: &Caller) -> Self {
+        match (caller.key, &caller.tenant) {
+            (Some(key), _) => Sender::Key(key),
+            (None, Some(tenant)) => Sender::Receiver(tenant.clone()),
+            (None, None) => Sender::Admin,
+        }
+    }
 }
 
 /// Room in KiB. Bodies that each hold a part and wait for more could wait for each other; so enough
@@ -169,14 +197,16 @@ impl Allowance {
         Arc::new(Allowance { all, kib, largest_kib, waiting, shares: Mutex::default() })
     }
 
-    /// No room yet, for a body that `key` sends.
-    fn room(self: &Arc<Self>, key: Option<KeyId>) -> Room {
-        let share_kib = (self.kib / SHARE).max(at_least(self.largest_kib));
+    /// No room yet, for a body that `sender` sends.
+    fn room(self: &Arc<Self>, sender: Sender) -> Room {
+        let pool = || match sender {
+            Sender::Stranger => Pool::new((self.kib / STRANGERS_SHARE).clamp(1, STRANGERS_KIB), 0),
+            _ => Pool::new((self.kib / SHARE).max(at_least(self.largest_kib)), self.largest_kib),
+        };
         let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
-        let share = shares.entry(key).or_insert_with(|| Arc::new(Pool::new(share_kib, self.largest_kib)));
-        let share = Arc::clone(share);
+        let share = Arc::clone(shares.entry(sender.clone()).or_insert_with(|| Arc::new(pool())));
         let held = Held::default();
-        Room { share, allowance: Arc::clone(self), key, kib: 0, held, whole: [false; 2] }
+        Room { share, allowance: Arc::clone(self), sender, kib: 0, held, whole: [false; 2] }
     }
 }
 
@@ -207,7 +237,7 @@ impl Drop for Waiting<'_> {
 /// What one body takes of the [`Allowance`], given back when it is dropped.
 pub(crate) struct Room {
     allowance: Arc<Allowance>,
-    key: Option<KeyId>,
+    sender: Sender,
     share: Arc<Pool>,
     kib: usize,
     held: Held,
@@ -251,6 +281,10 @@ impl Room {
             return Ok(());
         }
         if !self.take_now(permits) {
+            // What the others keep back for one another is not for strangers.
+            if self.sender == Sender::Stranger {
+                return Err(full(self.allowance.kib));
+            }
             let allowance = Arc::clone(&self.allowance);
             let Some(_waiting) = Waiting::new(&allowance) else { return Err(full(allowance.kib)) };
             // Who gives up gives everything back: the request ends.
@@ -318,15 +352,15 @@ impl Drop for Room {
         let mut shares = self.allowance.shares.lock().unwrap_or_else(PoisonError::into_inner);
         // The map's and ours: no other body of this key is being read or used.
         if Arc::strong_count(&self.share) == 2 {
-            shares.remove(&self.key);
+            shares.remove(&self.sender);
         }
     }
 }
 
-/// Reads a body of at most `limit` bytes that `key` sends, as there is room for it.
+/// Reads a body of at most `limit` bytes that `sender` sends, as there is room for it.
 pub(crate) async fn read(
     allowance: &Arc<Allowance>,
-    key: Option<KeyId>,
+    sender: Sender,
     headers: &HeaderMap,
     body: Body,
     limit: usize,
@@ -339,7 +373,7 @@ pub(crate) async fn read(
         }
         return Err(too_large(limit));
     }
-    let mut room = allowance.room(key);
+    let mut room = allowance.room(sender);
     let bytes = collect(body, announced.unwrap_or(limit), limit, &mut room).await?;
     Ok((bytes, room))
 }
@@ -496,7 +530,7 @@ mod tests {
         assert_eq!(Content::of(&HeaderMap::new(), &[Content::Json]).ok(), Some(Content::Json));
     }
 
-    const KEY: fn(u8) -> Option<KeyId> = |n| Some(KeyId::from_bytes([n; 16]));
+    const KEY: fn(u8) -> Sender = |n| Sender::Key(KeyId::from_bytes([n; 16]));
 
     /// A body of pieces that come one after the other, `gap` apart, and then never end if `open`.
     fn pieces(sizes: &[usize], gap: Duration, open: bool) -> Body {
@@ -558,7 +592,9 @@ mod tests {
         let total = sizes.iter().sum();
         for headers in [announcing(total), HeaderMap::new()] {
             let (bytes, room) =
-                read(&allowance, None, &headers, pieces(&sizes, Duration::ZERO, false), 1 << 20).await.unwrap();
+                read(&allowance, Sender::Admin, &headers, pieces(&sizes, Duration::ZERO, false), 1 << 20)
+                    .await
+                    .unwrap();
             assert_eq!(bytes.len(), total);
             assert!((total..2 * total + 1_024).contains(&room.bytes()), "{}", room.bytes());
             assert_eq!(allowance.all.room.available_permits(), 4_096 - room.kib);
@@ -586,16 +622,34 @@ mod tests {
         let headers = HeaderMap::new();
         let second = Duration::from_secs(1);
         let started = Instant::now();
-        let stalled = read(&allowance, None, &headers, pieces(&[10, 10], Duration::ZERO, true), 1 << 20);
+        let stalled = read(&allowance, Sender::Admin, &headers, pieces(&[10, 10], Duration::ZERO, true), 1 << 20);
         assert_eq!(refused(stalled).await, 408);
         assert_eq!(started.elapsed().as_secs(), STALL.as_secs());
         // A trickle never stalls, and is too slow all the same.
         let started = Instant::now();
-        let trickle = read(&allowance, None, &headers, pieces(&[10; 100], 4 * second, false), 1 << 20);
+        let trickle = read(&allowance, Sender::Admin, &headers, pieces(&[10; 100], 4 * second, false), 1 << 20);
         assert_eq!(refused(trickle).await, 408);
         assert_eq!(started.elapsed().as_secs(), BODY_GRACE.as_secs());
         // Slow, but fast enough.
-        let slow = read(&allowance, None, &headers, pieces(&[70_000; 10], 4 * second, false), 1 << 20);
+        let slow = read(&allowance, Sender::Admin, &headers, pieces(&[70_000; 10], 4 * second, false), 1 << 20);
         assert_eq!(slow.await.unwrap().0.len(), 700_000);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn p5_who_was_not_asked_for_a_key_yet_takes_little_and_nothing_of_the_admins() {
+        let allowance = Allowance::of(64 << 10, 1 << 10);
+        let none = HeaderMap::new();
+        let mut held = Vec::new();
+        loop {
+            let body = Body::from(vec![b'x'; 16 << 10]);
+            match read(&allowance, Sender::Stranger, &none, body, 16 << 10).await {
+                Ok((_, room)) => held.push(room),
+                Err(problem) => break assert_eq!(problem.status(), 429),
+            }
+        }
+        assert_eq!(held.len(), STRANGERS_KIB / 16, "a mebibyte for all of them");
+        let body = Body::from(vec![b'x'; 1 << 20]);
+        assert!(read(&allowance, Sender::Admin, &none, body, 1 << 20).await.is_ok());
+        assert_ne!(Sender::Admin, Sender::Receiver("acme".parse().unwrap()));
     }
 }

@@ -17,6 +17,7 @@ mod answers;
 mod app;
 mod body;
 mod compat;
+mod door;
 mod health;
 mod hints;
 mod idempotency;
@@ -24,8 +25,10 @@ mod observe;
 mod openapi;
 mod problem;
 mod reference;
+mod refusal;
 mod serve;
 mod state;
+mod strangers;
 #[cfg(test)]
 mod tests;
 mod v1;

@@ -1,5 +1,6 @@
 //! Around every request: its name, its bounds, its log line, its metrics, and no panic past here.
 
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, OnceLock};
@@ -10,13 +11,14 @@ use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use gatepost_core::KeyId;
 use gatepost_engine::HttpLabel;
-use http::header::{CACHE_CONTROL, LOCATION, X_CONTENT_TYPE_OPTIONS};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use http::header::{CACHE_CONTROL, HOST, LOCATION, RETRY_AFTER, TRANSFER_ENCODING, X_CONTENT_TYPE_OPTIONS};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 use tokio::time::Instant;
 
 use crate::app::App;
 use crate::idempotency;
 use crate::problem::{ErrorCode, Problem};
+use crate::strangers::WrongKey;
 
 /// The header that names a request.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -77,12 +79,13 @@ fn hex(number: u64) -> [u8; 16] {
 }
 
 /// The answer of `app` to a request for `route`, with all that is around it.
-pub(crate) async fn observe(app: App, route: &'static str, mut request: Request) -> Response {
+pub(crate) async fn observe(app: App, route: &'static str, peer: Option<IpAddr>, mut request: Request) -> Response {
     let started = Instant::now();
     let request_id = app.api().request_ids().of(request.headers());
     let method = request.method().clone();
     let change = (!is_routine(&method, route)).then(|| Change::of(route, &mut request));
-    let mut response = match refuse(&request) {
+    let refused = peer.and_then(|_| refuse_framing(&request)).or_else(|| refuse(&request));
+    let mut response = match refused {
         Some(problem) => problem.into_response(),
         None => {
             let answering = AssertUnwindSafe(async {
@@ -99,6 +102,9 @@ pub(crate) async fn observe(app: App, route: &'static str, mut request: Request)
             })
         }
     };
+    if let Some(peer) = peer.filter(|_| response.extensions().get::<WrongKey>().is_some()) {
+        response = wrong_key(&app, peer, response, &request_id);
+    }
     let elapsed = started.elapsed();
     let label = HttpLabel { method: method_label(&method), route, status: response.status().as_u16() };
     app.api().engine().metrics().http_request(&label, elapsed.as_secs_f64());
@@ -115,12 +121,29 @@ pub(crate) async fn observe(app: App, route: &'static str, mut request: Request)
     response
 }
 
+/// Whether only who has a key is answered well on a route.
+pub(crate) fn asks_for_a_key(route: &str) -> bool {
+    route.starts_with('/') && !matches!(route, "/healthz" | "/readyz" | "/metrics" | "/openapi.json" | "/docs")
+}
+
+/// The answer to a key that nobody has: as it is, or 429 where too many came from there.
+fn wrong_key(app: &App, peer: IpAddr, response: Response, request_id: &HeaderValue) -> Response {
+    let verdict = app.api().strangers().wrong_key(peer);
+    app.api().engine().metrics().wrong_key(verdict.wait_s.is_some());
+    if verdict.tell {
+        let outcome = if verdict.wait_s.is_some() { "refused" } else { "unauthorized" };
+        tracing::info!(addr = %peer, outcome, request_id = shown(request_id), "a wrong key");
+    }
+    let Some(wait_s) = verdict.wait_s else { return response };
+    let detail = "too many wrong keys came from this address in the last minute: wait, and check the key";
+    let problem = Problem::new(ErrorCode::TooManyRequests, detail);
+    problem.with(RETRY_AFTER, HeaderValue::from(wait_s)).into_response()
+}
+
 /// Whether what a route shows may be large: neither what is about the server itself, nor a stream, whose
 /// pieces have room of their own.
 fn may_be_large(route: &str) -> bool {
-    route.starts_with('/')
-        && !route.ends_with("/stream")
-        && !matches!(route, "/healthz" | "/readyz" | "/metrics" | "/openapi.json" | "/docs")
+    asks_for_a_key(route) && !route.ends_with("/stream")
 }
 
 /// The answer to a request that only reads, made and held within bounds.
@@ -129,6 +152,26 @@ async fn with_room(app: &App, request: Request) -> Response {
         Ok(making) => making.made(app.route(request).await),
         Err(problem) => problem.into_response(),
     }
+}
+
+/// A request that came over a connection and does not say, or says twice, whom it asks (RFC 9112 section 3.2),
+/// or whose body is coded in a way we do not undo (section 6.1).
+fn refuse_framing(request: &Request) -> Option<Problem> {
+    let coding = request.headers().get(TRANSFER_ENCODING);
+    if coding.is_some_and(|coding| !coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked")) {
+        let detail = "of transfer codings only chunked is understood: send it alone";
+        return Some(Problem::new(ErrorCode::TransferCodingUnknown, detail));
+    }
+    if request.version() != Version::HTTP_11 {
+        return None;
+    }
+    let mut hosts = request.headers().get_all(HOST).iter();
+    let detail = match (hosts.next(), hosts.next()) {
+        (Some(_), None) => return None,
+        (None, _) => "the request has no Host header: HTTP/1.1 asks for one",
+        (Some(_), Some(_)) => "the request has several Host headers: send one",
+    };
+    Some(Problem::new(ErrorCode::MalformedRequest, detail))
 }
 
 /// Heads that are too large. (Far larger ones do not get past the connection.)

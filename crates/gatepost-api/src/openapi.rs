@@ -212,9 +212,9 @@ fn name_profiles(document: &mut Value) {
 
 fn add_problems(path: &str, method: &str, operation: &mut Value) {
     let has_body = operation.get("requestBody").is_some() || path.ends_with("/retry") || path.ends_with("/cancel");
-    let mut statuses: Vec<u16> = vec![414, 431, 500];
+    let mut statuses: Vec<u16> = vec![400, 414, 431, 500, 501];
     if path.starts_with("/v1/") {
-        statuses.extend([401, 403, 422, 503]);
+        statuses.extend([401, 403, 422, 429, 503]);
         if path.contains('{') || path.ends_with("/event-types") {
             statuses.push(404);
         }
@@ -223,7 +223,7 @@ fn add_problems(path: &str, method: &str, operation: &mut Value) {
             statuses.push(409);
         }
         if has_body {
-            statuses.extend([400, 408, 413, 415, 429]);
+            statuses.extend([408, 413, 415]);
         }
     }
     let Some(responses) = operation.get_mut("responses").and_then(Value::as_object_mut) else { return };

@@ -6,10 +6,12 @@ use std::borrow::Cow;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use gatepost_engine::store::StoreError;
-use gatepost_engine::{ConflictCode, Error, FieldError, Kind, Quota, QuotaRefusal, QuotaState};
+use gatepost_engine::{BadKey, ConflictCode, Error, FieldError, Kind, Quota, QuotaRefusal, QuotaState};
 use http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderName, HeaderValue, StatusCode};
 use serde::Serialize;
+
+use crate::strangers::WrongKey;
 
 /// What the `type` member of a problem begins with; the code follows.
 pub(crate) const TYPE_BASE: &str = "https://gatepost.dev/problems/";
@@ -57,6 +59,10 @@ error_codes! {
         "The body is not UTF-8, not JSON, has something after its JSON value, or names a member twice where members have a meaning. `line` and `column` say where. Nothing was looked at beyond the syntax.";
     BodyUnreadable = "body_unreadable", BAD_REQUEST, "The body broke off",
         "The connection ended, or the transfer coding was wrong, before the whole body had arrived.";
+    MalformedRequest = "malformed_request", BAD_REQUEST, "The request is not HTTP",
+        "The head of the request cannot be read as HTTP/1.1, or has no `Host` header or several. The connection may be closed after the answer.";
+    TransferCodingUnknown = "transfer_coding_unknown", NOT_IMPLEMENTED, "The transfer coding is not understood",
+        "`Transfer-Encoding` names something else than `chunked` alone. Send the body with `content-length`, or chunked.";
     Unauthorized = "unauthorized", UNAUTHORIZED, "No valid API key",
         "The request has no `Authorization: Bearer <key>`, or the key is unknown, deleted or expired.";
     Forbidden = "forbidden", FORBIDDEN, "The key may not do this",
@@ -205,6 +211,8 @@ struct Inner {
     errors: Vec<FieldError>,
     position: Option<(usize, usize)>,
     headers: Vec<(HeaderName, HeaderValue)>,
+    /// It is about a key that nobody has and nobody had.
+    wrong_key: bool,
     /// Members besides those of every problem (RFC 9457 section 3.2).
     members: serde_json::Map<String, serde_json::Value>,
 }
@@ -241,6 +249,7 @@ impl Problem {
             detail: detail.into(),
             errors: Vec::new(),
             position: None,
+            wrong_key: false,
             headers: Vec::new(),
             members: serde_json::Map::new(),
         }))
@@ -289,10 +298,32 @@ impl Problem {
             .with(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"gatepost\""))
     }
 
+    /// 401 for a key that does not open anything: the caller's, or a stranger's guess.
+    pub(crate) fn wrong_key(why: BadKey) -> Self {
+        Problem::unauthorized(true).marked(why)
+    }
+
+    /// Marked as about a key that nobody has, if it is.
+    pub(crate) fn marked(mut self, why: BadKey) -> Self {
+        self.0.wrong_key = why == BadKey::Unknown;
+        self
+    }
+
     /// With members besides those of every problem.
     pub(crate) fn with_members(mut self, members: serde_json::Map<String, serde_json::Value>) -> Self {
         self.0.members = members;
         self
+    }
+
+    /// Its status.
+    pub(crate) fn status(&self) -> StatusCode {
+        self.0.code.status()
+    }
+
+    /// Its body.
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        // Nothing in the form can fail to serialise: texts, numbers and lists of them.
+        serde_json::to_vec(&self.wire()).unwrap_or_default()
     }
 
     /// With a header.
@@ -423,14 +454,15 @@ impl From<StoreError> for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        // Nothing in the form can fail to serialise: texts, numbers and lists of them.
-        let bytes = serde_json::to_vec(&self.wire()).unwrap_or_default();
-        let mut response = Response::new(Body::from(bytes));
+        let mut response = Response::new(Body::from(self.to_bytes()));
         *response.status_mut() = self.0.code.status();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
         for (name, value) in self.0.headers {
             headers.append(name, value);
+        }
+        if self.0.wrong_key {
+            response.extensions_mut().insert(WrongKey);
         }
         response
     }

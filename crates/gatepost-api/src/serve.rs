@@ -3,14 +3,16 @@
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::response::Response;
+use bytes::Buf as _;
 use gatepost_engine::LOCAL_FAULTS;
 use http::Request;
 use hyper::body::Incoming;
@@ -20,13 +22,15 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::time::{Instant, Sleep};
+use tokio::time::{Instant, MissedTickBehavior, Sleep};
 use tokio_util::task::TaskTracker;
 
 use crate::alarm::Alarm;
 use crate::app::{Answering, App};
+use crate::door::{Door, LOOK_EVERY, Place, Visitor};
+use crate::refusal;
 
-/// How long a connection may take to send a request's head, idle time before it included.
+/// How long a connection may rest between requests, the head of the next one included.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a receiver of an answer may take nothing of it.
 const WRITE_STALL: Duration = Duration::from_secs(30);
@@ -45,8 +49,8 @@ const LONG_HEAD: usize = 16 << 10;
 /// been asked a key for must not fill memory (P10).
 const FOR_EACH_LONG_HEAD: usize = 12;
 
-/// Serves `app` on `listener`, at most so many `connections` at once (more wait in the kernel's queue),
-/// until `shutdown` completes; then stops accepting, finishes requests in flight (for at most 30 s) and
+/// Serves `app` on `listener`, at most so many `connections` at once (see [`Door`] for who goes when there
+/// are more), until `shutdown` completes; then stops accepting, finishes requests in flight (for at most 30 s) and
 /// returns.
 ///
 /// # Errors
@@ -57,26 +61,24 @@ pub async fn serve(
     connections: usize,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    let room = Arc::new(Semaphore::new(connections));
+    let door = Door::new(connections);
     let long_heads = Arc::new(Semaphore::new(connections.div_ceil(FOR_EACH_LONG_HEAD)));
     let connections = TaskTracker::new();
     let (stop, stopping) = watch::channel(());
     let mut shutdown = std::pin::pin!(shutdown);
+    let mut look = tokio::time::interval(LOOK_EVERY);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let accepting = async {
-            // The semaphore is never closed.
-            let permit = Arc::clone(&room).acquire_owned().await.ok();
-            (accept(&listener).await, permit)
+            let (stream, peer) = accept(&listener).await;
+            (stream, door.admit(peer.ip()).await)
         };
         tokio::select! {
             biased;
             () = &mut shutdown => break,
-            (stream, permit) = accepting => {
-                let connection = connection(stream, app.clone(), Arc::clone(&long_heads), stopping.clone());
-                connections.spawn(async move {
-                    connection.await;
-                    drop(permit);
-                });
+            _ = look.tick() => door.look(),
+            (stream, place) = accepting => {
+                connections.spawn(connection(stream, app.clone(), Arc::clone(&long_heads), place, stopping.clone()));
             }
         }
     }
@@ -92,10 +94,10 @@ pub async fn serve(
 
 /// The next connection. A failure to accept (no file descriptors, a peer gone already) is not the
 /// end of the server.
-async fn accept(listener: &TcpListener) -> TcpStream {
+async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => return stream,
+            Ok(accepted) => return accepted,
             Err(error) => {
                 if let Some(left_out) = LOCAL_FAULTS.turn() {
                     tracing::warn!(%error, left_out, "cannot accept a connection");
@@ -107,16 +109,30 @@ async fn accept(listener: &TcpListener) -> TcpStream {
 }
 
 /// One connection, to its end.
-async fn connection(stream: TcpStream, app: App, long_heads: Arc<Semaphore>, mut stopping: watch::Receiver<()>) {
+async fn connection(
+    stream: TcpStream,
+    app: App,
+    long_heads: Arc<Semaphore>,
+    place: Place,
+    mut stopping: watch::Receiver<()>,
+) {
     // Answers are written whole: waiting for more to send would only delay them.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "no TCP_NODELAY");
     }
     let busy = Arc::new(AtomicUsize::new(0));
     let came = Arc::new(AtomicUsize::new(0));
-    let head = Head { came: Arc::clone(&came), busy: Arc::clone(&busy), long_heads, long: None };
-    let io = TokioIo::new(Stalling { stream, stalled: None, head });
-    let service = Counting { app, busy: Arc::clone(&busy), came };
+    let visitor = &place.visitor;
+    let head = Head {
+        came: Arc::clone(&came),
+        busy: Arc::clone(&busy),
+        visitor: Arc::clone(visitor),
+        long_heads,
+        long: None,
+        odd_coding: false,
+    };
+    let io = TokioIo::new(Stalling { stream, stalled: None, head, instead: None });
+    let service = Counting { app, busy: Arc::clone(&busy), came, visitor: Arc::clone(visitor) };
     let serving = http1::Builder::new()
         .timer(Alarm::default())
         .header_read_timeout(HEAD_TIMEOUT)
@@ -131,9 +147,18 @@ async fn connection(stream: TcpStream, app: App, long_heads: Arc<Semaphore>, mut
             if let Poll::Ready(outcome) = serving.as_mut().poll(cx) {
                 return Poll::Ready(Some(outcome));
             }
+            if visitor.must_go() {
+                return Poll::Ready(Some(Ok(())));
+            }
             // This task has one waker: once told it, the stop need not be told again at every turn.
             if listening && look.has_changed().is_ok_and(|changed| !changed) {
                 return Poll::Pending;
+            }
+            if !listening {
+                visitor.listen(cx.waker());
+                if visitor.must_go() {
+                    return Poll::Ready(Some(Ok(())));
+                }
             }
             listening = true;
             stop.as_mut().poll(cx).map(|_| None)
@@ -175,17 +200,21 @@ struct Counting {
     busy: Arc<AtomicUsize>,
     /// Bytes that came since the last head was whole.
     came: Arc<AtomicUsize>,
+    visitor: Arc<Visitor>,
 }
 
 /// One request under way.
 struct Counted {
     answering: Answering,
     busy: Arc<AtomicUsize>,
+    visitor: Arc<Visitor>,
+    proven: bool,
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
         self.busy.fetch_sub(1, Ordering::Relaxed);
+        self.visitor.answered(self.proven);
     }
 }
 
@@ -193,7 +222,9 @@ impl Future for Counted {
     type Output = Result<Response, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.answering).poll(cx).map(Ok)
+        let response = ready!(Pin::new(&mut self.answering).poll(cx));
+        self.proven = self.answering.asks_for_a_key() && response.status().is_success();
+        Poll::Ready(Ok(response))
     }
 }
 
@@ -205,7 +236,9 @@ impl Service<Request<Incoming>> for Counting {
     fn call(&self, request: Request<Incoming>) -> Counted {
         self.busy.fetch_add(1, Ordering::Relaxed);
         self.came.store(0, Ordering::Relaxed);
-        Counted { answering: self.app.answer(request.map(Body::new)), busy: Arc::clone(&self.busy) }
+        self.visitor.begins();
+        let answering = self.app.answer_to(Some(self.visitor.peer()), request.map(Body::new));
+        Counted { answering, busy: Arc::clone(&self.busy), visitor: Arc::clone(&self.visitor), proven: false }
     }
 }
 
@@ -215,24 +248,32 @@ struct Stalling {
     stream: TcpStream,
     stalled: Option<Pin<Box<Sleep>>>,
     head: Head,
+    /// What goes out in the place of an answer of the library's own, and how much that was.
+    instead: Option<(Bytes, usize)>,
 }
 
 /// The head of a request, as long as it is not whole.
 struct Head {
     came: Arc<AtomicUsize>,
     busy: Arc<AtomicUsize>,
+    visitor: Arc<Visitor>,
     long_heads: Arc<Semaphore>,
     /// The right to be a long one.
     long: Option<OwnedSemaphorePermit>,
+    /// Whether it names a transfer coding that we do not understand.
+    odd_coding: bool,
 }
 
 impl Head {
-    /// So many bytes came.
-    fn grows(&mut self, bytes: usize) -> io::Result<()> {
-        // Those are of a body, which has room of its own.
+    /// This came.
+    fn grows(&mut self, piece: &[u8]) -> io::Result<()> {
+        // That is of a body, which has room of its own.
         if self.busy.load(Ordering::Relaxed) > 0 {
             return Ok(());
         }
+        let bytes = piece.len();
+        self.odd_coding |= refusal::has_odd_coding(piece);
+        self.visitor.came();
         let came = self.came.fetch_add(bytes, Ordering::Relaxed) + bytes;
         if came > LONG_HEAD && self.long.is_none() {
             let long = Arc::clone(&self.long_heads).try_acquire_owned();
@@ -262,12 +303,39 @@ impl AsyncRead for Stalling {
         }
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
-        Poll::Ready(self.head.grows(buf.filled().len() - before))
+        Poll::Ready(self.head.grows(&buf.filled()[before..]))
+    }
+}
+
+impl Stalling {
+    /// Writes what stands in the place of the library's answer; `None`: that is none.
+    fn write_instead(&mut self, cx: &mut Context<'_>, written: &[u8]) -> Option<Poll<io::Result<usize>>> {
+        if self.instead.is_none() {
+            let instead = refusal::instead_of(written, self.head.odd_coding)?;
+            self.instead = Some((instead, written.len()));
+        }
+        loop {
+            let (left, whole) = self.instead.as_mut()?;
+            if left.is_empty() {
+                let whole = *whole;
+                self.instead = None;
+                return Some(Poll::Ready(Ok(whole)));
+            }
+            let poll = Pin::new(&mut self.stream).poll_write(cx, left);
+            if let Poll::Ready(Ok(count)) = poll {
+                left.advance(count);
+                continue;
+            }
+            return Some(self.watch(cx, poll));
+        }
     }
 }
 
 impl AsyncWrite for Stalling {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if let Some(written) = self.write_instead(cx, bytes) {
+            return written;
+        }
         let poll = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.watch(cx, poll)
     }
@@ -277,6 +345,11 @@ impl AsyncWrite for Stalling {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if let [only] = slices
+            && let Some(written) = self.write_instead(cx, only)
+        {
+            return written;
+        }
         let poll = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
         self.watch(cx, poll)
     }

@@ -15,11 +15,12 @@ use http::{HeaderMap, HeaderValue};
 use serde::de::DeserializeOwned;
 
 use crate::answers::Answers;
-use crate::body::{Allowance, Content, Room};
+use crate::body::{Allowance, Content, Room, Sender};
 use crate::hints;
 use crate::idempotency::Ticket;
 use crate::observe::{Author, RequestIds};
 use crate::problem::{ErrorCode, Problem};
+use crate::strangers::Strangers;
 use crate::wire::query::Params;
 
 /// Everything a handler needs. Cheap to clone.
@@ -31,6 +32,7 @@ struct Inner {
     bodies: Arc<Allowance>,
     answers: Answers,
     request_ids: RequestIds,
+    strangers: Strangers,
 }
 
 impl Api {
@@ -43,6 +45,7 @@ impl Api {
             answers: Answers::new(limits),
             engine,
             request_ids: RequestIds::new(SystemEntropy.next_u64()),
+            strangers: Strangers::default(),
         }))
     }
 
@@ -59,6 +62,11 @@ impl Api {
     /// Room for answers (P10).
     pub(crate) fn answers(&self) -> &Answers {
         &self.0.answers
+    }
+
+    /// Who tried wrong keys.
+    pub(crate) fn strangers(&self) -> &Strangers {
+        &self.0.strangers
     }
 
     /// Names for requests.
@@ -84,7 +92,7 @@ impl FromRequest<Api> for Call {
     async fn from_request(request: Request, api: &Api) -> Result<Self, Problem> {
         let (parts, body) = request.into_parts();
         let key = bearer(&parts.headers).ok_or_else(|| hints::no_key(&parts.headers))?;
-        let caller = api.engine().authenticate(key).ok_or_else(|| Problem::unauthorized(true))?;
+        let caller = api.engine().authenticate(key).map_err(Problem::wrong_key)?;
         if let Some(author) = parts.extensions.get::<Author>() {
             author.is(caller.key);
         }
@@ -198,7 +206,8 @@ impl Call {
             (content, _) => content?,
         };
         let bodies = self.api.bodies();
-        let (bytes, room) = crate::body::read(bodies, self.caller.key, &self.parts.headers, self.body, limit).await?;
+        let sender = Sender::of(&self.caller);
+        let (bytes, room) = crate::body::read(bodies, sender, &self.parts.headers, self.body, limit).await?;
         if let Some(ticket) = self.parts.extensions.get::<Ticket>().cloned() {
             // In an allocation of its own: requests without a key are not to carry the room it needs.
             Box::pin(ticket.present(self.api.engine(), &self.caller, &mut self.parts, content, &bytes)).await?;
@@ -236,7 +245,8 @@ impl Anyone {
             (content, _) => (content?, self.body),
         };
         let bodies = self.api.bodies();
-        let (bytes, room) = crate::body::read(bodies, None, &self.parts.headers, body, ANYONE_BYTES).await?;
+        let (bytes, room) =
+            crate::body::read(bodies, Sender::Stranger, &self.parts.headers, body, ANYONE_BYTES).await?;
         Ok(Received { api: self.api, parts: self.parts, content, bytes, _room: room })
     }
 }

@@ -27,6 +27,19 @@ pub mod bounds {
     pub const HEADERS_MAX: usize = 32;
     /// Bytes of one header value.
     pub const HEADER_VALUE_MAX: usize = 4_096;
+
+    /// What is wrong with the value of a header that is to be sent; one rule for webhooks and hooks.
+    pub fn bad_header_value(value: &str) -> Option<&'static str> {
+        if value.len() > HEADER_VALUE_MAX {
+            Some("the value must have at most 4096 bytes")
+        } else if !value.bytes().all(|b| b == b'\t' || (b' '..=b'~').contains(&b)) {
+            Some("the value may hold visible ASCII, spaces and tabs only")
+        } else if value.trim_matches([' ', '\t']) != value {
+            Some("the value must not begin or end with a space")
+        } else {
+            None
+        }
+    }
     /// `timeout_ms`.
     pub const TIMEOUT_MS: std::ops::RangeInclusive<u32> = 100..=60_000;
     /// `max_in_flight`.

@@ -1,8 +1,8 @@
 //! Who is calling: API keys by their hash.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use gatepost_core::callback::{self, CallbackKey};
@@ -33,6 +33,27 @@ pub(crate) struct KeyRing {
     callbacks: CallbackKey,
     keys: ArcSwap<HashMap<[u8; 32], Arc<KeyRow>>>,
     forgotten: AtomicU64,
+    /// Hashes of the keys last deleted: whoever still has one is no stranger.
+    deleted: Mutex<VecDeque<[u8; 32]>>,
+}
+
+/// Deleted keys that are remembered.
+const DELETED_KEYS: usize = 1_024;
+
+/// Why a key does not open anything.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum BadKey {
+    /// Nobody has it, and as far as is remembered nobody had.
+    Unknown,
+    /// It was deleted.
+    Deleted,
+    /// Its time is over.
+    Expired,
+}
+
+/// Compares hashes in a time that does not depend on them.
+fn same(a: &[u8; 32], b: &[u8; 32]) -> bool {
+    a.iter().zip(b).fold(0, |differing, (a, b)| differing | (a ^ b)) == 0
 }
 
 impl KeyRing {
@@ -53,6 +74,7 @@ impl KeyRing {
             callbacks,
             keys: ArcSwap::from_pointee(keys),
             forgotten: AtomicU64::new(0),
+            deleted: Mutex::default(),
         })
     }
 
@@ -83,6 +105,15 @@ impl KeyRing {
     }
 
     fn forget(&self, which: impl Fn(&KeyRow) -> bool) {
+        {
+            let mut deleted = self.deleted.lock().unwrap_or_else(PoisonError::into_inner);
+            for (hash, _) in self.keys.load().iter().filter(|(_, row)| which(row)) {
+                if deleted.len() >= DELETED_KEYS {
+                    deleted.pop_front();
+                }
+                deleted.push_back(*hash);
+            }
+        }
         self.keys.rcu(|keys| {
             let mut keys = HashMap::clone(keys);
             keys.retain(|_, row| !which(row));
@@ -102,21 +133,30 @@ impl KeyRing {
     }
 
     /// Who holds `key`, if anybody does at `now`.
-    pub(crate) fn authenticate(&self, key: &str, now: Timestamp) -> Option<Caller> {
+    ///
+    /// # Errors
+    /// Nobody does (any more).
+    pub(crate) fn authenticate(&self, key: &str, now: Timestamp) -> Result<Caller, BadKey> {
         if key.starts_with(callback::PREFIX) {
-            let callback = self.callbacks.open(key, now)?;
+            // One that is over cannot be told from one that was made up: receivers' are short-lived.
+            let callback = self.callbacks.open(key, now).ok_or(BadKey::Unknown)?;
             let (tenant, issued_at) = (Some(callback.tenant), Some(callback.issued_at));
-            return Some(Caller { key: None, scopes: vec![Scope::Read], tenant, issued_at });
+            return Ok(Caller { key: None, scopes: vec![Scope::Read], tenant, issued_at });
         }
         let hash = hash_key(key);
-        if hash == self.admin {
-            return Some(Caller { key: None, scopes: vec![Scope::Admin], tenant: None, issued_at: None });
+        if same(&hash, &self.admin) {
+            return Ok(Caller { key: None, scopes: vec![Scope::Admin], tenant: None, issued_at: None });
         }
         let keys = self.keys.load();
-        let row = keys.get(&hash)?;
+        let Some(row) = keys.get(&hash) else { return Err(self.unknown(&hash)) };
         if row.expires_at.is_some_and(|at| at <= now) {
-            return None;
+            return Err(BadKey::Expired);
         }
-        Some(Caller { key: Some(row.id), scopes: row.scopes.clone(), tenant: row.tenant.clone(), issued_at: None })
+        Ok(Caller { key: Some(row.id), scopes: row.scopes.clone(), tenant: row.tenant.clone(), issued_at: None })
+    }
+
+    fn unknown(&self, hash: &[u8; 32]) -> BadKey {
+        let deleted = self.deleted.lock().unwrap_or_else(PoisonError::into_inner);
+        if deleted.contains(hash) { BadKey::Deleted } else { BadKey::Unknown }
     }
 }

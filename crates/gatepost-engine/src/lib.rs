@@ -46,6 +46,7 @@ mod waits;
 #[cfg(test)]
 mod simulation;
 
+pub use auth::BadKey;
 pub use catalogue::EventTypeView;
 pub use deliver::scheduler::Limits as LaneLimits;
 pub use engine::{Engine, EngineParts, Limits, Running, StartError, USER_AGENT};

@@ -111,6 +111,7 @@ pub struct Metrics {
     webhooks: Gauge,
     token_fetches: Family<OutcomeLabel, Counter>,
     quota_refusals: Family<QuotaLabel, Counter>,
+    wrong_keys: Family<OutcomeLabel, Counter>,
     rate_waits: Counter,
     publish_waits: Family<OutcomeLabel, Counter>,
     verifications: Family<VerificationLabel, Counter>,
@@ -153,6 +154,7 @@ impl Metrics {
             webhooks: Gauge::default(),
             token_fetches: Family::default(),
             quota_refusals: Family::default(),
+            wrong_keys: Family::default(),
             rate_waits: Counter::default(),
             publish_waits: Family::default(),
             verifications: Family::default(),
@@ -196,6 +198,7 @@ impl Metrics {
         r.register("heads_in_memory", "Deliveries held in memory ahead of their attempt", self.heads.clone());
         r.register("webhooks_active", "Webhooks with something to do", self.webhooks.clone());
         r.register("quota_refusals", "Calls refused because a tenant's quota is used up", self.quota_refusals.clone());
+        r.register("wrong_keys", "Requests with a key nobody has, by how they were answered", self.wrong_keys.clone());
         r.register(
             "rate_limit_waits",
             "Times a webhook with something to send waited for its rate_limit_per_s",
@@ -309,6 +312,12 @@ impl Metrics {
     /// Counts a call refused by a quota.
     pub(crate) fn quota_refused(&self, quota: &'static str) {
         self.quota_refusals.get_or_create(&QuotaLabel { quota }).inc();
+    }
+
+    /// Counts a key nobody has; `refused`: too many came from there.
+    pub fn wrong_key(&self, refused: bool) {
+        let outcome = if refused { "refused" } else { "unauthorized" };
+        self.wrong_keys.get_or_create(&OutcomeLabel { outcome }).inc();
     }
 
     /// Counts a publish that waited for deliveries, and whether it then went on.

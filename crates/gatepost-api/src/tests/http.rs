@@ -181,6 +181,9 @@ async fn bodies_too_large_or_of_another_kind_are_refused() {
     let big = format!(r#"{{"type":"a","data":"{}"}}"#, "x".repeat(1 << 20));
     assert_eq!(server.admin("POST", events, &big).await.code(), "payload_too_large");
     let batch = format!(r#"{{"events":[{big}]}}"#);
+    assert_eq!(server.admin("POST", &format!("{events}/batch"), &batch).await.code(), "payload_too_large");
+    let (two, large) = (r#"{"type":"a"}"#, format!(r#"{{"type":"a","data":"{}"}}"#, "x".repeat(800_000)));
+    let batch = format!(r#"{{"events":[{two},{large},{large}]}}"#);
     assert_eq!(server.admin("POST", &format!("{events}/batch"), &batch).await.status, 202);
     let request = Request::post(events)
         .header("authorization", format!("Bearer {ADMIN}"))

@@ -151,7 +151,7 @@ fn data_are_absent_or_null_alike() {
 
 #[test]
 fn batches_tell_every_event_apart() {
-    let batch = |body: &str| problem(body.as_bytes(), |reader| reader.batch());
+    let batch = |body: &str| problem(body.as_bytes(), |reader| reader.batch(1 << 20));
     let too_many = format!(r#"{{"events":[{}]}}"#, vec![r#"{"type":"a"}"#; 1_001].join(","));
     let cases: [(&str, &str, &[&str]); 8] = [
         ("{}", "validation_failed", &["/events"]),
@@ -174,7 +174,7 @@ fn batches_tell_every_event_apart() {
 
 #[test]
 fn ndjson_counts_events_by_index_and_malformed_ones_by_line() {
-    let ndjson = |body: &str| problem(body.as_bytes(), |reader| reader.ndjson());
+    let ndjson = |body: &str| problem(body.as_bytes(), |reader| reader.ndjson(1 << 20));
     assert_eq!(ndjson("\n{\"type\":\"a\"}\r\n\n  \n{\"type\":\"b\"}\n"), None);
     let wrong = ndjson("{\"type\":\"a\"}\n\n{\"typ\":\"b\"}\n").unwrap();
     assert_eq!(pointers(&wrong), ["/events/1/typ", "/events/1/type"]);
@@ -309,7 +309,7 @@ fn cloudevents_have_pointers_like_any_event() {
         let bytes = Bytes::copy_from_slice(body.as_bytes());
         let mut errors = Errors::default();
         let outcome = Reader::new(&bytes, &mut errors)
-            .and_then(|mut reader| reader.cloudevents(&bytes))
+            .and_then(|mut reader| reader.cloudevents(&bytes, 1 << 20))
             .map_err(|malformed| malformed.into_problem(&bytes).to_value());
         outcome.err().or_else(|| errors.check().err().map(|problem| problem.to_value()))
     };
@@ -334,8 +334,8 @@ fn read_as_everything(body: &[u8]) {
     let headers = http::HeaderMap::new();
     let problems = [
         event_problem(body),
-        problem(body, |reader| reader.batch()),
-        problem(body, |reader| reader.ndjson()),
+        problem(body, |reader| reader.batch(1 << 20)),
+        problem(body, |reader| reader.ndjson(1 << 20)),
         problem(body, |reader| reader.webhook()),
         problem(body, |reader| reader.webhook_patch()),
         problem(body, |reader| reader.test()),
@@ -352,7 +352,7 @@ fn read_as_everything(body: &[u8]) {
     let mut errors = Errors::default();
     if let Ok(mut reader) = Reader::new(&bytes, &mut errors) {
         let _ = reader.cloudevent(&bytes);
-        let _ = reader.cloudevents(&bytes);
+        let _ = reader.cloudevents(&bytes, 1 << 20);
     }
 }
 

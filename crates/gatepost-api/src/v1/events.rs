@@ -73,10 +73,11 @@ async fn publish_one(name: &str, call: Call, json: Content) -> Result<Response, 
         errors.check()?;
         return answer(&received, &tenant, input.into_iter().collect(), false).await;
     }
+    let most = call.engine().limits().max_body_bytes;
     let received = call.body(&[Content::Json, Content::CloudEvent, Content::CloudEvents]).await?;
     let content = if received.content == Content::Json { json } else { received.content };
     let inputs: Vec<PublishInput> = match content {
-        Content::CloudEvents => received.read(&mut errors, |reader| reader.cloudevents(&received.bytes))?,
+        Content::CloudEvents => received.read(&mut errors, |reader| reader.cloudevents(&received.bytes, most))?,
         Content::CloudEvent => {
             received.read(&mut errors, |reader| reader.cloudevent(&received.bytes))?.into_iter().collect()
         }
@@ -108,11 +109,11 @@ pub(crate) async fn publish_batch(Names(name): Names<String>, call: Call) -> Res
     let mut errors = Errors::default();
     Params::open(&call.parts.uri, &[], &mut errors);
     let content = Content::of(&call.parts.headers, &[Content::Json, Content::Ndjson]);
-    let limit = call.engine().limits().max_batch_bytes;
+    let (most, limit) = (call.engine().limits().max_body_bytes, call.engine().limits().max_batch_bytes);
     let received = call.body_up_to(content, Some(Content::Json), limit).await?;
     let inputs = received.read(&mut errors, |reader| match received.content {
-        Content::Ndjson => reader.ndjson(),
-        _ => reader.batch(),
+        Content::Ndjson => reader.ndjson(most),
+        _ => reader.batch(most),
     })?;
     errors.check()?;
     answer(&received, &tenant, inputs, true).await

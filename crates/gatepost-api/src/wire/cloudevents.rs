@@ -53,12 +53,15 @@ impl<'a> Reader<'a, '_> {
     }
 
     /// Events in batched mode. Their pointers are those of any batch: `/events/{index}/…`.
-    pub(crate) fn cloudevents(&mut self, body: &Bytes) -> Read<Vec<PublishInput>> {
+    pub(crate) fn cloudevents(&mut self, body: &Bytes, most: usize) -> Read<Vec<PublishInput>> {
         let Some(list) = self.items(self.document(), At::Root, BATCH_MAX)? else { return Ok(Vec::new()) };
         let at = At::Root.member("events");
         self.batch_size(list.count, at);
         let mut inputs = Vec::with_capacity(list.items.len());
         for (index, item) in list.items.into_iter().enumerate() {
+            if !self.event_size(item.get(), at.item(index), most) {
+                continue;
+            }
             let decoded = cloudevents::structured(&body.slice_ref(item.get().as_bytes()));
             inputs.extend(self.decoded(item.get(), at.item(index), decoded)?);
         }

@@ -92,31 +92,42 @@ impl<'a> Reader<'a, '_> {
         Ok(id.map(|id| Subject { kind, id }))
     }
 
-    /// `{"events": […]}`.
-    pub(crate) fn batch(&mut self) -> Read<Vec<PublishInput>> {
+    /// `{"events": […]}`, each of at most so many bytes.
+    pub(crate) fn batch(&mut self, most: usize) -> Read<Vec<PublishInput>> {
         if self.is_list() {
             self.errors.push(At::Root, "must be an object with the list in it: {\"events\":[…]}");
             return Ok(Vec::new());
         }
         let Some(fields) = self.open(self.document(), At::Root, &BATCH)? else { return Ok(Vec::new()) };
         match fields.required("events", At::Root, self) {
-            Some(raw) => self.event_list(raw.get(), At::Root.member("events")),
+            Some(raw) => self.event_list(raw.get(), At::Root.member("events"), most),
             None => Ok(Vec::new()),
         }
     }
 
-    fn event_list(&mut self, text: &'a str, at: At<'_>) -> Read<Vec<PublishInput>> {
+    fn event_list(&mut self, text: &'a str, at: At<'_>, most: usize) -> Read<Vec<PublishInput>> {
         let Some(list) = self.items(text, at, BATCH_MAX)? else { return Ok(Vec::new()) };
         self.batch_size(list.count, at);
         let mut events = Vec::with_capacity(list.items.len());
         for (index, item) in list.items.into_iter().enumerate() {
-            events.extend(self.event(item.get(), at.item(index))?);
+            if self.event_size(item.get(), at.item(index), most) {
+                events.extend(self.event(item.get(), at.item(index))?);
+            }
         }
         Ok(events)
     }
 
-    /// One event a line; empty lines are none.
-    pub(crate) fn ndjson(&mut self) -> Read<Vec<PublishInput>> {
+    /// Whether one event of many is no larger than one alone may be; noted if not.
+    pub(crate) fn event_size(&mut self, text: &str, at: At<'_>, most: usize) -> bool {
+        if text.len() > most {
+            let message = format!("is over {most} bytes, the most one event may have (max_body_bytes)");
+            self.errors.push_as(ErrorCode::PayloadTooLarge, at, message);
+        }
+        text.len() <= most
+    }
+
+    /// One event of at most so many bytes a line; empty lines are none.
+    pub(crate) fn ndjson(&mut self, most: usize) -> Read<Vec<PublishInput>> {
         let at = At::Root.member("events");
         let count = lines_of(self.document()).count();
 
@@ -124,7 +135,9 @@ impl<'a> Reader<'a, '_> {
         self.batch_size(count, at);
         let mut events = Vec::with_capacity(lines.len());
         for (index, line) in lines.into_iter().enumerate() {
-            events.extend(self.event(line, at.item(index))?);
+            if self.event_size(line, at.item(index), most) {
+                events.extend(self.event(line, at.item(index))?);
+            }
         }
         Ok(events)
     }

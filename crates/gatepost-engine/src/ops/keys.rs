@@ -5,7 +5,7 @@ use gatepost_core::secret::Secret;
 use gatepost_store::{KeyRow, Page, PageRequest};
 
 use super::{Caller, KeyInput};
-use crate::auth::{generate_key, hash_key};
+use crate::auth::{BadKey, generate_key, hash_key};
 use crate::engine::Engine;
 use crate::error::{Error, FieldError, Kind, Result};
 
@@ -84,7 +84,7 @@ impl Engine {
     }
 
     /// Who holds this key text, if anybody does.
-    pub fn authenticate(&self, key: &str) -> Option<Caller> {
+    pub fn authenticate(&self, key: &str) -> std::result::Result<Caller, BadKey> {
         self.inner.keys.authenticate(key, self.now())
     }
 }

@@ -290,12 +290,8 @@ fn check_headers(
         let kept = existing.is_some_and(|w| w.config.header_names.iter().any(|n| n.eq_ignore_ascii_case(name)));
         if value == MASK && !kept {
             bad("the value *** keeps a present value, and there is none: give the value itself");
-        } else if value.len() > bounds::HEADER_VALUE_MAX {
-            bad("the value must have at most 4096 bytes");
-        } else if !value.bytes().all(|b| b == b'\t' || (b' '..=b'~').contains(&b)) {
-            bad("the value may hold visible ASCII, spaces and tabs only");
-        } else if value.trim_matches([' ', '\t']) != value {
-            bad("the value must not begin or end with a space");
+        } else if let Some(problem) = bounds::bad_header_value(value) {
+            bad(problem);
         }
     }
 }

@@ -85,7 +85,7 @@ async fn token(State(api): State<Api>, anyone: Anyone) -> Result<Response, Probl
     }
     let secret = fields.text("client_secret").ok_or_else(|| wrong("/client_secret", "is required"))?;
     let id = fields.text("client_id").ok_or_else(|| wrong("/client_id", "is required"))?;
-    let caller = api.engine().authenticate(secret).ok_or_else(refused)?;
+    let caller = api.engine().authenticate(secret).map_err(|why| refused().marked(why))?;
     let tenant = caller.tenant.as_ref().map(TenantId::as_str);
     let same_tenant = fields.text("tenant_domain").is_none_or(|domain| Some(domain) == tenant);
     if caller.key.map(|key| key.to_string()).as_deref() != Some(id) || tenant.is_none() || !same_tenant {

@@ -109,13 +109,10 @@ fn read_headers(r: &mut Reader<'_>, names: &mut Vec<String>) -> BTreeMap<String,
             // In a merged body, null takes a header away.
             Value::Null => continue,
             Value::String(text) if text == MASK => {}
-            Value::String(text) if text.len() > bounds::HEADER_VALUE_MAX => {
-                r.bad_below("headers", &below, "must be at most 4096 bytes long");
-            }
-            Value::String(text) if text.chars().any(|c| c.is_control() && c != '\t') => {
-                r.bad_below("headers", &below, "must have no control characters");
-            }
-            Value::String(text) => drop(values.insert(name.clone(), Secret::new(text))),
+            Value::String(text) => match bounds::bad_header_value(&text) {
+                Some(problem) => r.bad_below("headers", &below, problem),
+                None => drop(values.insert(name.clone(), Secret::new(text))),
+            },
             _ => r.bad_below("headers", &below, "must be a text"),
         }
         names.push(name);

@@ -40,14 +40,18 @@ fn body_for(method: &str) -> Payload {
 
 #[test]
 fn without_a_valid_key_every_route_is_401() {
-    let server = Server::start();
+    let mut server = Server::start();
     server.create_tenant("acme");
     let admin = format!("Bearer {}", crate::harness::ADMIN_KEY);
     let basic = format!("Basic {}", crate::harness::ADMIN_KEY);
     let ssws = format!("SSWS {}", crate::harness::ADMIN_KEY);
     let longer = format!("{admin}x");
     let mut findings = Findings::default();
-    for (method, path, _) in guarded(&server) {
+    for (index, (method, path, _)) in guarded(&server).into_iter().enumerate() {
+        // Two wrong keys a route: beyond a hundred a minute the address is told to wait.
+        if index % 40 == 39 {
+            server.restart();
+        }
         let path = filled(&path, "acme");
         for value in
             ["", "Bearer", "Bearer ", "Bearer wrong", "Bearer ü", &longer, &basic, &ssws, crate::harness::ADMIN_KEY]

@@ -12,6 +12,7 @@ mod p4_no_blind_spot;
 mod p5_floods;
 mod p5_isolation;
 mod p5_schemas;
+mod p5_strangers;
 mod p6_nothing_silent;
 mod p7_echoes;
 mod p7_kept_values;
