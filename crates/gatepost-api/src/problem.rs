@@ -214,7 +214,7 @@ struct Inner {
     /// It is about a key that nobody has and nobody had.
     wrong_key: bool,
     /// Members besides those of every problem (RFC 9457 section 3.2).
-    members: serde_json::Map<String, serde_json::Value>,
+    members: gatepost_core::hooks::json::Map,
 }
 
 /// The wire form.
@@ -232,7 +232,7 @@ struct Body9457<'a> {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     errors: Vec<WireFieldError<'a>>,
     #[serde(flatten)]
-    members: &'a serde_json::Map<String, serde_json::Value>,
+    members: &'a gatepost_core::hooks::json::Map,
 }
 
 #[derive(Serialize)]
@@ -251,7 +251,7 @@ impl Problem {
             position: None,
             wrong_key: false,
             headers: Vec::new(),
-            members: serde_json::Map::new(),
+            members: gatepost_core::hooks::json::Map::new(),
         }))
     }
 
@@ -310,7 +310,7 @@ impl Problem {
     }
 
     /// With members besides those of every problem.
-    pub(crate) fn with_members(mut self, members: serde_json::Map<String, serde_json::Value>) -> Self {
+    pub(crate) fn with_members(mut self, members: gatepost_core::hooks::json::Map) -> Self {
         self.0.members = members;
         self
     }

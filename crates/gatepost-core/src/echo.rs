@@ -8,11 +8,11 @@
 
 use std::borrow::Cow;
 
+use crate::hooks::json::Value;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use memchr::memmem;
-use serde_json::Value;
 use zeroize::Zeroizing;
 
 use crate::auth::EndpointAuth;
@@ -151,6 +151,12 @@ impl Known {
             }
             Value::Array(items) => items.iter_mut().for_each(|item| self.data(item)),
             Value::Object(members) => members.values_mut().for_each(|member| self.data(member)),
+            Value::Raw(raw) => {
+                let found = |form: &[u8]| raw.as_written().as_bytes().windows(form.len()).any(|part| part == form);
+                if self.in_data().any(found) {
+                    *data = MASK.into();
+                }
+            }
             Value::Null | Value::Bool(_) | Value::Number(_) => {}
         }
     }
@@ -226,7 +232,7 @@ fn percent(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use crate::hooks::json::json;
 
     use super::*;
     use crate::Timestamp;

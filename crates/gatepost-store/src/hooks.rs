@@ -6,12 +6,12 @@
 use async_trait::async_trait;
 use gatepost_core::hooks::decision::{Decision, HookRow as AskedRow};
 use gatepost_core::hooks::hook::HookConfig;
+use gatepost_core::hooks::json::Value;
 use gatepost_core::hooks::outcome::Outcome;
 use gatepost_core::hooks::points::{PointDef, PointSettings};
 use gatepost_core::tenant::Tenant;
 use gatepost_core::{HookId, InvocationId, TenantId, TenantKey, Timestamp};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use crate::{Created, Page, PageRequest, Result};
 

@@ -2,12 +2,12 @@
 
 use axum::response::Response;
 use gatepost_core::InvocationId;
-use gatepost_core::hooks::json::parse_strict;
+use gatepost_core::hooks::json::{Malformed, Value, parse_settings, parse_strict};
 use gatepost_engine::hooks::TryInput;
 use gatepost_engine::store::Scope;
 use gatepost_engine::{Error, Kind};
 use http::StatusCode;
-use serde_json::{Map, Value};
+use serde_json::Map;
 
 use super::{created, json, no_content};
 use crate::body::Content;
@@ -19,24 +19,28 @@ use crate::wire::show::{ListPage, ShowHook, ShowSecret, show_try};
 use crate::wire::{At, Errors, hook_schema, schema};
 
 impl Received {
-    /// The body as one JSON value, no member named twice.
+    /// The body as one JSON value that is kept as it is written, no member named twice.
     pub(crate) fn value(&self) -> Result<Value, Problem> {
-        parse_strict(&self.bytes).map_err(|bad| Problem::malformed(&bad.message, bad.line.max(1), bad.column.max(1)))
+        parse_strict(&self.bytes).map_err(unread)
     }
 
     /// The body as the members of an object; an empty one has none. What is no object is noted.
-    pub(crate) fn members(&self, errors: &mut Errors) -> Result<Map<String, Value>, Problem> {
+    pub(crate) fn members(&self, errors: &mut Errors) -> Result<Map<String, serde_json::Value>, Problem> {
         if self.bytes.iter().all(u8::is_ascii_whitespace) {
             return Ok(Map::new());
         }
-        match self.value()? {
-            Value::Object(members) => Ok(members),
+        match parse_settings(&self.bytes).map_err(unread)? {
+            serde_json::Value::Object(members) => Ok(members),
             _ => {
                 errors.push(At::Root, "must be an object");
                 Ok(Map::new())
             }
         }
     }
+}
+
+fn unread(bad: Malformed) -> Problem {
+    Problem::malformed(&bad.message, bad.line.max(1), bad.column.max(1))
 }
 
 /// Register a hook
@@ -163,8 +167,10 @@ pub(crate) async fn try_it(Names((name, hook)): Names<(String, String)>, call: C
     let mut errors = Errors::default();
     Params::open(&call.parts.uri, &[], &mut errors);
     let received = call.body(&[Content::Json]).await?;
-    let members = received.members(&mut errors)?;
-    let input = read_try(members, &mut errors);
+    let input = match received.bytes.iter().all(u8::is_ascii_whitespace) {
+        true => TryInput::default(),
+        false => read_try(received.value()?, &mut errors),
+    };
     errors.check()?;
     let result = received.engine().try_hook(&tenant, id, input).await;
     let result = result.map_err(|error| match error {
@@ -181,8 +187,12 @@ pub(crate) async fn try_it(Names((name, hook)): Names<(String, String)>, call: C
 /// Members of what a hook is tried with.
 pub(crate) const TRY: [&str; 3] = ["sample", "invocation", "invocation_id"];
 
-fn read_try(mut members: Map<String, Value>, errors: &mut Errors) -> TryInput {
+fn read_try(body: Value, errors: &mut Errors) -> TryInput {
     let mut input = TryInput::default();
+    let Value::Object(mut members) = body else {
+        errors.push(At::Root, "must be an object");
+        return input;
+    };
     match members.remove("sample") {
         None | Some(Value::Null) => {}
         Some(Value::Bool(yes)) => input.sample = yes,

@@ -3,6 +3,7 @@
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use gatepost_core::hooks::decision::{Cause, Decision};
+use gatepost_core::hooks::json::{Map, Value, parse_strict};
 use gatepost_core::trace::TraceContext;
 use gatepost_core::{InvocationId, TenantId};
 use gatepost_engine::hooks::{Ask, AskError, AskTarget};
@@ -11,7 +12,6 @@ use gatepost_engine::store::{Scope, StoreError};
 use gatepost_engine::{Error, Kind};
 use http::header::{ACCEPT, CONTENT_TYPE, HeaderName, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, StatusCode};
-use serde_json::{Map, Value};
 
 use super::json;
 use crate::body::Content;
@@ -141,12 +141,11 @@ fn refusal(error: AskError, tenant: &str, item: &str) -> Problem {
 /// 503, with the decision that could not be written down, else what the point's own policy and the
 /// question's default say: the platform must always be able to act.
 fn unable(decision: Option<&Decision>, reason: StoreError) -> Problem {
-    let mut members = Map::new();
-    if let Some(decision) = decision
-        && let Ok(Value::Object(said)) = serde_json::to_value(decision)
-    {
-        members.extend(said);
-    }
+    let said = decision.and_then(|decision| serde_json::to_vec(decision).ok());
+    let mut members = match said.map(|said| parse_strict(&said)) {
+        Some(Ok(Value::Object(said))) => said,
+        _ => Map::new(),
+    };
     members.retain(|name, _| TOLD_WHEN_UNABLE.contains(&name.as_str()));
     members.insert("cause".into(), Cause::Gatepost.as_str().into());
     Problem::from(reason).with_members(members)

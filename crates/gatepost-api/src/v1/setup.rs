@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::response::Response;
 use gatepost_core::catalogue::EventTypeDefinition;
 use gatepost_core::event::{EventType, Urgency};
-use gatepost_core::hooks::json::parse_strict;
+use gatepost_core::hooks::json::parse_settings;
 use gatepost_core::hooks::points::PointDef;
 use gatepost_core::profiles::DEFAULT;
 use gatepost_core::tenant::Tenant;
@@ -374,7 +374,7 @@ impl<'a> Reader<'a, '_> {
 impl Thing {
     /// The rest as values.
     fn members(&self) -> Result<Map<String, Value>, Problem> {
-        match parse_strict(self.rest.as_bytes()) {
+        match parse_settings(self.rest.as_bytes()) {
             Ok(Value::Object(members)) => Ok(members),
             Ok(_) => Ok(Map::new()),
             Err(bad) => Err(Problem::malformed(&bad.message, bad.line.max(1), bad.column.max(1))),

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde_json::{Map, Value, json};
 
 use super::breaker::BreakerEvent;
 use super::budget::{Budget, Concurrency, Wish, reserve};
@@ -20,6 +19,7 @@ use super::decision::{Cause, Conn, HookResult, HookRow, Message, Severity};
 use super::failure::{Failure, FailureClass, Policy};
 use super::hook::Mode;
 use super::invocation::Invocation;
+use super::json::{Map, Value};
 use super::plan::{Attempt, PlannedHook};
 use super::points::{PointDef, PointKind};
 use super::secrets::Lifted;
@@ -196,7 +196,7 @@ struct Group {
 #[derive(Clone, Debug)]
 struct Item {
     attribute: Option<String>,
-    context: Map<String, Value>,
+    context: Map,
     default: Value,
     next: usize,
     busy: bool,
@@ -530,7 +530,9 @@ impl Chain {
         let none = Map::new();
         let whole = self.invocation.context.as_object().unwrap_or(&none);
         let of_item = item.map(|i| &self.items[i]);
-        let given = of_item.filter(|item| item.attribute.is_some()).map(|item| json!({"mappedValue": item.default}));
+        let given = of_item
+            .filter(|item| item.attribute.is_some())
+            .map(|item| Value::Object(Map::from_iter([("mappedValue".to_owned(), item.default.clone())])));
         let secrets = &self.invocation.secrets;
         let shown = hook.shows_secrets() && !(secrets.is_empty() && lifted.is_empty());
         hook.codec.request_body(&Question {
@@ -642,7 +644,7 @@ fn items(stages: &[(Arc<PointDef>, bool)], invocation: &Invocation) -> Vec<Item>
     }
     let of_attribute = |attribute: &super::invocation::Attribute| {
         let mut context = whole.clone();
-        context.extend(attribute.context.clone());
+        context.absorb(attribute.context.clone());
         item(Some(attribute.name.clone()), context, attribute.default.clone())
     };
     invocation.attributes.iter().map(of_attribute).collect()

@@ -5,9 +5,8 @@
 //! the answer as a whole.
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 
-use super::json::{Pointer, same};
+use super::json::{Map, Pointer, Value, same};
 use super::secrets::{Lifted, SecretJson};
 
 /// How a proposed object is applied.
@@ -97,7 +96,7 @@ impl MayChange {
         }
         // A new container is no more than what is put into it.
         match (before, after) {
-            (None, Some(Value::Object(members))) if !members.is_empty() => {
+            (None, Some(Value::Object(members))) if !members.is_empty() && members.unnamed().is_empty() => {
                 members.iter().find_map(|(name, value)| self.forbids(&place.child(name), None, Some(value)))
             }
             _ => Some(place.clone()),
@@ -164,10 +163,11 @@ pub fn apply(
         (document, proposal.at)
     };
     let told = Lifted::lift(&mut proposed, secret_places);
-    let after = match mode {
+    let mut after = match mode {
         ReplaceMode::Merge => merge(object, &proposed),
         ReplaceMode::Replace => replaced(object, &at, proposed),
     };
+    keep_unnamed(object, &mut after);
     let mut changes = diff(object, &after);
     let (secrets, mut secret_changes) = secret_changes(secrets, &told, mode, secret_places, shown, &at);
     if let Some(place) = changes.iter().chain(&secret_changes).find_map(|change| may_change.forbidden(change)) {
@@ -195,8 +195,8 @@ fn is_empty(value: &Value) -> bool {
         Value::Null => true,
         Value::String(text) => text.is_empty(),
         Value::Array(items) => items.is_empty(),
-        Value::Object(members) => members.is_empty(),
-        Value::Bool(_) | Value::Number(_) => false,
+        Value::Object(members) => members.holds_nothing(),
+        Value::Bool(_) | Value::Number(_) | Value::Raw(_) => false,
     }
 }
 
@@ -238,11 +238,25 @@ fn secret_changes(
     (after, changes)
 }
 
+/// Puts the members whose names are no texts back as they were: nobody can say that they are to change.
+pub(super) fn keep_unnamed(before: &Value, after: &mut Value) {
+    let (Value::Object(old), Value::Object(new)) = (before, after) else { return };
+    if new.unnamed() != old.unnamed() {
+        *new.unnamed_mut() = old.unnamed().to_vec();
+    }
+    for (name, value) in new.iter_mut() {
+        if let Some(old @ Value::Object(_)) = old.get(name) {
+            keep_unnamed(old, value);
+        }
+    }
+}
+
 /// `patch` merged into `target`: RFC 7396, but a `null` that answers a `null` changes nothing (a
 /// receiver that gives back what it got has not asked for anything).
 pub fn merge(target: &Value, patch: &Value) -> Value {
     let Value::Object(patch) = patch else { return patch.clone() };
-    let empty = Map::new();
+    let mut empty = Map::new();
+    empty.unnamed_mut().clone_from(&patch.unnamed().to_vec());
     let target = target.as_object().unwrap_or(&empty);
     let mut out = target.clone();
     for (name, value) in patch {
@@ -289,7 +303,7 @@ fn walk(at: &Pointer, before: &Value, after: &Value, changes: &mut Vec<Change>) 
 
 /// One operation of a JSON patch (RFC 6902), relative to `object`.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-#[serde(tag = "op", rename_all = "lowercase")]
+#[serde(tag = "op", rename_all = "lowercase", from = "WrittenOp")]
 pub enum PatchOp {
     /// A member that is new.
     Add {
@@ -310,6 +324,33 @@ pub enum PatchOp {
         /// What.
         value: Value,
     },
+}
+
+/// As it is read: what a tag is looked for in passes through values that round.
+#[derive(Deserialize)]
+struct WrittenOp {
+    op: OpName,
+    path: Pointer,
+    #[serde(default)]
+    value: Value,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum OpName {
+    Add,
+    Remove,
+    Replace,
+}
+
+impl From<WrittenOp> for PatchOp {
+    fn from(WrittenOp { op, path, value }: WrittenOp) -> Self {
+        match op {
+            OpName::Add => PatchOp::Add { path, value },
+            OpName::Remove => PatchOp::Remove { path },
+            OpName::Replace => PatchOp::Replace { path, value },
+        }
+    }
 }
 
 impl PatchOp {

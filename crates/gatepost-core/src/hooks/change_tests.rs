@@ -1,6 +1,6 @@
 use super::*;
+use crate::hooks::json::json;
 use proptest::prelude::*;
-use serde_json::json;
 
 fn at(text: &str) -> Pointer {
     text.parse().unwrap()
@@ -234,4 +234,33 @@ proptest! {
                 && c.after.as_ref().is_some_and(is_empty)), "{outside:?}");
         }
     }
+}
+
+#[test]
+fn p6_what_no_value_holds_passes_and_is_compared_exactly() {
+    let read = |text: &str| crate::hooks::json::parse_strict(text.as_bytes()).unwrap();
+    let object = r#"{"user":{"big":12345678901234567890123,"country":"x","odd":"\ud83d","out":1e400,"\ud83d":1}}"#;
+    let apply = |proposed: &str, mode, may: &[&str]| {
+        applied(read(object), read(proposed), mode, &places(may)).map(|(object, changed)| (object.to_string(), changed))
+    };
+    let changed = object.replace("\"x\"", "\"y\"");
+    for mode in [ReplaceMode::Merge, ReplaceMode::Replace] {
+        assert_eq!(apply(object, mode, &[]), Ok((object.to_owned(), vec![])));
+        assert_eq!(apply(&changed, mode, &["/user/country"]), Ok((changed.clone(), vec!["/user/country".to_owned()])));
+        let off_by_one = object.replace("0123", "0124");
+        assert_eq!(apply(&off_by_one, mode, &["/user/country"]), Err("/user/big".to_owned()));
+        assert_eq!(apply(&object.replace("1e400", "1e401"), mode, &[]), Err("/user/out".to_owned()));
+        // What has no name can be neither taken away nor put there.
+        assert_eq!(apply(&object.replace(r#","\ud83d":1"#, ""), mode, &[""]), Ok((object.to_owned(), vec![])));
+        assert_eq!(
+            apply(&object.replace(r#","\ud83d":1"#, r#","\ud83e":1"#), mode, &[""]),
+            Ok((object.to_owned(), vec![]))
+        );
+    }
+    let hidden = r#"{"new":{"allowed":1,"\ud83d":2}}"#;
+    assert_eq!(apply(hidden, ReplaceMode::Merge, &["/new/allowed"]), Err("/new".to_owned()));
+    let found = patch(&read(object), &read(&object.replace("1e400", "1e401")));
+    let written = serde_json::to_string(&found).unwrap();
+    assert_eq!(written, r#"[{"op":"replace","path":"/user/out","value":1e401}]"#);
+    assert_eq!(serde_json::from_str::<Vec<PatchOp>>(&written).unwrap(), found);
 }

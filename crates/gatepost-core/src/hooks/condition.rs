@@ -8,12 +8,15 @@
 //! A pointer whose first name is `subject`, `actor`, `object`, `old_object` or `context` reads that
 //! part of the invocation; any other is relative to `object`. Secret members are never seen. A clear
 //! false skips the hook; what cannot be judged (a prefix of something that is no text) is a failure
-//! of class `condition_error`, and the hook is not called.
+//! of class `condition_error`, and the hook is not called. What no value type holds (half of a surrogate
+//! pair, a number out of range) is absent, in a list null; whether it `changed` is told by how it is written.
 
-use serde_json::Value;
+use std::borrow::Cow;
+
+use serde_json::Value as Setting;
 
 use super::FieldError;
-use super::json::{Pointer, same};
+use super::json::{Pointer, Value, same};
 
 /// How deep a condition may be nested.
 const DEPTH_MAX: usize = 8;
@@ -71,10 +74,10 @@ impl Condition {
     ///
     /// # Errors
     /// Everything wrong, with pointers relative to the condition.
-    pub fn compile(source: &Value) -> Result<Self, Vec<FieldError>> {
+    pub fn compile(source: &Setting) -> Result<Self, Vec<FieldError>> {
         let mut compiler = Compiler { errors: Vec::new(), nodes: 0 };
         let node = match source {
-            Value::Array(items) => compiler.group(items, "", 1).map(Node::All),
+            Setting::Array(items) => compiler.group(items, "", 1).map(Node::All),
             other => compiler.node(other, "", 0),
         };
         match node {
@@ -103,7 +106,7 @@ impl Compiler {
         None
     }
 
-    fn group(&mut self, items: &[Value], at: &str, depth: usize) -> Option<Vec<Node>> {
+    fn group(&mut self, items: &[Setting], at: &str, depth: usize) -> Option<Vec<Node>> {
         if items.is_empty() {
             self.bad(at, "must not be empty");
             return None;
@@ -114,7 +117,7 @@ impl Compiler {
         nodes.into_iter().collect()
     }
 
-    fn node(&mut self, source: &Value, at: &str, depth: usize) -> Option<Node> {
+    fn node(&mut self, source: &Setting, at: &str, depth: usize) -> Option<Node> {
         self.nodes += 1;
         if self.nodes == NODES_MAX + 1 {
             self.bad(at, format!("is too much: at most {NODES_MAX} tests and groups"));
@@ -125,10 +128,10 @@ impl Compiler {
         if depth > DEPTH_MAX {
             return self.bad(at, format!("is nested too deep: at most {DEPTH_MAX} levels"));
         }
-        let Value::Object(members) = source else { return self.bad(at, "must be an object") };
+        let Setting::Object(members) = source else { return self.bad(at, "must be an object") };
         let only = if members.len() == 1 { members.iter().next() } else { None };
         match only {
-            Some((name, Value::Array(items))) if name == "all" || name == "any" => {
+            Some((name, Setting::Array(items))) if name == "all" || name == "any" => {
                 let nodes = self.group(items, &format!("{at}/{name}"), depth + 1)?;
                 Some(if name == "all" { Node::All(nodes) } else { Node::Any(nodes) })
             }
@@ -139,7 +142,7 @@ impl Compiler {
         }
     }
 
-    fn test(&mut self, members: &serde_json::Map<String, Value>, at: &str) -> Option<Node> {
+    fn test(&mut self, members: &serde_json::Map<String, Setting>, at: &str) -> Option<Node> {
         const USAGE: &str = "must be {\"all\": […]}, {\"any\": […]}, {\"not\": {…}}, or a pointer with one of eq, in, prefix, exists, changed";
         let pointer = match members.get("pointer").map(|value| value.as_str().map(str::parse::<Pointer>)) {
             None => return self.bad(at, USAGE),
@@ -150,13 +153,15 @@ impl Compiler {
         let (Some((name, value)), None) = (tests.next(), tests.next()) else { return self.bad(at, USAGE) };
         let place = format!("{at}/{}", name.replace('~', "~0").replace('/', "~1"));
         let test = match (name.as_str(), value) {
-            ("eq", value) => Test::Eq(value.clone()),
-            ("in", Value::Array(values)) if (1..=LIST_MAX).contains(&values.len()) => Test::In(values.clone()),
+            ("eq", value) => Test::Eq(value.clone().into()),
+            ("in", Setting::Array(values)) if (1..=LIST_MAX).contains(&values.len()) => {
+                Test::In(values.iter().cloned().map(Value::from).collect())
+            }
             ("in", _) => return self.bad(place, format!("must be a list of 1 to {LIST_MAX} values")),
-            ("prefix", Value::String(prefix)) => Test::Prefix(prefix.clone()),
+            ("prefix", Setting::String(prefix)) => Test::Prefix(prefix.clone()),
             ("prefix", _) => return self.bad(place, "must be a text"),
-            ("exists", Value::Bool(wanted)) => Test::Exists(*wanted),
-            ("changed", Value::Bool(wanted)) => Test::Changed(*wanted),
+            ("exists", Setting::Bool(wanted)) => Test::Exists(*wanted),
+            ("changed", Setting::Bool(wanted)) => Test::Changed(*wanted),
             ("exists" | "changed", _) => return self.bad(place, "must be true or false"),
             _ => return self.bad(place, "is no test: use eq, in, prefix, exists or changed"),
         };
@@ -191,11 +196,11 @@ fn joined(nodes: &[Node], facts: &ConditionFacts<'_>, decisive: bool) -> Result<
 impl Test {
     fn holds(&self, pointer: &Pointer, facts: &ConditionFacts<'_>) -> Result<bool, ConditionError> {
         let (document, inner) = part(pointer, facts);
-        let found = inner.get(document);
+        let found = seen(document, &inner);
         Ok(match self {
-            Test::Eq(value) => found.is_some_and(|found| same(found, value)),
-            Test::In(values) => found.is_some_and(|found| values.iter().any(|value| same(found, value))),
-            Test::Prefix(prefix) => match found {
+            Test::Eq(value) => found.is_some_and(|found| alike(&found, value)),
+            Test::In(values) => found.is_some_and(|found| values.iter().any(|value| alike(&found, value))),
+            Test::Prefix(prefix) => match found.as_deref() {
                 None | Some(Value::Null) => false,
                 Some(Value::String(text)) => text.starts_with(prefix.as_str()),
                 Some(_) => return Err(ConditionError { pointer: pointer.clone() }),
@@ -210,6 +215,34 @@ impl Test {
                 changed == *wanted
             }
         })
+    }
+}
+
+/// What is at a place, as far as values hold it.
+fn seen<'a>(document: &'a Value, at: &Pointer) -> Option<Cow<'a, Value>> {
+    let found = at.get(document)?;
+    if !found.holds_odd() {
+        return Some(Cow::Borrowed(found));
+    }
+    let in_list = || at.split().is_some_and(|(_, list)| matches!(list.get(document), Some(Value::Array(_))));
+    (!found.is_odd() || in_list()).then(|| Cow::Owned(found.readable().into()))
+}
+
+/// Whether what is there is what a setting asks for. Settings hold numbers as doubles where they are not
+/// whole ones of 64 bits, so that is how those that are no such ones either are compared.
+fn alike(found: &Value, asked: &Value) -> bool {
+    match (found, asked) {
+        (_, Value::Number(asked)) if asked.is_f64() && !found.is_whole() => {
+            found.as_f64().is_some_and(|found| Some(found) == asked.as_f64())
+        }
+        (Value::Array(found), Value::Array(asked)) => {
+            found.len() == asked.len() && found.iter().zip(asked).all(|(found, asked)| alike(found, asked))
+        }
+        (Value::Object(found), Value::Object(asked)) => {
+            found.len() == asked.len()
+                && found.iter().all(|(name, found)| asked.get(name).is_some_and(|asked| alike(found, asked)))
+        }
+        _ => same(found, asked),
     }
 }
 
@@ -228,8 +261,8 @@ fn part<'a>(pointer: &Pointer, facts: &ConditionFacts<'a>) -> (&'a Value, Pointe
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hooks::json::json;
     use proptest::prelude::*;
-    use serde_json::json;
 
     fn judge(condition: Value) -> Result<bool, ConditionError> {
         let facts = ConditionFacts {
@@ -239,7 +272,7 @@ mod tests {
             old_object: &json!({"user":{"country":"Nepal","age":40.0}}),
             context: &json!({"action":"Application Create"}),
         };
-        Condition::compile(&condition).unwrap().holds(&facts)
+        Condition::compile(&condition.readable()).unwrap().holds(&facts)
     }
 
     #[test]
@@ -269,6 +302,40 @@ mod tests {
     }
 
     #[test]
+    fn p6_what_no_value_holds_is_absent_and_spoils_nothing() {
+        let read = |text: &str| crate::hooks::json::parse_strict(text.as_bytes()).unwrap();
+        let object = read(
+            r#"{"odd":"\ud83d","out":1e400,"list":["a","\ud83d"],"in":{"odd":1e400,"b":1},"long":12345678901234567890123,
+                "near":9007199254740993,"plain":1.00,"\ud83d":1}"#,
+        );
+        let old = read(r#"{"odd":"\uD83D","out":1e401,"long":12345678901234567890124}"#);
+        let facts = ConditionFacts {
+            subject: &Value::Null,
+            actor: &Value::Null,
+            object: &object,
+            old_object: &old,
+            context: &Value::Null,
+        };
+        for (condition, holds) in [
+            (json!({"pointer":"/odd","exists":true}), false),
+            (json!({"pointer":"/odd","eq":"x"}), false),
+            (json!({"pointer":"/odd","prefix":"x"}), false),
+            (json!({"pointer":"/out","exists":false}), true),
+            (json!({"pointer":"/list","eq":["a",null]}), true),
+            (json!({"pointer":"/list/1","eq":null}), true),
+            (json!({"pointer":"/in","eq":{"b":1}}), true),
+            (json!({"pointer":"/plain","eq":1}), true),
+            (json!({"pointer":"/long","eq":12_345_678_901_234_567_890_123.0}), true),
+            (json!({"pointer":"/near","eq":9_007_199_254_740_992.0}), false),
+            (json!({"pointer":"/odd","changed":true}), false),
+            (json!({"pointer":"/out","changed":true}), true),
+            (json!({"pointer":"/long","changed":true}), true),
+        ] {
+            assert_eq!(Condition::compile(&condition.readable()).unwrap().holds(&facts), Ok(holds), "{condition}");
+        }
+    }
+
+    #[test]
     fn what_cannot_be_judged_is_an_error_unless_something_else_is_clear() {
         let unclear = json!({"pointer":"/user/age","prefix":"4"});
         assert!(judge(unclear.clone()).is_err());
@@ -284,7 +351,8 @@ mod tests {
             {"pointer":"user","eq":1}, {"pointer":"/a","matches":"x"}, {"pointer":"/a","in":[]}, {"any":[]},
             {"pointer":"/a","exists":"yes"}, {"pointer":"/a"}, 7, {"not":{"pointer":"/a","prefix":1}},
         ]});
-        let pointers: Vec<_> = Condition::compile(&wrong).unwrap_err().into_iter().map(|e| e.pointer).collect();
+        let pointers: Vec<_> =
+            Condition::compile(&wrong.readable()).unwrap_err().into_iter().map(|e| e.pointer).collect();
         assert_eq!(
             pointers,
             [
@@ -299,15 +367,15 @@ mod tests {
             ]
         );
         let deep = (0..20).fold(json!({"pointer":"/a","exists":true}), |inner, _| json!({"not":inner}));
-        assert_eq!(Condition::compile(&deep).unwrap_err().len(), 1);
+        assert_eq!(Condition::compile(&deep.readable()).unwrap_err().len(), 1);
         let many: Vec<_> = (0..200).map(|_| json!({"pointer":"/a","exists":true})).collect();
-        assert_eq!(Condition::compile(&json!({"all":many})).unwrap_err().len(), 1);
+        assert_eq!(Condition::compile(&json!({"all":many}).readable()).unwrap_err().len(), 1);
     }
 
     proptest! {
         #[test]
         fn any_json_compiles_or_is_refused(text in "[\\[\\]{}:,a-z\"0-9/]{0,40}") {
-            if let Ok(value) = serde_json::from_str::<Value>(&text) {
+            if let Ok(value) = serde_json::from_str::<Setting>(&text) {
                 let _ = Condition::compile(&value);
             }
         }

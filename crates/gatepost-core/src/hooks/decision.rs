@@ -2,12 +2,11 @@
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
 
 use super::change::PatchOp;
 use super::failure::FailureClass;
 use super::invocation::{Form, Invocation, value_or_field};
-use super::json::Pointer;
+use super::json::{Map, Pointer, Value};
 use super::points::{PointDef, PointKind};
 use super::secrets::{Lifted, to_wire, wipe};
 use crate::HookId;
@@ -280,7 +279,7 @@ impl Decision {
             Policy::Continue | Policy::Value(_) => false,
         };
         let value = match (point.kind, &policy) {
-            (PointKind::Gate | PointKind::Value, Policy::Value(value)) => value.clone(),
+            (PointKind::Gate | PointKind::Value, Policy::Value(value)) => value.clone().into(),
             (PointKind::Value, Policy::Deny) => Value::Null,
             (PointKind::Value, _) => question.map_or(Value::Null, |question| {
                 let context = question.context.as_object().cloned().unwrap_or_default();
@@ -296,7 +295,7 @@ impl Decision {
             let whole = question.context.as_object().cloned().unwrap_or_default();
             let of_attribute = |attribute: &super::invocation::Attribute| {
                 let mut context = whole.clone();
-                context.extend(attribute.context.clone());
+                context.absorb(attribute.context.clone());
                 value_or_field(attribute.default.clone(), &context, &question.object)
             };
             question.attributes.iter().map(of_attribute).collect()
@@ -359,10 +358,12 @@ impl Decision {
                 Reply::Value if self.value.is_null() => {}
                 Reply::Value => drop(response.insert("mappedValue".into(), self.value.clone())),
                 Reply::Gate => drop(response.insert("data".into(), Value::Bool(self.value == Value::Bool(true)))),
-                Reply::Values => drop(response.insert("mappedValues".into(), json!(self.values))),
+                Reply::Values => {
+                    drop(response.insert("mappedValues".into(), self.values.iter().flatten().cloned().collect()))
+                }
             }
         }
-        let mut body = json!({ "response": response });
+        let mut body = Value::Object(Map::from_iter([("response".to_owned(), Value::Object(response))]));
         let bytes = to_wire(&body, !secrets.is_empty());
         wipe(&mut object);
         wipe(&mut body);

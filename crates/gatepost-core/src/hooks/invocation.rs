@@ -1,9 +1,9 @@
 //! One question, as a platform asks it: native JSON, or the exact Cymmetri form.
 
-use serde_json::{Map, Value, json};
+use serde_json::json;
 
 use super::FieldError;
-use super::json::{Malformed, Pointer, held_by, parse_strict};
+use super::json::{Malformed, Map, Pointer, Value, held_by, parse_strict};
 use super::points::{Operation, PointDef, PointKind, builtin};
 use super::reader::Reader;
 use super::secrets::{Lifted, SecretJson, Secrets};
@@ -60,7 +60,7 @@ pub struct Attribute {
     pub name: String,
     /// What goes to receivers beside the invocation's own context: `targetAttribute`,
     /// `cymmetrifield` and whatever else was given.
-    pub context: Map<String, Value>,
+    pub context: Map,
     /// What stands if nobody decides.
     pub default: Value,
 }
@@ -182,7 +182,7 @@ pub fn from_value(value: Value, target: Target<'_>) -> Result<Invocation, Vec<Fi
     } else {
         from_native(members, &target, &mut errors)
     };
-    let empty = invocation.object.as_object().is_none_or(Map::is_empty);
+    let empty = invocation.object.as_object().is_none_or(Map::holds_nothing);
     if errors.is_empty() && target.needs_object() && empty {
         let pointer = if cymmetri { "/request/user" } else { "/object" };
         errors.push(FieldError {
@@ -200,7 +200,7 @@ pub fn from_value(value: Value, target: Target<'_>) -> Result<Invocation, Vec<Fi
     Ok(invocation)
 }
 
-fn from_native(members: Map<String, Value>, target: &Target<'_>, errors: &mut Vec<FieldError>) -> Invocation {
+fn from_native(members: Map, target: &Target<'_>, errors: &mut Vec<FieldError>) -> Invocation {
     let mut reader = Reader::new(members, "", errors);
     let subject = reader.object("subject").map_or(Value::Null, |subject| read_subject(subject, reader.errors()));
     let part = |reader: &mut Reader<'_>, name| Value::Object(reader.object(name).unwrap_or_default());
@@ -232,14 +232,14 @@ fn from_native(members: Map<String, Value>, target: &Target<'_>, errors: &mut Ve
     }
 }
 
-fn read_subject(members: Map<String, Value>, errors: &mut Vec<FieldError>) -> Value {
+fn read_subject(members: Map, errors: &mut Vec<FieldError>) -> Value {
     let mut reader = Reader::new(members, "/subject", errors);
     let kind = reader.text("type");
     let id = reader.need_text("id");
     reader.finish();
     match kind {
-        Some(kind) => json!({"type": kind, "id": id}),
-        None => json!({"id": id}),
+        Some(kind) => json!({"type": kind, "id": id}).into(),
+        None => json!({"id": id}).into(),
     }
 }
 
@@ -280,7 +280,7 @@ fn read_attributes(reader: &mut Reader<'_>, required: bool) -> Vec<Attribute> {
 }
 
 /// The documented spellings, from the ones people expect (spec B8-7).
-fn wire_names(mut members: Map<String, Value>) -> Map<String, Value> {
+fn wire_names(mut members: Map) -> Map {
     for (usual, documented) in [("formVariable", "formVeriable"), ("cymmetriField", "cymmetrifield")] {
         if !members.contains_key(documented)
             && let Some(value) = members.remove(usual)
@@ -291,7 +291,7 @@ fn wire_names(mut members: Map<String, Value>) -> Map<String, Value> {
     members
 }
 
-fn from_cymmetri(request: Map<String, Value>, target: &Target<'_>, errors: &mut Vec<FieldError>) -> Invocation {
+fn from_cymmetri(request: Map, target: &Target<'_>, errors: &mut Vec<FieldError>) -> Invocation {
     let mut reader = Reader::new(request, "/request", errors);
     let mut object = Map::new();
     for name in target.object_members() {
@@ -330,10 +330,9 @@ fn from_cymmetri(request: Map<String, Value>, target: &Target<'_>, errors: &mut 
 fn subject_of_user(user: &Value) -> Value {
     let named = |name: &str| match user.get(name)? {
         Value::String(text) if !text.is_empty() => Some(text.clone()),
-        Value::Number(number) => Some(number.to_string()),
-        _ => None,
+        number => number.number_text(),
     };
-    named("login").or_else(|| named("id")).map_or(Value::Null, |id| json!({"type": "user", "id": id}))
+    named("login").or_else(|| named("id")).map_or(Value::Null, |id| json!({"type": "user", "id": id}).into())
 }
 
 impl Invocation {
@@ -357,14 +356,14 @@ impl Invocation {
 
 /// A value point's last resort: the default, and where that is empty the field of the user that
 /// `cymmetrifield` names (SETTLED, Blocking hooks).
-pub fn value_or_field(default: Value, context: &Map<String, Value>, object: &Value) -> Value {
+pub fn value_or_field(default: Value, context: &Map, object: &Value) -> Value {
     let empty = default.is_null() || default.as_str() == Some("");
     if !empty {
         return default;
     }
     let field = context.get("cymmetrifield").and_then(Value::as_str);
     match field.and_then(|name| object.get("user")?.get(name)) {
-        Some(value @ (Value::String(_) | Value::Number(_) | Value::Bool(_))) => value.clone(),
+        Some(value @ (Value::String(_) | Value::Number(_) | Value::Raw(_) | Value::Bool(_))) => value.clone(),
         _ => default,
     }
 }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::hooks::json::json;
 use crate::hooks::points::{builtins, operation};
 
 fn point(name: &str) -> &'static PointDef {
@@ -136,7 +137,7 @@ fn the_exact_cymmetri_form_of_every_hook() {
         assert!(!quiet.contains("Welcome@123"), "{name}");
     }
     for point in builtins() {
-        assert!(from_value(point.sample.clone(), Target::Point(point)).is_ok(), "{}", point.name);
+        assert!(from_value(point.sample.clone().into(), Target::Point(point)).is_ok(), "{}", point.name);
     }
 }
 

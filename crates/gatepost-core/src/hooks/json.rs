@@ -1,12 +1,17 @@
 //! JSON as blocking hooks need it: read strictly, pointed into, compared by meaning.
 
-use std::collections::btree_map::Entry;
 use std::fmt;
 use std::str::FromStr;
 
-use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use serde_json::{Map, Number, Value};
+use serde_json::Number;
+
+#[cfg(test)]
+pub(crate) use super::value::json;
+use super::value::units;
+pub use super::value::{Map, Raw, Value, held_by, same};
+use crate::json::{Scanner, text_of};
 
 /// Why bytes are not JSON we read. Repeats nothing of the text but a member's name (P7).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -23,8 +28,11 @@ pub struct Malformed {
 /// Names a byte order mark to who sent it (RFC 8259, 8.1: no JSON text begins with one).
 pub const HAS_BOM: &str = "a byte order mark (EF BB BF) stands before the JSON: leave it out";
 
+/// How deep JSON may be nested, as `serde_json` has it.
+const DEPTH_MAX: usize = 127;
+
 /// Reads one JSON value. A member twice is malformed: two readers would disagree about what was
-/// said. Nesting is bounded by the parser (128).
+/// said. Nesting is bounded. What is read is kept as it is written: see [`Value`].
 ///
 /// # Errors
 /// Where and why it is not JSON.
@@ -32,108 +40,133 @@ pub fn parse_strict(bytes: &[u8]) -> Result<Value, Malformed> {
     if bytes.starts_with("\u{feff}".as_bytes()) {
         return Err(Malformed { message: HAS_BOM.to_owned(), line: 1, column: 1 });
     }
-    serde_json::from_slice::<Strict>(bytes).map(|Strict(value)| value).map_err(|e| {
+    let text = std::str::from_utf8(bytes)
+        .map_err(|bad| malformed(bytes, bad.valid_up_to(), "invalid unicode code point".to_owned()))?;
+    // Says what is wrong with the grammar; what is built from then on is known to be JSON.
+    serde_json::from_str::<IgnoredAny>(text).map_err(|e| {
         let text = e.to_string();
         // serde_json appends the place, which travels in its own members here.
         let message = text.rsplit_once(" at line ").map_or(text.as_str(), |(before, _)| before).to_owned();
         Malformed { message, line: e.line(), column: e.column() }
-    })
+    })?;
+    let mut scanner = Scanner::new(bytes);
+    build(&mut scanner, 0).map_err(|message| malformed(bytes, scanner.at, message))
 }
 
-struct Strict(Value);
-
-impl<'de> Deserialize<'de> for Strict {
-    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        struct Any;
-        impl<'de> Visitor<'de> for Any {
-            type Value = Strict;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("JSON")
-            }
-            fn visit_unit<E>(self) -> Result<Strict, E> {
-                Ok(Strict(Value::Null))
-            }
-            fn visit_bool<E>(self, v: bool) -> Result<Strict, E> {
-                Ok(Strict(Value::Bool(v)))
-            }
-            fn visit_i64<E>(self, v: i64) -> Result<Strict, E> {
-                Ok(Strict(v.into()))
-            }
-            fn visit_u64<E>(self, v: u64) -> Result<Strict, E> {
-                Ok(Strict(v.into()))
-            }
-            fn visit_f64<E>(self, v: f64) -> Result<Strict, E> {
-                Ok(Strict(Number::from_f64(v).map_or(Value::Null, Value::Number)))
-            }
-            fn visit_str<E>(self, v: &str) -> Result<Strict, E> {
-                Ok(Strict(Value::String(v.to_owned())))
-            }
-            fn visit_string<E>(self, v: String) -> Result<Strict, E> {
-                Ok(Strict(Value::String(v)))
-            }
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Strict, A::Error> {
-                let mut items = Vec::new();
-                while let Some(Strict(item)) = seq.next_element()? {
-                    items.push(item);
-                }
-                Ok(Strict(Value::Array(items)))
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Strict, A::Error> {
-                let mut members = std::collections::BTreeMap::new();
-                while let Some(name) = map.next_key::<String>()? {
-                    match members.entry(name) {
-                        Entry::Occupied(twice) => {
-                            return Err(A::Error::custom(format!("duplicate member {:?}", twice.key())));
-                        }
-                        Entry::Vacant(free) => {
-                            let Strict(value) = map.next_value()?;
-                            free.insert(value);
-                        }
-                    }
-                }
-                Ok(Strict(Value::Object(members.into_iter().collect::<Map<_, _>>())))
-            }
+/// As [`parse_strict`], for what is no part of a question: settings hold nothing that cannot be read.
+///
+/// # Errors
+/// Where and why it is not JSON.
+pub fn parse_settings(bytes: &[u8]) -> Result<serde_json::Value, Malformed> {
+    let value = parse_strict(bytes)?;
+    match odd_inside(&value) {
+        None => Ok(value.readable()),
+        Some(written) => {
+            let at = bytes.windows(written.len()).position(|part| part == written.as_bytes()).unwrap_or_default();
+            let what =
+                if written.starts_with('"') { "a text with half of a surrogate pair" } else { "number out of range" };
+            Err(malformed(bytes, at, what.to_owned()))
         }
-        d.deserialize_any(Any)
     }
 }
 
-/// Bytes a value holds in memory, about: many times its text, when that is made of little things.
-pub fn held_by(value: &Value) -> usize {
-    /// What a member holds beside its name and value.
-    const MEMBER: usize = 32;
-    let inside = match value {
-        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
-        Value::String(text) => text.len(),
-        Value::Array(items) => items.iter().map(held_by).sum(),
-        Value::Object(members) => members.iter().map(|(name, value)| MEMBER + name.len() + held_by(value)).sum(),
+fn odd_inside(value: &Value) -> Option<&str> {
+    match value {
+        Value::Raw(raw) if value.is_odd() => Some(raw.as_written()),
+        Value::Array(items) => items.iter().find_map(odd_inside),
+        Value::Object(members) => match members.unnamed().first() {
+            Some((name, _)) => Some(name.as_written()),
+            None => members.values().find_map(odd_inside),
+        },
+        _ => None,
+    }
+}
+
+fn malformed(bytes: &[u8], at: usize, message: String) -> Malformed {
+    let before = &bytes[..at.min(bytes.len())];
+    let line = 1 + before.iter().filter(|byte| **byte == b'\n').count();
+    let column = before.iter().rev().take_while(|byte| **byte != b'\n').count();
+    Malformed { message, line, column }
+}
+
+/// Builds the value that is next in a text known to be JSON, and passes over the white space after it.
+fn build(scanner: &mut Scanner<'_>, depth: usize) -> Result<Value, String> {
+    let ended = || "EOF while parsing a value".to_owned();
+    let first = scanner.peek().ok_or_else(ended)?;
+    if matches!(first, b'{' | b'[') && depth == DEPTH_MAX {
+        return Err("recursion limit exceeded".to_owned());
+    }
+    let value = match first {
+        b'{' => Value::Object(build_members(scanner, depth)?),
+        b'[' => {
+            scanner.eat(b'[');
+            let mut items = Vec::new();
+            while scanner.peek().ok_or_else(ended)? != b']' {
+                items.push(build(scanner, depth + 1)?);
+                scanner.eat(b',');
+            }
+            scanner.eat(b']');
+            Value::Array(items)
+        }
+        b'"' => {
+            let quoted = scanner.string().ok_or_else(ended)?;
+            text_of(quoted).map_or_else(|| Value::Raw(raw(quoted)), |text| Value::String(text.into_owned()))
+        }
+        _ => match scanner.value().ok_or_else(ended)? {
+            b"null" => Value::Null,
+            b"true" => Value::Bool(true),
+            b"false" => Value::Bool(false),
+            number => number_of(number),
+        },
     };
-    size_of::<Value>() + inside
+    scanner.space();
+    Ok(value)
 }
 
-/// Whether two values mean the same: the order of members and the spelling of numbers (`1`, `1.0`)
-/// do not count, the order of items does.
-pub fn same(a: &Value, b: &Value) -> bool {
-    match (a, b) {
-        (Value::Number(a), Value::Number(b)) => same_number(a, b),
-        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
-        (Value::Object(a), Value::Object(b)) => {
-            a.len() == b.len() && a.iter().all(|(name, a)| b.get(name).is_some_and(|b| same(a, b)))
+fn build_members(scanner: &mut Scanner<'_>, depth: usize) -> Result<Map, String> {
+    let ended = || "EOF while parsing an object".to_owned();
+    let mut members = Map::new();
+    scanner.eat(b'{');
+    while scanner.peek().ok_or_else(ended)? != b'}' {
+        let quoted = scanner.string().ok_or_else(ended)?;
+        let name = text_of(quoted);
+        let twice = name.as_ref().is_some_and(|name| members.contains_key(&**name));
+        if twice {
+            return Err(format!("duplicate member {:?}", name.unwrap_or_default()));
         }
-        _ => a == b,
+        scanner.space();
+        scanner.eat(b':');
+        let value = build(scanner, depth + 1)?;
+        scanner.eat(b',');
+        match name {
+            Some(name) => drop(members.insert(name.into_owned(), value)),
+            None => members.unnamed_mut().push((raw(quoted), value)),
+        }
     }
+    scanner.eat(b'}');
+    let unnamed = members.unnamed_mut();
+    unnamed.sort_by_cached_key(|(name, _)| units(name));
+    if unnamed.windows(2).any(|pair| units(&pair[0].0) == units(&pair[1].0)) {
+        return Err("duplicate member".to_owned());
+    }
+    Ok(members)
 }
 
-fn same_number(a: &Number, b: &Number) -> bool {
-    let whole = |n: &Number| n.as_i64().map(i128::from).or_else(|| n.as_u64().map(i128::from));
-    match (whole(a), whole(b)) {
-        (Some(a), Some(b)) => a == b,
-        (None, None) => a.as_f64() == b.as_f64(),
-        // Compared as integers: as doubles, 2^53 and 2^53 + 1 would be one number.
-        (Some(whole), None) => b.as_f64().is_some_and(|f| f.fract() == 0.0 && f.abs() < 1e18 && f as i128 == whole),
-        (None, Some(_)) => same_number(b, a),
-    }
+fn raw(written: &[u8]) -> Raw {
+    Raw::new(&String::from_utf8_lossy(written))
+}
+
+/// A number that is written again as it stands here, else its text.
+fn number_of(written: &[u8]) -> Value {
+    let plain = std::str::from_utf8(written).ok().and_then(|text| {
+        let whole = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
+        let number = match whole && text != "-0" {
+            true => text.parse::<i64>().map(Number::from).or_else(|_| text.parse::<u64>().map(Number::from)).ok()?,
+            false => Number::from_f64(text.parse().ok()?).filter(|number| number.to_string() == text)?,
+        };
+        Some(Value::Number(number))
+    });
+    plain.unwrap_or_else(|| Value::Raw(raw(written)))
 }
 
 /// A JSON pointer (RFC 6901), taken apart. The empty one is the whole document.
@@ -282,8 +315,8 @@ impl<'de> Deserialize<'de> for Pointer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hooks::json::json;
     use proptest::prelude::*;
-    use serde_json::json;
 
     #[test]
     fn a_member_twice_is_malformed_at_any_depth() {

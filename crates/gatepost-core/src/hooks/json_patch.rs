@@ -3,10 +3,8 @@
 //! What a patch may cost is bounded: `copy` can double a document with every operation, nest it ever
 //! deeper, and every insertion moves the rest of an array.
 
-use serde_json::Value;
-
-use super::change::{Applied, Change, MayChange, diff};
-use super::json::{Pointer, held_by, index, same};
+use super::change::{Applied, Change, MayChange, diff, keep_unnamed};
+use super::json::{Pointer, Value, held_by, index, same};
 use super::secrets::{Lifted, wipe};
 
 /// Operations of one patch.
@@ -110,6 +108,7 @@ pub fn apply(
     for place in secret_places.iter().filter(|place| shown || told.get(place).is_some()) {
         kept.set(place, told.get(place).cloned());
     }
+    keep_unnamed(object, &mut after);
     let mut changes = diff(object, &after);
     let changed = |place: &&Pointer| match (secrets.get(place), kept.get(place)) {
         (None, None) => false,
@@ -286,7 +285,7 @@ fn measure(value: &Value) -> (usize, usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use crate::hooks::json::json;
 
     fn at(text: &str) -> Pointer {
         text.parse().unwrap()

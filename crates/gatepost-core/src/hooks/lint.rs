@@ -1,12 +1,13 @@
 //! Advice at registration: what is allowed, and will hurt.
 
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::condition::{Condition, ConditionFacts};
 use super::failure::FailureClass;
 use super::hook::{HookConfig, Mode};
 use super::invocation::{Target, from_value};
+use super::json::Value;
 use super::points::PointDef;
 
 /// One piece of advice.
@@ -92,9 +93,9 @@ pub fn lint(hook: &HookConfig, point: &PointDef, siblings: &[&HookConfig], place
 fn never_matches_sample(hook: &HookConfig, point: &PointDef) -> bool {
     let Some(Ok(condition)) = hook.conditions.as_ref().map(Condition::compile) else { return false };
     let empty = point.sample.as_object().is_none_or(serde_json::Map::is_empty);
-    let Ok(sample) = from_value(point.sample.clone(), Target::Point(point)) else { return false };
+    let Ok(sample) = from_value(point.sample.clone().into(), Target::Point(point)) else { return false };
     let facts = ConditionFacts {
-        subject: &json!({"type":"user","id":"sample"}),
+        subject: &json!({"type":"user","id":"sample"}).into(),
         actor: &Value::Null,
         object: &sample.object,
         old_object: &Value::Null,

@@ -32,5 +32,6 @@ mod reader;
 pub mod redact;
 pub mod retry;
 pub mod secrets;
+mod value;
 
 pub use crate::cloudevents::FieldError;

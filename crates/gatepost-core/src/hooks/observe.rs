@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
-use serde_json::Value;
 
 use super::breaker::BreakerEvent;
 use super::chain::{Call, Chain, Outcome, Report};
 use super::decision::HookRow;
+use super::json::Value;
 use super::plan::PlannedHook;
 use crate::Timestamp;
 

@@ -1,10 +1,9 @@
 //! What the platform did after a decision, and the event it raises.
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 
 use super::FieldError;
-use super::json::{Pointer, same};
+use super::json::{Map, Pointer, Value, same};
 use super::points::Operation;
 use super::reader::Reader;
 use super::secrets::Lifted;
@@ -106,10 +105,10 @@ pub fn post_event(
     if operation.takes_attributes()
         && let Value::Object(members) = context
     {
-        data.extend(members.clone());
+        data.absorb(members.clone());
     }
     if let Value::Object(members) = object {
-        data.extend(members.clone());
+        data.absorb(members.clone());
     }
     if operation.takes_attributes() {
         data.insert("isSuccess".into(), outcome.is_success.unwrap_or(true).into());
@@ -124,8 +123,8 @@ pub fn post_event(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hooks::json::json;
     use crate::hooks::points::{builtin, operation};
-    use serde_json::json;
 
     #[test]
     fn outcomes_are_read_strictly_and_compared_by_meaning() {

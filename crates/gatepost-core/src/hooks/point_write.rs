@@ -198,7 +198,7 @@ fn read_definition(name: &str, r: &mut Reader<'_>, given: &Given, present: Optio
         point.description = text;
     }
     if let Some(value) = r.take("on_failure") {
-        match OnFailure::read(&value) {
+        match OnFailure::read(&value.readable()) {
             Ok(OnFailure { default: Some(policy), by_class }) if by_class.is_empty() => {
                 point.on_failure = Some(policy);
             }
@@ -209,10 +209,10 @@ fn read_definition(name: &str, r: &mut Reader<'_>, given: &Given, present: Optio
         point.path = Some(path);
     }
     if let Some(schema) = r.take("schema") {
-        point.schema = Some(schema);
+        point.schema = Some(schema.readable());
     }
     if let Some(sample) = r.object("sample") {
-        point.sample = Value::Object(sample);
+        point.sample = super::json::Value::Object(sample).readable();
     }
     if let Some(pointers) = texts(r, "secret_pointers", |text| text.parse::<Pointer>().ok(), "a JSON pointer") {
         point.secret_pointers = pointers;

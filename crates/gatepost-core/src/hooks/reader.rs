@@ -1,20 +1,19 @@
 //! Reading JSON objects strictly: every wrong member is reported, with its pointer, at once.
 
-use serde_json::{Map, Value};
-
 use super::FieldError;
+use super::json::{Map, Value};
 
 /// The members of one object, taken out one by one; what is left at the end is unknown.
 pub(super) struct Reader<'e> {
-    members: Map<String, Value>,
+    members: Map,
     at: String,
     errors: &'e mut Vec<FieldError>,
 }
 
 impl<'e> Reader<'e> {
     /// Over the members of the object at `at`.
-    pub(super) fn new(members: Map<String, Value>, at: impl Into<String>, errors: &'e mut Vec<FieldError>) -> Self {
-        Reader { members, at: at.into(), errors }
+    pub(super) fn new(members: impl Into<Map>, at: impl Into<String>, errors: &'e mut Vec<FieldError>) -> Self {
+        Reader { members: members.into(), at: at.into(), errors }
     }
 
     /// Where a member is.
@@ -83,7 +82,7 @@ impl<'e> Reader<'e> {
     }
 
     /// An object.
-    pub(super) fn object(&mut self, name: &str) -> Option<Map<String, Value>> {
+    pub(super) fn object(&mut self, name: &str) -> Option<Map> {
         self.typed(name, "an object", |value| match value {
             Value::Object(members) => Some(members),
             _ => None,
@@ -110,12 +109,16 @@ impl<'e> Reader<'e> {
     }
 
     /// The members nobody took.
-    pub(super) fn rest(&mut self) -> Map<String, Value> {
+    pub(super) fn rest(&mut self) -> Map {
         std::mem::take(&mut self.members)
     }
 
     /// Reports every member nobody took.
     pub(super) fn finish(mut self) {
+        for (name, mut value) in std::mem::take(self.members.unnamed_mut()) {
+            super::secrets::wipe(&mut value);
+            self.bad(name.as_written().trim_matches('"'), "is not a known member");
+        }
         for (name, mut value) in std::mem::take(&mut self.members) {
             super::secrets::wipe(&mut value);
             self.bad(&name, "is not a known member");

@@ -1,9 +1,7 @@
 //! Members a point keeps nothing of (`redact`): receivers are asked with them, and what is stored is without.
 
-use serde_json::Value;
-
 use super::change::PatchOp;
-use super::json::{Pointer, index};
+use super::json::{Pointer, Value, index};
 use super::secrets::wipe;
 use crate::secret::MASK;
 
@@ -64,7 +62,7 @@ pub fn strip_patch(patch: &mut [PatchOp], places: &[Pointer]) {
 mod tests {
     use super::*;
     use crate::hooks::change::patch;
-    use serde_json::json;
+    use crate::hooks::json::json;
 
     #[test]
     fn nothing_of_a_redacted_member_is_left() {

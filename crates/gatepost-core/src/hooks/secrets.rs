@@ -11,10 +11,9 @@ use std::fmt;
 
 use bytes::Bytes;
 use serde::Serialize;
-use serde_json::Value;
 use zeroize::{Zeroize, Zeroizing};
 
-use super::json::Pointer;
+use super::json::{Pointer, Value};
 use crate::secret::MASK;
 
 /// A JSON value that must never be printed, logged or serialised by accident; wiped on drop.
@@ -50,7 +49,12 @@ pub(super) fn wipe(value: &mut Value) {
     match value {
         Value::String(text) => text.zeroize(),
         Value::Array(items) => items.iter_mut().for_each(wipe),
+        Value::Raw(raw) => raw.wipe(),
         Value::Object(members) => {
+            for (name, member) in members.unnamed_mut() {
+                name.wipe();
+                wipe(member);
+            }
             for (mut name, mut member) in std::mem::take(members) {
                 name.zeroize();
                 wipe(&mut member);
@@ -128,8 +132,12 @@ impl Secrets {
         fn walk(value: &Value, visit: &mut dyn FnMut(&str)) {
             match value {
                 Value::String(text) if text.len() >= SHORTEST => visit(text),
+                Value::Raw(raw) if raw.as_written().len() >= SHORTEST + 2 => visit(unquoted(raw.as_written())),
                 Value::Array(items) => items.iter().for_each(|item| walk(item, visit)),
-                Value::Object(members) => members.values().for_each(|member| walk(member, visit)),
+                Value::Object(members) => {
+                    members.values().for_each(|member| walk(member, visit));
+                    members.unnamed().iter().for_each(|(_, member)| walk(member, visit));
+                }
                 _ => {}
             }
         }
@@ -205,7 +213,7 @@ impl std::io::Write for Counter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use crate::hooks::json::json;
 
     fn at(text: &str) -> Pointer {
         text.parse().unwrap()

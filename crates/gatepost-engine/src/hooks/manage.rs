@@ -161,8 +161,8 @@ impl Engine {
             shown.remove("on_failure");
         }
         prepare(&mut shown, patch);
-        let merged = change::merge(&Value::Object(shown), &Value::Object(patch.clone()));
-        let Value::Object(members) = merged else { return Err(Error::Sealed) };
+        let merged = change::merge(&Value::Object(shown).into(), &Value::Object(patch.clone()).into());
+        let Value::Object(members) = merged.readable() else { return Err(Error::Sealed) };
         let (write, errors) = HookConfig::read_all(members);
         let errors = errors.into_iter().map(FieldError::from).collect();
         self.judge_hook(tenant, &snapshot, &write, Some((present, &kept)), errors)?;

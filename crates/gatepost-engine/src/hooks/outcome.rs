@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use gatepost_core::event::Subject;
-use gatepost_core::hooks::json::Pointer;
+use gatepost_core::hooks::json::{Pointer, Value};
 use gatepost_core::hooks::outcome::{self, Outcome};
 use gatepost_core::hooks::points;
 use gatepost_core::hooks::redact;
@@ -11,7 +11,7 @@ use gatepost_core::tenant::Tenant;
 use gatepost_core::{EventId, InvocationId, TenantId, Timestamp};
 use gatepost_store::Page;
 use gatepost_store::hooks::{InvocationQuery, OutcomeRecorded, OutcomeState, StoredInvocation};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::record::summary;
 use super::view::InvocationView;
@@ -162,7 +162,7 @@ impl Engine {
     }
 
     /// Tells an own event about a hook.
-    pub(super) async fn tell_own(&self, tenant: &TenantId, event: OwnEvent, hook: &str, data: Value) {
+    pub(super) async fn tell_own(&self, tenant: &TenantId, event: OwnEvent, hook: &str, data: serde_json::Value) {
         let told = async {
             let Some(snapshot) = self.tenant_hooks(tenant).await? else { return Ok(()) };
             let subject = Some(Subject { kind: Some("hook".to_owned()), id: hook.to_owned() });
@@ -194,7 +194,7 @@ fn lacks_object(invocation: &StoredInvocation, outcome: &Outcome) -> bool {
         && points::operation(&decision.point).is_some()
 }
 
-fn own_data(invocation: &StoredInvocation, outcome: &Outcome) -> Value {
+fn own_data(invocation: &StoredInvocation, outcome: &Outcome) -> serde_json::Value {
     let record = &invocation.record;
     let mut data = summary(&invocation.id.to_string(), &record.decision, &record.subject);
     data["outcome"] = json!({

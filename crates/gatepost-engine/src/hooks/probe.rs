@@ -11,6 +11,7 @@ use gatepost_core::hooks::decision::Decision;
 use gatepost_core::hooks::failure::{Failure, FailureClass};
 use gatepost_core::hooks::hook::{HookConfig, Mode, SideEffects};
 use gatepost_core::hooks::invocation::{self, Invocation, Target};
+use gatepost_core::hooks::json::Value;
 use gatepost_core::hooks::plan::{Attempt, PlannedHook};
 use gatepost_core::hooks::points::PointDef;
 use gatepost_core::hooks::retry::first_try;
@@ -20,7 +21,6 @@ use gatepost_core::signing::{ID_HEADER, TIMESTAMP_HEADER};
 use gatepost_core::tenant::Tenant;
 use gatepost_core::{HookId, InvocationId, TenantId, Timestamp};
 use gatepost_store::hooks::{HookTest, StoredHook};
-use serde_json::Value;
 use tokio::time::Instant;
 
 use super::call::{Put, trace_below};
@@ -203,7 +203,7 @@ impl Engine {
             }
         };
         let given = invocation.map(|value| (value, "/invocation"));
-        let Some((value, at)) = given.or(stored).or(sample.then(|| (point.sample.clone(), "/sample"))) else {
+        let Some((value, at)) = given.or(stored).or(sample.then(|| (point.sample.clone().into(), "/sample"))) else {
             return Ok(None);
         };
         let read = invocation::from_value(value, Target::Point(point));

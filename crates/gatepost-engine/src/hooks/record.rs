@@ -9,7 +9,7 @@ use gatepost_core::hooks::decision::{Decision, HookResult, HookRow, Verdict};
 use gatepost_core::hooks::failure::FailureClass;
 use gatepost_core::hooks::hook::Mode;
 use gatepost_core::hooks::invocation::Invocation;
-use gatepost_core::hooks::json::{Pointer, held_by};
+use gatepost_core::hooks::json::{Map, Pointer, Value, held_by};
 use gatepost_core::hooks::outcome::ACCEPTED_FOR;
 use gatepost_core::hooks::points::Capture;
 use gatepost_core::hooks::redact;
@@ -19,7 +19,7 @@ use gatepost_store::StoreError;
 use gatepost_store::hooks::{
     HookCounters, InvocationBatch, InvocationBody, InvocationRecord, KeptSecret, NewInvocation, NewTrial,
 };
-use serde_json::{Map, Value, json};
+use serde_json::json;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::time::Instant;
@@ -85,7 +85,7 @@ pub(super) fn native(invocation: &Invocation) -> Value {
         ("context", &invocation.context),
         ("default", &invocation.default),
     ] {
-        if !value.is_null() && value.as_object().is_none_or(|members| !members.is_empty()) {
+        if !value.is_null() && value.as_object().is_none_or(|members| !members.holds_nothing()) {
             out.insert(name.into(), value.clone());
         }
     }
@@ -120,7 +120,7 @@ enum Entry {
     Invocation(Box<NewInvocation>),
     Trial(TenantKey, Box<NewTrial>, HookCounters),
     Secret(KeptSecret),
-    Own(TenantId, OwnEvent, String, Value),
+    Own(TenantId, OwnEvent, String, serde_json::Value),
     /// Says when everything before it is on disk.
     Flush(oneshot::Sender<()>),
 }
@@ -224,7 +224,7 @@ impl Recorder {
     }
 
     /// Tells an own event.
-    pub(super) fn tell(&self, tenant: TenantId, event: OwnEvent, hook: String, data: Value) {
+    pub(super) fn tell(&self, tenant: TenantId, event: OwnEvent, hook: String, data: serde_json::Value) {
         self.put(Entry::Own(tenant, event, hook, data));
     }
 
@@ -473,8 +473,9 @@ fn together(counts: Vec<(TenantKey, HookId, HookCounters)>) -> Vec<(TenantKey, H
 }
 
 /// An invocation as an outside `json!` sees it: for own events.
-pub(super) fn summary(id: &str, decision: &Decision, subject: &Value) -> Value {
+pub(super) fn summary(id: &str, decision: &Decision, subject: &Value) -> serde_json::Value {
     json!({
-        "id": id, "point": decision.point, "decision": decision.decision, "cause": decision.cause, "subject": subject,
+        "id": id, "point": decision.point, "decision": decision.decision, "cause": decision.cause,
+        "subject": subject.readable(),
     })
 }

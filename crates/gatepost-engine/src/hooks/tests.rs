@@ -193,7 +193,7 @@ async fn p9_where_nothing_is_known_the_points_own_policy_is_told() {
         assert!(matches!(reason, StoreError::Unavailable(_)));
         assert_eq!(decision.as_ref().map(|decision| decision.decision), verdict, "{target:?}");
         if let Some(decision) = decision {
-            assert_eq!((decision.cause, decision.value), (Cause::Gatepost, value));
+            assert_eq!((decision.cause, decision.value), (Cause::Gatepost, value.into()));
             let (AskTarget::Point(name) | AskTarget::Operation(name)) = target;
             assert_eq!(decision.point, name);
         }
@@ -205,7 +205,7 @@ async fn p9_where_nothing_is_known_the_points_own_policy_is_told() {
     let Err(AskError::Unable { decision: Some(decision), .. }) = world.engine.ask(ask).await else {
         panic!("no store")
     };
-    assert_eq!((decision.decision, decision.values), (Verdict::Allow, Some(vec![json!("one"), json!("a@b")])));
+    assert_eq!((decision.decision, decision.values), (Verdict::Allow, Some(vec!["one".into(), "a@b".into()])));
 }
 
 #[tokio::test(start_paused = true)]
@@ -262,11 +262,11 @@ async fn p7_a_committed_operation_of_which_nothing_is_kept_must_say_its_object()
     let told = world.engine.ask(ask).await.unwrap();
     let decision: Value = serde_json::from_slice(&told.body).unwrap();
     let id = decision["id"].as_str().unwrap().parse().unwrap();
-    let refused = world.engine.tell_outcome(&world.tenant, id, json!({"committed": true})).await.unwrap_err();
+    let refused = world.engine.tell_outcome(&world.tenant, id, json!({"committed": true}).into()).await.unwrap_err();
     assert!(matches!(&refused, crate::Error::Conflict { message, .. } if message.contains("`object`")), "{refused:?}");
     let whole = json!({"committed": true, "object": {"user": {"login": "ada"}}});
-    assert!(!world.engine.tell_outcome(&world.tenant, id, whole.clone()).await.unwrap().repeated);
-    assert!(world.engine.tell_outcome(&world.tenant, id, whole).await.unwrap().repeated);
+    assert!(!world.engine.tell_outcome(&world.tenant, id, whole.clone().into()).await.unwrap().repeated);
+    assert!(world.engine.tell_outcome(&world.tenant, id, whole.into()).await.unwrap().repeated);
 }
 
 #[tokio::test(start_paused = true)]
@@ -407,7 +407,7 @@ async fn an_outcome_that_nobody_tells_becomes_unknown_and_is_counted() {
     world.clock.advance(Duration::from_secs(61));
     let step = world.engine.inner.store.keep_up_hooks(world.engine.now(), None, 10).await.unwrap();
     assert_eq!(step.unknown, 1);
-    let told = world.engine.tell_outcome(&world.tenant, id, json!({"committed": true})).await.unwrap();
+    let told = world.engine.tell_outcome(&world.tenant, id, json!({"committed": true}).into()).await.unwrap();
     assert!(!told.repeated, "late is better than never");
 }
 

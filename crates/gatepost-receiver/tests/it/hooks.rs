@@ -1,6 +1,7 @@
 //! Questions and answers, asked and judged by the code that asks and judges.
 
 use gatepost_core::hooks::codec::{self, Envelope, Expected, HookKeys, Received};
+use gatepost_core::hooks::json;
 use gatepost_core::hooks::points::builtin;
 use gatepost_core::secret::Secret;
 use gatepost_core::webhook::SigningKey;
@@ -28,18 +29,18 @@ fn keys(dialect: &str) -> HookKeys {
 fn asked(dialect: &str, point: &str, object: Value, sending: (u32, bool)) -> Sent {
     let codec = codec::codec(dialect).unwrap();
     let tenant: TenantId = "acme".parse().unwrap();
-    let context = json!({"targetAttribute": "mail"}).as_object().cloned().unwrap();
+    let context = json::Map::from_iter([("targetAttribute".to_owned(), "mail".into())]);
     let body = codec.request_body(&codec::Question {
         id: ID,
         point: builtin(point).unwrap(),
         time: Timestamp::from_secs(AT),
         tenant: &tenant,
-        subject: &json!({"type": "user", "id": "u_1"}),
-        actor: &Value::Null,
-        object: &object,
-        old_object: &Value::Null,
+        subject: &json!({"type": "user", "id": "u_1"}).into(),
+        actor: &json::Value::Null,
+        object: &object.into(),
+        old_object: &json::Value::Null,
         context: &context,
-        default: &json!({"mappedValue": "none"}),
+        default: &json!({"mappedValue": "none"}).into(),
         dry_run: true,
         secrets: None,
     });

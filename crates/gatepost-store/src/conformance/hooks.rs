@@ -6,10 +6,11 @@ use std::time::Duration;
 use gatepost_core::hooks::decision::Decision;
 use gatepost_core::hooks::failure::FailureClass;
 use gatepost_core::hooks::hook::{HookConfig, Mode};
+use gatepost_core::hooks::json::{Value, parse_strict};
 use gatepost_core::hooks::outcome::{ACCEPTED_FOR, Outcome, UNKNOWN_AFTER};
 use gatepost_core::hooks::points::{PointDef, PointKind, PointSettings, builtin};
 use gatepost_core::{HookId, InvocationId, TenantKey, Timestamp};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{at, page, tenant};
 use crate::hooks::{
@@ -77,7 +78,7 @@ fn invocation(tenant: TenantKey, number: u128, at: Timestamp) -> NewInvocation {
         awaits_outcome: true,
         record: InvocationRecord {
             decision: decision(id, "preCreateUser"),
-            subject: json!({"id": "u1"}),
+            subject: json!({"id": "u1"}).into(),
             actor: Value::Null,
             key: None,
             trace_id: None,
@@ -91,7 +92,12 @@ fn invocation(tenant: TenantKey, number: u128, at: Timestamp) -> NewInvocation {
 }
 
 fn body() -> InvocationBody {
-    InvocationBody { question: json!({"object": {"user": {"a": 1}}}), object: json!({"user": {"a": 2}}) }
+    let read = |text: &str| parse_strict(text.as_bytes()).unwrap();
+    // Kept as it was written, whatever it is.
+    InvocationBody {
+        question: read(r#"{"object":{"user":{"a":12345678901234567890123,"b":1.00}}}"#),
+        object: read(r#"{"user":{"a":1e400,"b":"\ud83d"}}"#),
+    }
 }
 
 async fn keep(store: &dyn Store, invocations: Vec<NewInvocation>) {

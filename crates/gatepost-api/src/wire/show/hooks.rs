@@ -2,6 +2,7 @@
 
 use gatepost_core::hooks::breaker::BreakerState;
 use gatepost_core::hooks::decision::{Decision, Degraded, HookRow, Message};
+use gatepost_core::hooks::json;
 use gatepost_core::hooks::lint::Warning;
 use gatepost_core::hooks::outcome::UNKNOWN_AFTER;
 use gatepost_core::{HookId, InvocationId, Timestamp};
@@ -49,20 +50,38 @@ impl<'a> ShowHook<'a> {
 }
 
 /// What a try came to.
-pub(crate) fn show_try(result: &TryResult) -> Value {
+#[derive(Serialize)]
+pub(crate) struct ShowTry<'a> {
+    passed: bool,
+    verified: bool,
+    test: &'a HookTest,
+    request: Value,
+    response: Value,
+    asked: Option<ShowTried<'a>>,
+}
+
+#[derive(Serialize)]
+struct ShowTried<'a> {
+    decision: &'a Decision,
+    request: Value,
+    response: Value,
+}
+
+/// What a try came to.
+pub(crate) fn show_try(result: &TryResult) -> ShowTry<'_> {
     let (request, response) = exchange(&result.exchange);
     let asked = result.asked.as_ref().map(|asked| {
         let (request, response) = exchange(&asked.exchange);
-        json!({"decision": asked.decision, "request": request, "response": response})
+        ShowTried { decision: &asked.decision, request, response }
     });
-    json!({
-        "passed": result.test.passed,
-        "verified": result.hook.hook.verified_at.is_some(),
-        "test": result.test,
-        "request": request,
-        "response": response,
-        "asked": asked,
-    })
+    ShowTry {
+        passed: result.test.passed,
+        verified: result.hook.hook.verified_at.is_some(),
+        test: &result.test,
+        request,
+        response,
+        asked,
+    }
 }
 
 fn exchange(shown: &Shown) -> (Value, Value) {
@@ -116,16 +135,16 @@ pub(crate) struct ShowInvocation<'a> {
     decision: gatepost_core::hooks::decision::Verdict,
     cause: gatepost_core::hooks::decision::Cause,
     created_at: Timestamp,
-    subject: &'a Value,
-    actor: &'a Value,
+    subject: &'a json::Value,
+    actor: &'a json::Value,
     key: Option<&'a str>,
     trace_id: Option<&'a str>,
     hop: u32,
     dry_run: bool,
     abandoned: bool,
     patch: &'a [gatepost_core::hooks::change::PatchOp],
-    value: &'a Value,
-    values: Option<&'a [Value]>,
+    value: &'a json::Value,
+    values: Option<&'a [json::Value]>,
     messages: &'a [Message],
     warnings: &'a [Message],
     degraded: &'a [Degraded],
@@ -139,9 +158,9 @@ pub(crate) struct ShowInvocation<'a> {
     request_sha256: Option<&'a str>,
     object_sha256: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    question: Option<&'a Value>,
+    question: Option<&'a json::Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    object: Option<&'a Value>,
+    object: Option<&'a json::Value>,
 }
 
 impl<'a> From<&'a InvocationView> for ShowInvocation<'a> {

@@ -2,13 +2,12 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
-
 use super::settle::micros;
 use super::{Cause, Chain, Entry, FailureClass, HookResult, PointKind, Policy, Severity, row};
 use crate::hooks::change::patch;
 use crate::hooks::decision::{Decision, Degraded, HookRow, Reply, Verdict};
 use crate::hooks::invocation::value_or_field;
+use crate::hooks::json::Value;
 
 impl Chain {
     /// The decision, `elapsed` after the invocation began. Calls still under way count as having

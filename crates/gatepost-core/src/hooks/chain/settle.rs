@@ -3,8 +3,6 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use serde_json::Value;
-
 use super::{BreakerEvent, Chain, Entry, Failure, FailureClass, HookResult, Manner, Message, Outcome, PlannedHook};
 use super::{PointKind, Policy, RawAnswer, Report, Settled, Severity};
 use crate::Timestamp;
@@ -13,7 +11,7 @@ use crate::hooks::change::{self, Applied, Proposal};
 use crate::hooks::codec::DENY_STATUSES;
 use crate::hooks::codec::{Answer, AnswerMessage, Expected, Received, judge_status, read_answer};
 use crate::hooks::failure::FailureClass::NotAllowedChange;
-use crate::hooks::json::{Pointer, held_by};
+use crate::hooks::json::{Pointer, Value, held_by};
 use crate::hooks::json_patch::{self, Operation, Refused};
 use crate::schema::{SchemaBudget, TooCostly};
 use crate::secret::Secret;
@@ -167,9 +165,9 @@ impl Chain {
             });
         }
         match (kind, &policy) {
-            (PointKind::Gate, Policy::Value(value)) => self.votes.push(*value == Value::Bool(true)),
+            (PointKind::Gate, Policy::Value(value)) => self.votes.push(*value == true),
             (PointKind::Gate, Policy::AskDefault) => self.votes.push(self.invocation.default_gate().unwrap_or(false)),
-            (PointKind::Value, Policy::Value(value)) => self.finish_item(slot, value.clone(), false),
+            (PointKind::Value, Policy::Value(value)) => self.finish_item(slot, value.clone().into(), false),
             // The caller's default stands, and nobody else is asked; `continue` asks the next.
             (PointKind::Value, Policy::AskDefault | Policy::Deny) => self.finish_item(slot, Value::Null, false),
             _ => {}

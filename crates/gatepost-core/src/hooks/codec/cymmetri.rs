@@ -4,8 +4,7 @@
 //! table is in the tests, one row per form.
 
 use bytes::Bytes;
-use serde_json::value::RawValue;
-use serde_json::{Map, Value, json};
+use serde_json::json;
 
 use super::{
     Answer, AnswerMessage, CODE_MAX, Codec, Envelope, Expected, KeyScheme, Question, bad_shape, cut, is_blank, join,
@@ -14,7 +13,7 @@ use super::{
 use crate::hashing::sha256;
 use crate::hooks::change::Proposal;
 use crate::hooks::failure::Failure;
-use crate::hooks::json::Pointer;
+use crate::hooks::json::{Map, Pointer, Value};
 use crate::hooks::points::{PointDef, PointKind};
 use crate::hooks::secrets::{to_wire, wipe};
 use crate::{TenantId, Timestamp};
@@ -71,7 +70,7 @@ impl Codec for Cymmetri {
         let mut request = Map::new();
         for part in [context, object] {
             if let Value::Object(members) = part {
-                request.extend(members);
+                request.absorb(members);
             }
         }
         if let Some(value) = question.default.get("mappedValue").filter(|value| !value.is_null()) {
@@ -80,7 +79,8 @@ impl Codec for Cymmetri {
         if let Some(password) = password {
             request.insert("passwordText".into(), password);
         }
-        let (mut body, secret) = (json!({ "request": request }), question.secrets.is_some());
+        let body = Map::from_iter([("request".to_owned(), Value::Object(request))]);
+        let (mut body, secret) = (Value::Object(body), question.secrets.is_some());
         let bytes = to_wire(&body, secret);
         if secret {
             wipe(&mut body);
@@ -130,7 +130,7 @@ impl Codec for Cymmetri {
                 Some(value @ Value::Bool(_)) => Ok(Answer { value, ..Answer::default() }),
                 _ => Err(bad_shape("response.data must be true or false")),
             },
-            PointKind::Value => Ok(Answer { value: mapped(said.mapped, body)?, ..Answer::default() }),
+            PointKind::Value => Ok(Answer { value: mapped(said.mapped)?, ..Answer::default() }),
             PointKind::Mutate | PointKind::Validate => match said.data {
                 None | Some(Value::Null) => Ok(Answer { proposal: said.echo, ..Answer::default() }),
                 Some(data @ Value::Object(_)) => Ok(Answer {
@@ -181,7 +181,7 @@ fn user_at(point: &PointDef) -> Pointer {
 
 /// What the answer is about: `response`; else an echo of the question; else the body itself, when
 /// it has a member an answer can have.
-fn response(mut body: Map<String, Value>, point: &PointDef) -> Result<Map<String, Value>, Failure> {
+fn response(mut body: Map, point: &PointDef) -> Result<Map, Failure> {
     match body.remove("response") {
         Some(Value::Object(response)) => return Ok(response),
         Some(Value::Null) => return Ok(Map::new()),
@@ -207,7 +207,7 @@ struct Said {
 }
 
 impl Said {
-    fn read(mut response: Map<String, Value>, point: &PointDef) -> Result<Self, Failure> {
+    fn read(mut response: Map, point: &PointDef) -> Result<Self, Failure> {
         let refuses = match response.remove("error") {
             None | Some(Value::Null) => false,
             Some(Value::Bool(refuses)) => refuses,
@@ -243,8 +243,8 @@ impl Said {
 fn refusal(message: Option<Value>) -> Answer {
     let told = match message {
         Some(Value::String(text)) if !text.trim().is_empty() => Some(cut(text.trim(), CODE_MAX)),
-        Some(Value::Number(number)) => Some(number.to_string()),
-        _ => None,
+        Some(number) => number.number_text(),
+        None => None,
     };
     let code = told.clone().unwrap_or_else(|| "UNKNOWN".into());
     let platform_code = Some(format!("{PLATFORM_PREFIX}{}", code.to_uppercase()));
@@ -255,32 +255,17 @@ fn refusal(message: Option<Value>) -> Answer {
     }
 }
 
-/// A value is a text; a number or a truth value is its JSON text; missing is none.
-fn mapped(value: Option<Value>, body: &[u8]) -> Result<Value, Failure> {
+/// A value is a text; a truth value is its JSON text, and a number as the receiver wrote it: `7.50`, or more
+/// digits than a float holds, is an attribute's value and must not be rounded on its way. Missing is none.
+fn mapped(value: Option<Value>) -> Result<Value, Failure> {
     match value {
         None => Ok(Value::Null),
-        Some(text @ Value::String(_)) => Ok(text),
         Some(Value::Bool(plain)) => Ok(Value::String(plain.to_string())),
-        Some(Value::Number(plain)) => Ok(Value::String(as_written(body).unwrap_or_else(|| plain.to_string()))),
-        Some(_) => Err(bad_shape("response.mappedValue must be a text")),
+        Some(text @ Value::String(_)) => Ok(text),
+        Some(Value::Raw(raw)) if !raw.is_number() => Ok(Value::Raw(raw)),
+        Some(other) => match other.number_text() {
+            Some(number) => Ok(Value::String(number)),
+            None => Err(bad_shape("response.mappedValue must be a text")),
+        },
     }
-}
-
-/// The text of `mappedValue` as the receiver wrote it: `7.50`, or more digits than a float holds, is an
-/// attribute's value and must not be rounded on its way.
-fn as_written(body: &[u8]) -> Option<String> {
-    #[derive(serde::Deserialize)]
-    struct Members<'a> {
-        #[serde(borrow)]
-        response: Option<&'a RawValue>,
-        #[serde(borrow, rename = "mappedValue")]
-        mapped: Option<&'a RawValue>,
-    }
-    let outer: Members<'_> = serde_json::from_slice(body).ok()?;
-    let inner = outer.response.map(|response| serde_json::from_str::<Members<'_>>(response.get()));
-    let mapped = match inner {
-        Some(inner) => inner.ok()?.mapped,
-        None => outer.mapped,
-    };
-    mapped.map(|raw| raw.get().to_owned())
 }

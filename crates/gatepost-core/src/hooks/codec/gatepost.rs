@@ -1,7 +1,7 @@
 //! The native dialect: Standard Webhooks headers, `{id, type, …}` out, `{id, decision, …}` back.
 
 use bytes::Bytes;
-use serde_json::{Map, Value, json};
+use serde_json::json;
 
 use super::{
     Answer, AnswerMessage, CODE_MAX, Codec, Envelope, Expected, KeyScheme, MESSAGES_MAX, Question, TEXT_MAX, bad_shape,
@@ -9,7 +9,7 @@ use super::{
 };
 use crate::hooks::change::Proposal;
 use crate::hooks::failure::{Failure, FailureClass};
-use crate::hooks::json::Pointer;
+use crate::hooks::json::{Map, Pointer, Value};
 use crate::hooks::json_patch;
 use crate::hooks::points::{PointDef, PointKind};
 use crate::hooks::secrets::{to_wire, wipe};
@@ -66,7 +66,7 @@ impl Codec for Gatepost {
             ("old_object", &old),
             ("default", question.default),
         ] {
-            let empty = value.as_object().is_some_and(Map::is_empty);
+            let empty = value.as_object().is_some_and(Map::holds_nothing);
             // Every platform's default is empty unless it gives one.
             let said = name != "default" || !empty;
             if said && !value.is_null() {
@@ -167,7 +167,7 @@ fn says_enough(kind: PointKind, proposed: &Value) -> Result<bool, Failure> {
     if enough { Ok(true) } else { Err(bad_shape("decision is missing")) }
 }
 
-fn messages(members: &Map<String, Value>) -> Result<Vec<AnswerMessage>, Failure> {
+fn messages(members: &Map) -> Result<Vec<AnswerMessage>, Failure> {
     let items = match members.get("messages") {
         None | Some(Value::Null) => return Ok(Vec::new()),
         Some(Value::Array(items)) => items,
@@ -178,7 +178,7 @@ fn messages(members: &Map<String, Value>) -> Result<Vec<AnswerMessage>, Failure>
             Ok(AnswerMessage { code: "denied".into(), text: Some(cut(text, TEXT_MAX)), ..AnswerMessage::default() })
         }
         Value::Object(message) => {
-            let text = |name: &str, most| match message.get(name) {
+            let text = |name: &str, most| match message.get(name).filter(|said| !said.is_odd()) {
                 None | Some(Value::Null) => Ok(None),
                 Some(Value::String(text)) => Ok(Some(cut(text, most))),
                 Some(_) => Err(bad_shape(format!("messages[].{name} must be a text"))),
@@ -192,5 +192,5 @@ fn messages(members: &Map<String, Value>) -> Result<Vec<AnswerMessage>, Failure>
         }
         _ => Err(bad_shape("messages must hold objects")),
     };
-    items.iter().take(MESSAGES_MAX).map(read).collect()
+    items.iter().filter(|item| !item.is_odd()).take(MESSAGES_MAX).map(read).collect()
 }

@@ -4,12 +4,11 @@
 //! done with it (changes, policies, order) is not its business.
 
 use bytes::Bytes;
-use serde_json::{Map, Value};
 
 use super::change::Proposal;
 use super::failure::{Failure, FailureClass};
 use super::hook::limits;
-use super::json::parse_strict;
+use super::json::{Map, Value, parse_strict};
 use super::json_patch::Operation;
 use super::points::PointDef;
 use super::secrets::Lifted;
@@ -48,7 +47,7 @@ pub struct Question<'a> {
     /// The object before, or null.
     pub old_object: &'a Value,
     /// The context.
-    pub context: &'a Map<String, Value>,
+    pub context: &'a Map,
     /// The caller's default.
     pub default: &'a Value,
     /// Whether it is a dry run.
@@ -290,7 +289,7 @@ fn bad_shape(detail: impl Into<String>) -> Failure {
 }
 
 /// The body as a JSON object.
-fn object(body: &[u8]) -> Result<Map<String, Value>, Failure> {
+fn object(body: &[u8]) -> Result<Map, Failure> {
     match parse_strict(body) {
         // The parser's own words may repeat a member's name, which is the receiver's text.
         Err(e) => Err(Failure::new(FailureClass::BadJson, format!("line {}, column {}", e.line, e.column))),

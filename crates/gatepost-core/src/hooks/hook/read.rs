@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Map, Value};
+use serde_json::Map;
 
 use super::{HookConfig, HookWrite, Mode, ReplaceMode, SecretMode, SecretRetry, SideEffects, limits};
 use crate::auth::EndpointAuth;
 use crate::hooks::FieldError;
 use crate::hooks::failure::OnFailure;
-use crate::hooks::json::Pointer;
+use crate::hooks::json::{Pointer, Value};
 use crate::hooks::reader::Reader;
 use crate::http_versions::HttpVersions;
 use crate::secret::{MASK, Secret};
@@ -21,14 +21,14 @@ impl HookConfig {
     ///
     /// # Errors
     /// Every wrong or unknown member.
-    pub fn read(members: Map<String, Value>) -> Result<HookWrite, Vec<FieldError>> {
+    pub fn read(members: Map<String, serde_json::Value>) -> Result<HookWrite, Vec<FieldError>> {
         let (write, errors) = HookConfig::read_all(members);
         if errors.is_empty() { Ok(write) } else { Err(errors) }
     }
 
     /// As [`HookConfig::read`], but what could be read is given together with everything wrong or
     /// unknown, so that the rest can be judged too. What could not be read has its default.
-    pub fn read_all(members: Map<String, Value>) -> (HookWrite, Vec<FieldError>) {
+    pub fn read_all(members: Map<String, serde_json::Value>) -> (HookWrite, Vec<FieldError>) {
         let mut errors = Vec::new();
         let mut r = Reader::new(members, "", &mut errors);
         let mut config = HookConfig::new(r.need_text("name"), r.need_text("point"), r.need_text("url"));
@@ -58,7 +58,7 @@ impl HookConfig {
         config.idempotent = r.flag("idempotent", false);
         config.status_deny = r.flag("status_deny", false);
         config.stop_on_deny = r.flag("stop_on_deny", false);
-        config.conditions = r.take("conditions");
+        config.conditions = r.take("conditions").map(|value| value.readable());
         config.require_signed_answer = r.flag("require_signed_answer", false);
         let headers = read_headers(&mut r, &mut config.header_names);
         let auth_secret = read_auth(&mut r, &mut config.auth);
@@ -76,7 +76,7 @@ fn narrow<T: TryFrom<i64> + Default>(n: i64) -> T {
 
 fn read_on_failure(r: &mut Reader<'_>) -> Option<OnFailure> {
     let value = r.take("on_failure")?;
-    match OnFailure::read(&value) {
+    match OnFailure::read(&value.readable()) {
         Ok(on_failure) => Some(on_failure),
         Err(errors) => {
             errors.into_iter().for_each(|(below, message)| r.bad_below("on_failure", &below, message));

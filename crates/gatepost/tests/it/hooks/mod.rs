@@ -7,6 +7,7 @@ mod chain;
 mod command_line;
 mod failures;
 mod manage;
+mod numbers;
 mod outcomes;
 mod promises;
 mod rails;

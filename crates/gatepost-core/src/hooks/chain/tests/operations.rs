@@ -8,7 +8,7 @@ fn phases_go_on_with_what_the_one_before_left_and_end_at_a_refusal() {
         || vec![hook(1, "preCreateUser", |_| {}), hook(2, "validateUser", |_| {}), hook(3, "validateUser", |_| {})];
     let mut chain = Chain::new(setup("createUser", hooks()), invocation("createUser", user()));
     let decision = run(&mut chain, |call, began| {
-        let body: Value = serde_json::from_slice(&call.body).unwrap();
+        let body: serde_json::Value = serde_json::from_slice(&call.body).unwrap();
         if call.hook.config.name == "1" {
             return answered(call, began, 200, r#"{"response":{"data":{"country":"Nepal"}}}"#);
         }
@@ -43,7 +43,7 @@ fn twenty_attributes_come_back_in_order() {
     let mut ids = Vec::new();
     let decision = run(&mut chain, |call, began| {
         ids.push(call.message_id.clone());
-        let body: Value = serde_json::from_slice(&call.body).unwrap();
+        let body: serde_json::Value = serde_json::from_slice(&call.body).unwrap();
         let request = &body["request"];
         let Some(name) = request["targetAttribute"].as_str() else {
             assert_eq!(request["applicationId"], "p");
@@ -75,7 +75,7 @@ fn twenty_attributes_come_back_in_order() {
     ids.sort_unstable();
     ids.dedup();
     assert_eq!(ids.len(), 34, "every question has an id of its own");
-    let wire: Value = serde_json::from_slice(&decision.to_wire(chain.secrets())).unwrap();
+    let wire: serde_json::Value = serde_json::from_slice(&decision.to_wire(chain.secrets())).unwrap();
     assert_eq!(wire["values"].as_array().unwrap().len(), 20);
     assert_eq!(wire["hooks"][0]["attribute"], "a0");
 }

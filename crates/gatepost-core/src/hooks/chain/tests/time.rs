@@ -2,6 +2,8 @@
 
 use proptest::prelude::*;
 
+use serde_json::Value as Json;
+
 use super::*;
 
 #[test]
@@ -113,7 +115,7 @@ fn static_answers_when_nobody_can_be_asked() {
 #[test]
 fn the_wire_has_every_documented_member() {
     let decision = decide("validateUser", vec![hook(1, "validateUser", |_| {})], user(), &[("1", DENY)]);
-    let wire: Value = serde_json::from_slice(&decision.to_wire(&Lifted::default())).unwrap();
+    let wire: serde_json::Value = serde_json::from_slice(&decision.to_wire(&Lifted::default())).unwrap();
     for member in [
         "id",
         "point",
@@ -135,7 +137,7 @@ fn the_wire_has_every_documented_member() {
     let row = &wire["hooks"][0];
     assert_eq!(
         (&row["phase"], &row["result"], &row["status"], &row["conn"], &row["attempts"], &row["took_us"]),
-        (&json!("validate"), &json!("deny"), &json!(200), &json!("reused"), &json!(1), &json!(1_000))
+        (&Json::from("validate"), &"deny".into(), &200.into(), &"reused".into(), &1.into(), &1_000.into())
     );
     assert_eq!(
         wire["messages"][0],

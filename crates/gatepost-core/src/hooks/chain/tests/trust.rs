@@ -28,7 +28,7 @@ fn answers_that_must_be_signed() {
     for case in ["none", "good", "other body", "status", "unsigned status", "server error"] {
         let mut chain = Chain::new(setup("validateUser", vec![strict()]), invocation("validateUser", user()));
         let decision = run(&mut chain, |call, began| {
-            let asked: Value = serde_json::from_slice(&call.body).unwrap();
+            let asked: serde_json::Value = serde_json::from_slice(&call.body).unwrap();
             let id = asked["id"].as_str().unwrap();
             let body = json!({"id":id,"decision":"allow"}).to_string();
             let (status, body) = match case {
@@ -116,7 +116,7 @@ fn p7_secrets_reach_only_those_granted_and_never_the_decision() {
     let stored = serde_json::to_string(&decision).unwrap() + &format!("{decision:?}{chain:?}");
     assert!(!stored.contains("Welcome@123") && !stored.contains("Rex the dog"));
     // The platform gets its own object back whole; the password is not part of it.
-    let wire: Value = serde_json::from_slice(&decision.to_wire(chain.secrets())).unwrap();
+    let wire: serde_json::Value = serde_json::from_slice(&decision.to_wire(chain.secrets())).unwrap();
     assert_eq!(wire["object"]["user"], body["request"]["user"]);
     assert!(!wire.to_string().contains("Welcome@123"));
 }
