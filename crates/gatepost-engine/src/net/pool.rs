@@ -149,6 +149,12 @@ impl Conn {
     }
 }
 
+/// Bytes of a request's body.
+fn length_of(message: &Message) -> usize {
+    let length = hyper::body::Body::size_hint(message.body()).lower();
+    usize::try_from(length).unwrap_or(usize::MAX)
+}
+
 /// How HTTP/1.1 is spoken.
 fn speaking(title_case: bool) -> http1::Builder {
     let mut builder = http1::Builder::new();
@@ -173,7 +179,7 @@ impl H1 {
         message: Message,
         body: usize,
     ) -> Result<Response<Incoming>, TrySendError<Message>> {
-        self.tcp.account().begin(1, body);
+        self.tcp.account().begin(1, length_of(&message), body);
         self.driver.during(self.sender.try_send_request(message)).await
     }
 
@@ -290,7 +296,8 @@ impl H2Lease {
         message: Message,
         body: usize,
     ) -> Result<Response<Incoming>, TrySendError<Message>> {
-        self.0.tcp.account().begin(self.0.in_flight.load(Ordering::Relaxed), body);
+        let at_once = self.0.in_flight.load(Ordering::Relaxed);
+        self.0.tcp.account().begin(at_once, length_of(&message), body);
         self.0.sender.clone().try_send_request(message).await
     }
 

@@ -16,6 +16,8 @@ pub(in crate::net) struct Account {
     came: AtomicU32,
     /// Bytes a body may have that answers one request.
     body: AtomicU64,
+    /// Bytes of the bodies that were sent, of all requests.
+    sent: AtomicU64,
     /// Requests under way at the same time.
     at_once: AtomicU32,
     spoiled: AtomicBool,
@@ -23,9 +25,10 @@ pub(in crate::net) struct Account {
 }
 
 impl Account {
-    /// A request begins, beside others of which there are now `at_once` with it, and may be answered
-    /// with so many bytes of a body.
-    pub(in crate::net) fn begin(&self, at_once: usize, body: usize) {
+    /// A request with so many bytes in its body begins, beside others of which there are now `at_once` with
+    /// it, and may be answered with so many.
+    pub(in crate::net) fn begin(&self, at_once: usize, sent: usize, body: usize) {
+        self.sent.fetch_add(u64::try_from(sent).unwrap_or(u64::MAX), Ordering::Relaxed);
         self.at_once.store(u32::try_from(at_once).unwrap_or(u32::MAX), Ordering::Relaxed);
         self.body.store(u64::try_from(body).unwrap_or(u64::MAX), Ordering::Relaxed);
         self.requests.fetch_add(1, Ordering::Release);
@@ -34,6 +37,11 @@ impl Account {
     /// How many requests have begun.
     pub(super) fn requests(&self) -> u32 {
         self.requests.load(Ordering::Acquire)
+    }
+
+    /// Bytes of all bodies sent, or to be sent, in requests that have begun.
+    pub(super) fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
     }
 
     /// Some of an answer to the last request has come.

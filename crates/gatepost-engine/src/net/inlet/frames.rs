@@ -23,6 +23,9 @@ const AT_FIRST: u32 = 100;
 const PER_REQUEST: u32 = 10;
 const AT_MOST: u32 = 1_000;
 const PER_S: u32 = 20;
+/// Bytes of a request's body that account for one more: two for each 4 KiB, the smallest pieces in which
+/// ordinary servers let a body through.
+const BODY_FOR_ONE: u64 = 2 << 10;
 
 const FRAME_HEAD: usize = 9;
 const DATA: u8 = 0;
@@ -36,6 +39,7 @@ pub(super) struct Frames {
     /// Bytes of the frame's payload that have not come yet.
     payload: usize,
     requests: u32,
+    sent: u64,
     others: u32,
     since: Option<Instant>,
     /// Streams and their heads, in the order of their first.
@@ -50,6 +54,7 @@ impl Frames {
             have: 0,
             payload: 0,
             requests: 0,
+            sent: 0,
             others: AT_FIRST,
             since: None,
             streams: VecDeque::new(),
@@ -122,6 +127,10 @@ impl Frames {
             self.since = Some(now);
         }
         let added = more.saturating_mul(PER_REQUEST).saturating_add(seconds.saturating_mul(PER_S));
-        self.others = self.others.saturating_add(added).min(AT_MOST);
+        // As many as there are bytes to let through, however many requests at once: not bounded by the rest.
+        let sent = account.sent();
+        let let_through = u32::try_from(sent.wrapping_sub(self.sent) / BODY_FOR_ONE).unwrap_or(u32::MAX);
+        self.sent = self.sent.wrapping_add(u64::from(let_through) * BODY_FOR_ONE);
+        self.others = self.others.saturating_add(added).min(AT_MOST).saturating_add(let_through);
     }
 }

@@ -184,7 +184,7 @@ mod tests {
         let connecting = TcpSocket::new_v4().expect("a socket").connect(address);
         let (ours, theirs) = tokio::join!(connecting, listener.accept());
         let tcp = Tcp::new(ours.expect("it listens"));
-        tcp.account().begin(1, BODY);
+        tcp.account().begin(1, 0, BODY);
         (Metered::new(tcp), theirs.expect("it was asked").0)
     }
 
@@ -206,7 +206,7 @@ mod tests {
             }
             assert!(began.elapsed() >= STEP * 100, "{piece}: {:?}", began.elapsed());
             // The next request has an answer of its own.
-            metered.tcp().account().begin(1, BODY);
+            metered.tcp().account().begin(1, 0, BODY);
             let began = Instant::now();
             for _ in 0..free {
                 theirs.write_all(&buf).await.expect("room");

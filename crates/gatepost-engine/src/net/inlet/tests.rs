@@ -138,7 +138,7 @@ fn what_is_no_answer_is_told_apart_from_half_of_one() {
 /// What is parsed when `came` arrives in pieces of these sizes.
 fn passed(came: &[u8], pieces: &[usize]) -> Result<(Vec<u8>, bool), Fault> {
     let (account, mut answers) = (Account::default(), Answers::new());
-    account.begin(1, 0);
+    account.begin(1, 0, 0);
     let (mut parsed, mut rest) = (Vec::new(), came);
     for size in pieces.iter().copied().chain([came.len()]) {
         let (piece, after) = rest.split_at(size.min(rest.len()));
@@ -186,7 +186,7 @@ fn frames_are_counted_by_stream_and_connection() {
     let (head, ping, data) = (frame(1, 1, b"\x88"), frame(6, 0, &[0; 8]), frame(0, 1, b"x"));
     let judged = |frames: &[u8], piece: usize| {
         let (account, mut watch) = (Account::default(), Frames::new());
-        account.begin(1, 0);
+        account.begin(1, 0, 0);
         frames.chunks(piece).try_for_each(|piece| watch.judge(piece, &account))
     };
     for piece in [1, 8, 9, 10, 4_096] {
@@ -204,12 +204,28 @@ fn frames_are_counted_by_stream_and_connection() {
     // A thousand requests account for a thousand answers.
     let (account, mut watch) = (Account::default(), Frames::new());
     for request in 0..1_000 {
-        account.begin(1, 0);
+        account.begin(1, 0, 0);
         let stream = request * 2 + 1;
         let answer =
             [frame(8, 0, &[0; 4]), frame(1, stream, b"\x88"), frame(0, stream, b"x"), frame(8, stream, &[0; 4])];
         assert_eq!(watch.judge(&answer.concat(), &account), Ok(()), "{request}");
     }
+}
+
+#[test]
+fn a_large_body_may_be_let_through_in_small_pieces() {
+    let (account, mut watch) = (Account::default(), Frames::new());
+    let update = frame(8, 1, &[0; 4]);
+    // Ten requests at once, a mebibyte each, of which a receiver reads 4 KiB at a time.
+    for _ in 0..10 {
+        account.begin(10, 1 << 20, 0);
+    }
+    let updates = 10 * 2 * (1 << 20) / (4 << 10);
+    assert_eq!(watch.judge(&update.repeat(updates), &account), Ok(()));
+    // Then the next one, on the same connection.
+    account.begin(1, 256 << 10, 0);
+    assert_eq!(watch.judge(&update.repeat(128), &account), Ok(()));
+    assert_eq!(watch.judge(&update.repeat(400), &account), Err(Fault::Flood), "nothing is left to let through");
 }
 
 /// Lines good and bad, many of which frame the body or look as if they did.
