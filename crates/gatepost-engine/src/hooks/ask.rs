@@ -400,7 +400,7 @@ impl Engine {
             self.inner.hooks.recorder.record(record);
         }
         if let Some((scope, known)) = known.filter(|_| kept.is_ok()) {
-            self.inner.hooks.repeats.finished(scope, known);
+            self.inner.hooks.repeats.finished(scope, noting.id, known);
         }
         // Nobody listens when the caller has gone.
         let answer = match kept {

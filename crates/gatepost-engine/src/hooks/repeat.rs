@@ -100,6 +100,8 @@ pub(super) struct Start {
 }
 
 struct Entry {
+    /// Whose it is: its decision may come when the key is another invocation's already.
+    id: InvocationId,
     body: [u8; 16],
     flight: Weak<Flight>,
     decided: Option<(Kept, Instant)>,
@@ -162,18 +164,19 @@ impl Repeats {
             }
         }
         let start = Start { scope: Some(scope), ..self.alone(id) };
-        let entry = Entry { body, flight: Arc::downgrade(&start.flight), decided: None, weight: 0 };
+        let entry = Entry { id, body, flight: Arc::downgrade(&start.flight), decided: None, weight: 0 };
         if known.entries.insert(scope, entry).is_none() {
             known.order.push_back(scope);
         }
         Begun::New(start)
     }
 
-    /// A decision was made under a key: it is known from now on.
-    pub(super) fn finished(&self, scope: Scope, decided: Kept) {
+    /// The decision on the invocation `id` was made under a key: it is known from now on, unless everybody
+    /// who waited for it let go and the key was used again meanwhile.
+    pub(super) fn finished(&self, scope: Scope, id: InvocationId, decided: Kept) {
         let weight = decided.weight();
         let mut known = self.lock();
-        let Some(entry) = known.entries.get_mut(&scope) else { return };
+        let Some(entry) = known.entries.get_mut(&scope).filter(|entry| entry.id == id) else { return };
         entry.decided = Some((decided, Instant::now()));
         entry.weight = weight;
         known.bytes += weight;
@@ -200,5 +203,47 @@ impl Known {
                 self.bytes = self.bytes.saturating_sub(entry.weight);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use gatepost_core::Timestamp;
+    use gatepost_testkit::SeededEntropy;
+
+    use super::*;
+
+    #[test]
+    fn a_decision_nobody_waited_for_is_not_told_to_who_used_the_key_for_something_else() {
+        let (repeats, hash_key) = (Repeats::new(1 << 20), HashKey::new(&[7; 32]));
+        let entropy = SeededEntropy::new(1);
+        let ask = |body: &'static [u8]| Ask {
+            tenant: "acme".parse().unwrap(),
+            target: AskTarget::Point("p".to_owned()),
+            body: bytes::Bytes::from_static(body),
+            timeout: None,
+            hop: None,
+            accept: None,
+            idempotency_key: Some("k".to_owned()),
+            trace: None,
+            caller: None,
+        };
+        let begin = |body| {
+            let id = InvocationId::new(Timestamp::EPOCH, &entropy);
+            (id, repeats.begin(&hash_key, "p", "k", &ask(body), id))
+        };
+        let decision = || Kept::Sealed(Form::ALL.map(|_| Arc::from(&b"x"[..])));
+        let (first, Begun::New(start)) = begin(b"1") else { panic!("it is the first") };
+        let scope = start.scope.unwrap();
+        // Everybody let go of the first just as it was decided.
+        drop(start);
+        let (second, Begun::New(start)) = begin(b"2") else { panic!("nobody has the key") };
+        repeats.finished(scope, first, decision());
+        assert!(matches!(begin(b"2").1, Begun::Twin(_)), "the second is under way");
+        assert_eq!(repeats.lock().bytes, 0);
+        repeats.finished(scope, second, decision());
+        assert!(matches!(begin(b"2").1, Begun::Known(..)));
+        assert!(matches!(begin(b"1").1, Begun::OtherBody));
+        drop(start);
     }
 }
