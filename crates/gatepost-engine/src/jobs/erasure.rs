@@ -36,7 +36,7 @@ impl Worker {
         }
         // What is not made could not be cancelled: the store goes no further than that.
         if !self.engine.all_made(job.tenant).await? {
-            return Ok(Stepped::RestsUntil(now.saturating_add(WAIT)));
+            return Ok(Stepped::RestsUntil(self.engine.waiting().saturating_add(WAIT)));
         }
         let doubt = inner.inbox.unless_resolved(Command::LookForOwed);
         let step = inner.store.erase(job.key, now, ERASE).await?;
@@ -71,7 +71,7 @@ impl Worker {
         }
         if !matches!(step, Ok(Cleared::Wholly)) {
             self.clearings.insert(job.tenant, clearing);
-            let rests = Stepped::RestsUntil(now.saturating_add(WAIT));
+            let rests = Stepped::RestsUntil(self.engine.waiting().saturating_add(WAIT));
             return step.map(|step| if matches!(step, Cleared::UpTo(_)) { Stepped::On } else { rests });
         }
         for key in clearing.jobs {

@@ -35,7 +35,7 @@ impl Worker {
     pub(super) async fn replay(&mut self, job: Job, replay: &Replay, now: Timestamp) -> Result<Stepped, StoreError> {
         // What an event is owed already tells once it is made.
         if !self.engine.all_made(job.tenant).await? {
-            return Ok(Stepped::RestsUntil(now.saturating_add(WAIT)));
+            return Ok(Stepped::RestsUntil(self.engine.waiting().saturating_add(WAIT)));
         }
         if job.stage == Stage::Counting {
             return self.choose(job, replay, now).await;
@@ -65,7 +65,7 @@ impl Worker {
             Chosen::TenantGone => return Ok(Stepped::Ended),
             Chosen::WebhookGone => return self.end(&job, Some("the webhook was deleted"), now).await,
             Chosen::NothingMatches(why) => return self.end(&job, Some(why), now).await,
-            Chosen::Stopping => return Ok(Stepped::RestsUntil(now.saturating_add(WAIT))),
+            Chosen::Stopping => return Ok(Stepped::RestsUntil(self.engine.waiting().saturating_add(WAIT))),
         };
         let (job, position) = (job.key, job.position);
         let selection = Selection { job, position, events, scanned_to, upto, end, now };

@@ -114,8 +114,10 @@ impl Engine {
             let publish;
             (publish, inputs) = self.matched_told(&state, inputs).await?;
             let doubt = self.inner.inbox.unless_resolved(Command::LookForOwed);
+            let unheard = self.inner.making.unless_heard();
             let outcome = self.inner.store.publish(publish).await?;
             doubt.resolved();
+            unheard.heard();
             match outcome {
                 PublishOutcome::Accepted(accepted) => {
                     self.hand_over(accepted);
