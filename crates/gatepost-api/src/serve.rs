@@ -68,19 +68,21 @@ pub async fn serve(
     let mut shutdown = std::pin::pin!(shutdown);
     let mut look = tokio::time::interval(LOOK_EVERY);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        let accepting = async {
+    'open: loop {
+        let mut accepting = std::pin::pin!(async {
             let (stream, peer) = accept(&listener).await;
             (stream, door.admit(peer.ip()).await)
-        };
-        tokio::select! {
-            biased;
-            () = &mut shutdown => break,
-            _ = look.tick() => door.look(),
-            (stream, place) = accepting => {
-                connections.spawn(connection(stream, app.clone(), Arc::clone(&long_heads), place, stopping.clone()));
+        });
+        // Whoever was accepted goes on waiting for room while it is looked whose time is up.
+        let (stream, place) = loop {
+            tokio::select! {
+                biased;
+                () = &mut shutdown => break 'open,
+                _ = look.tick() => door.look(),
+                admitted = &mut accepting => break admitted,
             }
-        }
+        };
+        connections.spawn(connection(stream, app.clone(), Arc::clone(&long_heads), place, stopping.clone()));
     }
     drop(listener);
     connections.close();
