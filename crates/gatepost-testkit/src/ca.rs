@@ -28,6 +28,17 @@ pub enum Cert {
     SelfSigned,
 }
 
+/// Who signed a certificate that a receiver's friends know by itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Signer {
+    /// Itself, as the authority it is (CA:TRUE): what `openssl req -x509` makes.
+    ItselfAsAuthority,
+    /// Itself, and it is no authority.
+    Itself,
+    /// The test CA.
+    Authority,
+}
+
 /// A client's certificate and private key, PEM.
 #[derive(Clone, Debug)]
 pub struct ClientCert {
@@ -94,6 +105,12 @@ impl TestCa {
         self.server(cert, names, h2, None)
     }
 
+    /// A certificate for `names` in PEM, and the TLS configuration of a server that shows it.
+    pub fn known_by_itself(&self, signer: Signer, cert: Cert, names: &[&str]) -> (String, Arc<ServerConfig>) {
+        let (pem, chain, key) = self.make(cert, signer, names);
+        (pem, serve(chain, key, false, None))
+    }
+
     fn server(
         &self,
         cert: Cert,
@@ -101,6 +118,17 @@ impl TestCa {
         h2: bool,
         clients: Option<Arc<dyn ClientCertVerifier>>,
     ) -> Arc<ServerConfig> {
+        let signer = if cert == Cert::SelfSigned { Signer::Itself } else { Signer::Authority };
+        let (_, chain, key) = self.make(cert, signer, names);
+        serve(chain, key, h2, clients)
+    }
+
+    fn make(
+        &self,
+        cert: Cert,
+        signer: Signer,
+        names: &[&str],
+    ) -> (String, CertificateDer<'static>, PrivateKeyDer<'static>) {
         let names: Vec<String> = match cert {
             Cert::WrongName => vec!["somebody.else.test".to_owned()],
             _ => names.iter().map(|n| (*n).to_owned()).collect(),
@@ -111,27 +139,38 @@ impl TestCa {
             Cert::NotYetValid => (date_time_ymd(4000, 1, 1), date_time_ymd(4001, 1, 1)),
             _ => (date_time_ymd(2020, 1, 1), date_time_ymd(4000, 1, 1)),
         };
+        if signer == Signer::ItselfAsAuthority {
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        }
         let key = new_key();
-        let certificate = match cert {
-            Cert::SelfSigned => params.self_signed(&key),
-            _ => params.signed_by(&key, &self.issuer),
+        let certificate = match signer {
+            Signer::Authority => params.signed_by(&key, &self.issuer),
+            Signer::Itself | Signer::ItselfAsAuthority => params.self_signed(&key),
         }
         .expect("the parameters are sound");
-        let chain = vec![CertificateDer::from(certificate)];
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        let versions = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()
-            .expect("the provider has the default versions");
-        let mut config = match clients {
-            Some(verifier) => versions.with_client_cert_verifier(verifier),
-            None => versions.with_no_client_auth(),
-        }
-        .with_single_cert(chain, key)
-        .expect("the key is the certificate's");
-        let h2 = h2.then(|| b"h2".to_vec());
-        config.alpn_protocols = h2.into_iter().chain([b"http/1.1".to_vec()]).collect();
-        Arc::new(config)
+        (certificate.pem(), CertificateDer::from(certificate), key)
     }
+}
+
+fn serve(
+    certificate: CertificateDer<'static>,
+    key: PrivateKeyDer<'static>,
+    h2: bool,
+    clients: Option<Arc<dyn ClientCertVerifier>>,
+) -> Arc<ServerConfig> {
+    let versions = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("the provider has the default versions");
+    let mut config = match clients {
+        Some(verifier) => versions.with_client_cert_verifier(verifier),
+        None => versions.with_no_client_auth(),
+    }
+    .with_single_cert(vec![certificate], key)
+    .expect("the key is the certificate's");
+    let h2 = h2.then(|| b"h2".to_vec());
+    config.alpn_protocols = h2.into_iter().chain([b"http/1.1".to_vec()]).collect();
+    Arc::new(config)
 }
 
 fn new_key() -> KeyPair {

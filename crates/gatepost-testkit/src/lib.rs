@@ -16,7 +16,7 @@ mod script;
 mod serve;
 mod time;
 
-pub use ca::{Cert, ClientCert, TestCa};
+pub use ca::{Cert, ClientCert, Signer, TestCa};
 pub use nowhere::{Blackhole, ClosedPort};
 pub use oauth::TokenServer;
 pub use receiver::{Received, Receiver, ReceiverBuilder};

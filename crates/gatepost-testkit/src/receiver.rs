@@ -190,6 +190,13 @@ impl ReceiverBuilder {
         self
     }
 
+    /// Speaks TLS like this.
+    #[must_use]
+    pub fn tls_config(mut self, config: Arc<ServerConfig>) -> Self {
+        self.tls = Some(config);
+        self
+    }
+
     /// Over TLS with a certificate for these names; URLs have the first of them.
     #[must_use]
     pub fn tls_as(mut self, ca: &TestCa, cert: Cert, names: &[&str], h2: bool) -> Self {

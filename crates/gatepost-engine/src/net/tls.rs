@@ -8,11 +8,17 @@ use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::{CertificateError, ClientConfig, RootCertStore};
+use rustls::{ClientConfig, RootCertStore};
 use rustls_platform_verifier::Verifier;
 
+use self::listed::Listed;
 use super::identity::{ClientIdentity, Fingerprint};
 use super::sessions::Sessions;
+
+mod explain;
+mod listed;
+
+pub(super) use explain::{explain, explain_alert};
 
 /// Servers whose sessions are kept for resumption, which saves both sides half of a handshake's work.
 /// With usual tickets and certificates each holds about 5 KiB.
@@ -95,6 +101,12 @@ fn read_pem(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsSetupError> {
     if certificates.is_empty() {
         return Err(TlsSetupError::BadExtraCa("it holds no CERTIFICATE".to_owned()));
     }
+    for (at, certificate) in certificates.iter().enumerate() {
+        if webpki::anchor_from_trusted_cert(certificate).is_err() {
+            let number = at + 1;
+            return Err(TlsSetupError::BadExtraCa(format!("its certificate number {number} is not one of X.509")));
+        }
+    }
     Ok(certificates)
 }
 
@@ -103,7 +115,10 @@ fn read_pem(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsSetupError> {
 pub(super) fn client_config(extra_ca_pem: Option<&[u8]>) -> Result<Arc<ClientConfig>, TlsSetupError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let extra = extra_ca_pem.map(read_pem).transpose()?.unwrap_or_default();
-    let verifier = verifier(&provider, extra)?;
+    let mut verifier = verifier(&provider, extra.clone())?;
+    if !extra.is_empty() {
+        verifier = Arc::new(Listed::new(extra, verifier));
+    }
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .dangerous()
@@ -144,52 +159,6 @@ fn bundled(
     Ok(verifier)
 }
 
-/// One line about a failed handshake that helps the receiver's owner.
-pub(super) fn explain(error: &rustls::Error) -> String {
-    use rustls::Error as E;
-    let what = match error {
-        E::InvalidCertificate(bad) => return format!("TLS handshake failed: {}", certificate(bad)),
-        E::AlertReceived(alert) => return explain_alert(&format!("{alert:?}")),
-        E::InvalidMessage(_) => "the receiver does not speak TLS on this port".to_owned(),
-        E::PeerIncompatible(_) => "no TLS version or cipher in common (TLS 1.2 or newer is needed)".to_owned(),
-        E::NoCertificatesPresented => "the receiver showed no certificate".to_owned(),
-        E::PeerMisbehaved(_) | E::InappropriateMessage { .. } | E::InappropriateHandshakeMessage { .. } => {
-            "the receiver broke the TLS protocol".to_owned()
-        }
-        E::NoApplicationProtocol => "the receiver speaks neither HTTP/1.1 nor HTTP/2 over it".to_owned(),
-        other => other.to_string(),
-    };
-    format!("TLS handshake failed: {what}")
-}
-
-/// The same for an alert, by its name in RFC 8446.
-pub(super) fn explain_alert(alert: &str) -> String {
-    let why = match alert {
-        "CertificateRequired" => "it wants a client certificate (auth of type mtls)".to_owned(),
-        other => format!("alert {other}"),
-    };
-    format!("TLS handshake failed: the receiver refused it ({why})")
-}
-
-fn certificate(bad: &CertificateError) -> String {
-    use CertificateError as C;
-    let text = match bad {
-        C::Expired | C::ExpiredContext { .. } => "certificate has expired",
-        C::NotValidYet | C::NotValidYetContext { .. } => "certificate is not valid yet",
-        C::Revoked => "certificate has been revoked",
-        C::NotValidForName | C::NotValidForNameContext { .. } => "certificate is for another host name",
-        C::UnknownIssuer => {
-            "certificate is signed by an unknown authority (self-signed, an incomplete chain, or a private CA)"
-        }
-        C::BadSignature => "certificate has a bad signature",
-        C::BadEncoding => "certificate cannot be read",
-        // The platform verifier hides an unfit purpose behind an opaque error of its own.
-        C::InvalidPurpose | C::InvalidPurposeContext { .. } => "certificate is not meant for servers",
-        other => return format!("certificate is not acceptable: {other}"),
-    };
-    text.to_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use gatepost_testkit::TestCa;
@@ -204,6 +173,7 @@ mod tests {
             "hello",
             "-----BEGIN CERTIFICATE-----\n!!\n-----END CERTIFICATE-----\n",
             "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n",
+            "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
         ];
         for pem in cases {
             let result = client_config(Some(pem.as_bytes()));

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use gatepost_core::delivery::Outcome;
-use gatepost_testkit::{Cert, Gate, Receiver, Script, TestCa};
+use gatepost_testkit::{Cert, Gate, Receiver, Script, Signer, TestCa};
 
 use super::*;
 
@@ -61,6 +61,40 @@ async fn bad_certificates_are_refused_with_the_reason() {
     let exchange = stranger.post(&receiver.url("/")).await;
     assert_eq!(exchange.outcome, Outcome::Tls);
     assert!(error(&exchange).contains("unknown authority"), "{}", error(&exchange));
+}
+
+#[tokio::test]
+async fn a_certificate_in_the_file_is_trusted_for_its_names_and_dates() {
+    let ca = TestCa::new();
+    let cases = [
+        (Cert::Good, None),
+        (Cert::Expired, Some("has expired")),
+        (Cert::NotYetValid, Some("not valid yet")),
+        (Cert::WrongName, Some("another host name")),
+    ];
+    for signer in [Signer::ItselfAsAuthority, Signer::Itself, Signer::Authority] {
+        for (cert, refused) in cases {
+            let (pem, config) = ca.known_by_itself(signer, cert, &["127.0.0.1", "hooks.test"]);
+            let receiver = Receiver::builder().tls_config(config).start();
+            let names = || ScriptedResolver::new().name("hooks.test", &["127.0.0.1"]);
+            let world = World::allowing(&["127.0.0.1/32"], names(), Some(&pem));
+            for host in ["127.0.0.1", "hooks.test"] {
+                let exchange = world.post(&format!("https://{host}:{}/", receiver.addr().port())).await;
+                let outcome = if refused.is_some() { Outcome::Tls } else { Outcome::Ok };
+                assert_eq!(exchange.outcome, outcome, "{signer:?} {cert:?}: {}", error(&exchange));
+                assert!(error(&exchange).contains(refused.unwrap_or_default()), "{}", error(&exchange));
+            }
+            // Another of the same make is not in the file.
+            let other = ca.known_by_itself(signer, cert, &["127.0.0.1", "hooks.test"]).0;
+            let world = World::allowing(&["127.0.0.1/32"], names(), Some(&other));
+            assert_eq!(world.post(&receiver.url("/")).await.outcome, Outcome::Tls, "{signer:?} {cert:?}");
+        }
+    }
+    // Not in the file, the library's own reason for refusing it says what to do.
+    let config = ca.known_by_itself(Signer::ItselfAsAuthority, Cert::Good, &["127.0.0.1"]).1;
+    let receiver = Receiver::builder().tls_config(config).start();
+    let exchange = trusting(&ca).post(&receiver.url("/")).await;
+    assert!(error(&exchange).contains("that very certificate put into GATEPOST_EXTRA_CA"), "{}", error(&exchange));
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! P8: no request of ours reaches an address outside the egress policy; redirects are not followed.
 
-use gatepost_testkit::{Cert, Receiver, Script, TestCa};
+use gatepost_testkit::{Cert, Receiver, Script, Signer, TestCa};
 use serde_json::{Value, json};
 
 use crate::harness::{Options, Server, receiver, text, webhook_body};
@@ -271,6 +271,74 @@ fn p8_tls_is_checked_against_the_systems_and_the_extra_authorities() {
     server.restart_with(Options::default());
     assert!(outcomes(&server).iter().all(|(_, outcome)| outcome == "tls"));
     assert_eq!([&good, &h2, &by_address].map(Receiver::count), [1, 1, 1]);
+}
+
+#[test]
+fn p8_a_certificate_in_the_extra_file_is_trusted_for_its_names_alone() {
+    let ca = TestCa::new();
+    let all = [Signer::ItselfAsAuthority, Signer::Itself, Signer::Authority].map(|signer| (signer, Cert::Good));
+    let bad = [(Signer::ItselfAsAuthority, Cert::Expired), (Signer::ItselfAsAuthority, Cert::WrongName)];
+    let (mut pems, mut receivers) = (String::new(), Vec::new());
+    for (signer, cert) in all.into_iter().chain(bad) {
+        let (pem, config) = ca.known_by_itself(signer, cert, &["127.0.0.1"]);
+        pems.push_str(&pem);
+        receivers.push(Receiver::builder().tls_config(config).start_on_thread());
+    }
+    // What openssl itself makes of a plain `req -x509`, when it is there.
+    if let Some((pem, config)) = made_by_openssl() {
+        pems.push_str(&pem);
+        receivers.insert(0, Receiver::builder().tls_config(config).start_on_thread());
+    }
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), pems).unwrap();
+    let server = Server::with(Options::default().env("GATEPOST_EXTRA_CA", file.path().display()));
+    server.create_tenant("acme");
+    let expired = receivers.len() - 2;
+    for (at, receiver) in receivers.iter().enumerate() {
+        let name = format!("to.{at}");
+        server.webhook("acme", &receiver.url("/"), json!({"retry": {"waits": []}, "events": [name]}));
+        let event = server.publish("acme", &name, json!({}));
+        if at < expired {
+            server.wait_event("acme", &event, "delivered");
+            assert_eq!(receiver.count(), 1);
+        } else {
+            let failed = &server.wait_event("acme", &event, "failed")["attempt_list"][0];
+            assert_eq!(failed["outcome"], "tls", "{failed:#}");
+            let words = if at == expired { "has expired: renew it" } else { "another host name: add this one" };
+            assert!(text(failed, "error").contains(words), "{failed:#}");
+            assert_eq!(receiver.count(), 0);
+        }
+    }
+}
+
+/// Certificate and server of `openssl req -x509`; `None`: this machine has no openssl.
+fn made_by_openssl() -> Option<(String, std::sync::Arc<rustls::ServerConfig>)> {
+    use rustls::pki_types::pem::PemObject;
+    let folder = tempfile::tempdir().unwrap();
+    let (key, cert) = (folder.path().join("key.pem"), folder.path().join("cert.pem"));
+    let made = std::process::Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"])
+        .args(["-days", "30", "-subj", "/CN=hooks.test", "-addext", "subjectAltName=IP:127.0.0.1"])
+        .arg("-keyout")
+        .arg(&key)
+        .arg("-out")
+        .arg(&cert)
+        .output();
+    if !made.is_ok_and(|output| output.status.success()) {
+        eprintln!("no openssl here: its own certificate is left out");
+        return None;
+    }
+    let pem = std::fs::read_to_string(&cert).unwrap();
+    let chain = vec![rustls::pki_types::CertificateDer::from_pem_slice(pem.as_bytes()).unwrap()];
+    let key = rustls::pki_types::PrivateKeyDer::from_pem_file(&key).unwrap();
+    let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .unwrap();
+    Some((pem, std::sync::Arc::new(config)))
 }
 
 #[test]
