@@ -235,6 +235,41 @@ pub struct Response {
     pub truncated: bool,
 }
 
+impl Response {
+    /// The value of a header, by its lower-case name.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+    }
+
+    /// Why the body cannot be taken for what was answered, where at most `kept` bytes of it are kept: it
+    /// is not whole, or it is compressed. Whoever reads a body asks this first.
+    pub fn unreadable(&self, kept: usize) -> Option<String> {
+        if self.truncated {
+            let too_large = self.body.len() >= kept;
+            let cut = format!("the answer is too large: at most {} KiB of it are read", kept / 1024);
+            return Some(if too_large { cut } else { "the answer broke off before its end".to_owned() });
+        }
+        compression(self.header("content-encoding"), &self.body).map(compressed)
+    }
+}
+
+/// How a body is compressed, by its `content-encoding` or, where that says nothing, by its first bytes.
+pub fn compression<'a>(encoding: Option<&'a str>, body: &[u8]) -> Option<&'a str> {
+    const GZIP: [u8; 2] = [0x1f, 0x8b];
+    match encoding.map(str::trim).filter(|encoding| !encoding.is_empty()) {
+        Some(named) if !named.eq_ignore_ascii_case("identity") => Some(named),
+        _ => body.starts_with(&GZIP).then_some("gzip"),
+    }
+}
+
+/// Names a compressed answer, with the remedy. Of the receiver's own word for it only what looks like one
+/// is repeated.
+pub fn compressed(how: &str) -> String {
+    let plain = how.len() <= 40 && how.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_., ".contains(&b));
+    let how = if plain { how } else { "unknown coding" };
+    format!("the answer is compressed ({how}), though accept-encoding asks for identity: send it as it is")
+}
+
 /// What went out that cannot be told from elsewhere. Everything else about a request (url, ids,
 /// names of headers) follows from the event, the delivery and the webhook's revision; keeping it
 /// again for each attempt would triple what a delivery costs on disk (ADR 0001).

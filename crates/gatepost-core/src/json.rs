@@ -11,6 +11,12 @@ use std::collections::BTreeMap;
 /// How deep a text may be nested to be copied: what is accepted goes no deeper than 128.
 const DEPTH_MAX: usize = 256;
 
+/// JSON as others send it: some writers put a byte order mark before it, which RFC 8259 (8.1) lets readers
+/// skip.
+pub fn without_bom(text: &[u8]) -> &[u8] {
+    text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(text)
+}
+
 /// The members of an object, by name; the later of two with the same name counts, as everywhere.
 pub(crate) type Members<'t> = BTreeMap<Cow<'t, str>, Member<'t>>;
 

@@ -9,9 +9,11 @@ use gatepost_core::tenant::Tenant;
 use gatepost_core::webhook::WebhookConfig;
 use gatepost_core::{DeliveryId, Timestamp, WebhookId};
 use gatepost_store::DeliveryEvents;
+use http::header::ACCEPT;
 
 use crate::deliver::{our_headers, signed_names};
 use crate::endpoint_auth;
+use crate::net::always_said;
 
 /// The frame of a delivery.
 pub(crate) fn frame<'a>(
@@ -77,8 +79,21 @@ pub(crate) fn request_of(attempted: &Attempted<'_>, attempt: &AttemptRecord) -> 
     our_headers(wire, signed, events, *delivery, (attempt.number, attempt.trigger), |name, value| {
         headers.push((name.as_str().to_owned(), value.to_str().unwrap_or(MASK).to_owned()));
     });
-    let own = config.header_names.iter().map(|name| name.to_ascii_lowercase());
-    let masked = own.chain(config.auth.as_ref().and_then(endpoint_auth::header_name));
-    headers.extend(masked.map(|name| (name, MASK.to_owned())));
-    Request { url, headers }
+    Request { url, headers: with_own(headers, config) }
+}
+
+/// The headers of a request as they went out: `headers` are ours; a tenant's own stand masked behind them
+/// (P7), in the place of an `accept` of ours; what the client says on every request is there too.
+pub(crate) fn with_own(mut headers: Vec<(String, String)>, config: &WebhookConfig) -> Vec<(String, String)> {
+    let own: Vec<String> = config.header_names.iter().map(|name| name.to_ascii_lowercase()).collect();
+    let auth = config.auth.as_ref().and_then(endpoint_auth::header_name);
+    headers.retain(|(name, _)| name != ACCEPT.as_str() || !own.contains(name));
+    for (name, value) in always_said() {
+        let said = headers.iter().any(|(n, _)| n == name.as_str()) || own.iter().any(|n| n == name.as_str());
+        if !said {
+            headers.push((name.as_str().to_owned(), value.to_str().unwrap_or(MASK).to_owned()));
+        }
+    }
+    headers.extend(own.into_iter().chain(auth).map(|name| (name, MASK.to_owned())));
+    headers
 }

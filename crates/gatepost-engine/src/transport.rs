@@ -13,6 +13,16 @@ pub trait Transport: Send + Sync + 'static {
     /// Sends, and says what it came to. Never fails: a failure is data.
     fn send<'a>(&'a self, request: OutgoingRequest<'a>) -> Pin<Box<dyn Future<Output = Exchange> + Send + 'a>>;
 
+    /// The same, reading and keeping up to `max_answer` bytes of the answer.
+    fn send_reading<'a>(
+        &'a self,
+        request: OutgoingRequest<'a>,
+        max_answer: usize,
+    ) -> Pin<Box<dyn Future<Output = Exchange> + Send + 'a>> {
+        let _ = max_answer;
+        self.send(request)
+    }
+
     /// The same door with connections of its own, for another runtime, reading and keeping up to
     /// `max_answer` bytes of an answer. `None`: this one serves every runtime.
     fn for_hooks(&self, max_answer: usize) -> Option<Arc<dyn Transport>> {
@@ -38,6 +48,14 @@ impl Transport for Client {
         Box::pin(Client::send(self, request))
     }
 
+    fn send_reading<'a>(
+        &'a self,
+        request: OutgoingRequest<'a>,
+        max_answer: usize,
+    ) -> Pin<Box<dyn Future<Output = Exchange> + Send + 'a>> {
+        Box::pin(Client::send_reading(self, request, max_answer))
+    }
+
     fn for_hooks(&self, max_answer: usize) -> Option<Arc<dyn Transport>> {
         Some(Arc::new(Asking { client: self.with_own_pool(), max_answer }))
     }
@@ -52,6 +70,14 @@ struct Asking {
 impl Transport for Asking {
     fn send<'a>(&'a self, request: OutgoingRequest<'a>) -> Pin<Box<dyn Future<Output = Exchange> + Send + 'a>> {
         Box::pin(self.client.send_reading(request, self.max_answer))
+    }
+
+    fn send_reading<'a>(
+        &'a self,
+        request: OutgoingRequest<'a>,
+        max_answer: usize,
+    ) -> Pin<Box<dyn Future<Output = Exchange> + Send + 'a>> {
+        Box::pin(self.client.send_reading(request, max_answer))
     }
 
     fn warm<'a>(

@@ -194,7 +194,7 @@ impl PlannedHook {
         let id = probe.message_id.split(':').next().unwrap_or_default();
         self.verify_signature(&[id, &probe.message_id], answer, now)?;
         codec::readable(&Received { status: answer.status, encoding: answer.encoding.as_deref(), body: &answer.body })?;
-        self.codec.read_probe(&answer.body)
+        self.codec.read_probe(crate::json::without_bom(&answer.body))
     }
 
     /// Checks an answer's signature, where the hook's answers must be signed, over any of `ids`.

@@ -4,6 +4,9 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
+use serde_json::Value;
+
+use crate::json;
 
 /// What a webhook of a profile does unless it says otherwise.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -63,12 +66,29 @@ pub struct Answer<'a> {
     pub headers: &'a [(String, String)],
     /// The body, as far as it was read.
     pub body: &'a [u8],
+    /// Why the body cannot be taken for what the endpoint said: it is not whole, or compressed.
+    pub unreadable: Option<&'a str>,
 }
 
 impl Answer<'_> {
     /// A header's value, by its lower-case name.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
+    }
+
+    /// The body as JSON; a byte order mark before it is skipped. `None`: there is nothing but blanks.
+    ///
+    /// # Errors
+    /// Says why it is none.
+    pub fn json(&self) -> Result<Option<Value>, String> {
+        if let Some(why) = self.unreadable {
+            return Err(why.to_owned());
+        }
+        let body = json::without_bom(self.body).trim_ascii();
+        if body.is_empty() {
+            return Ok(None);
+        }
+        serde_json::from_slice(body).map(Some).map_err(|_| "the answer is not JSON".to_owned())
     }
 
     /// Whether the status is a yes.
@@ -207,7 +227,7 @@ mod tests {
     use super::*;
 
     fn answer<'a>(status: u16, headers: &'a [(String, String)]) -> Answer<'a> {
-        Answer { status, headers, body: b"" }
+        Answer { status, headers, body: b"", unreadable: None }
     }
 
     #[test]

@@ -128,9 +128,7 @@ async fn attempt_as(sender: &Sender, route: &Route, form: Form, order: &Order<'_
             break (exchange, values);
         }
     };
-    let retry_after = exchange.response.as_ref().and_then(|response| {
-        response.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case("retry-after")).map(|(_, v)| v.clone())
-    });
+    let retry_after = exchange.response.as_ref().and_then(|answer| answer.header("retry-after").map(str::to_owned));
     sender.endpoint_auth.mask(&mut exchange, calling.auth.as_ref(), &calling.known, &tokens);
     Made {
         record: Arc::new(AttemptRecord {

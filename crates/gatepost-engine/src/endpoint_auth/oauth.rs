@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use gatepost_core::delivery::{Outcome, Timings};
 use gatepost_core::hashing::sha256;
+use gatepost_core::json::without_bom;
 use gatepost_core::secret::Secret;
 use gatepost_core::{TenantKey, Timestamp};
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
@@ -19,6 +20,9 @@ pub(super) const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
 const LIFETIME_DEFAULT: Duration = Duration::from_secs(300);
 /// No token is used longer, whatever it says.
 const LIFETIME_MAX: Duration = Duration::from_secs(86_400);
+
+/// How much of an answer is read. Tokens that carry claims, beside an identity's, come to tens of KiB.
+pub(super) const ANSWER_MAX: usize = 64 * 1024;
 
 /// Names a grant without telling its secret to whoever looks at memory's maps.
 pub(super) type GrantId = [u8; 32];
@@ -135,12 +139,16 @@ impl Grant {
             let error = answer.error.as_deref().unwrap_or("no answer").replace("the receiver", "it");
             return Err(self.failed(answer.outcome, &error, answer.local_fault));
         };
-        let body = answer.response.as_ref().map(|response| &response.body[..]).unwrap_or_default();
+        let response = answer.response.as_ref();
+        let body = response.map(|response| without_bom(&response.body)).unwrap_or_default();
+        let unreadable = response.and_then(|response| response.unreadable(ANSWER_MAX));
         if !(200..300).contains(&status) {
-            return Err(self.refused(status, body));
+            return Err(self.refused(status, if unreadable.is_some() { &[] } else { body }));
         }
-        let granted = read_granted(body).map_err(|why| self.failed(Outcome::Connect, why, false))?;
-        Ok(granted)
+        if let Some(why) = unreadable {
+            return Err(self.failed(Outcome::Connect, &why.replace("the answer", "its answer"), false));
+        }
+        read_granted(body).map_err(|why| self.failed(Outcome::Connect, &why, false))
     }
 
     fn refused(&self, status: u16, body: &[u8]) -> NoToken {
@@ -183,8 +191,9 @@ fn known_code(code: &str) -> Option<&'static str> {
 #[derive(Deserialize)]
 struct GrantForm {
     access_token: Secretive,
+    /// Of any shape: its only use is to be compared.
     #[serde(default)]
-    token_type: Option<String>,
+    token_type: serde_json::Value,
     #[serde(default)]
     expires_in: Option<Seconds>,
 }
@@ -213,11 +222,17 @@ impl Seconds {
     }
 }
 
-fn read_granted(body: &[u8]) -> Result<Granted, &'static str> {
+/// Types of tokens that prove nothing by themselves: each request needs a signature or a proof as well.
+const NEED_MORE: [&str; 4] = ["mac", "DPoP", "PoP", "hawk"];
+
+fn read_granted(body: &[u8]) -> Result<Granted, String> {
     let form: GrantForm =
         serde_json::from_slice(body).map_err(|_| "its answer is not JSON with a text access_token")?;
-    if form.token_type.is_some_and(|kind| !kind.eq_ignore_ascii_case("bearer")) {
-        return Err("its token is not of the type Bearer, the only one that can be sent");
+    let named = form.token_type.as_str().map(str::trim).unwrap_or_default();
+    if let Some(kind) = NEED_MORE.into_iter().find(|kind| kind.eq_ignore_ascii_case(named)) {
+        return Err(format!(
+            "its token is of the type {kind}, which needs more than Bearer: have it grant bearer tokens"
+        ));
     }
     let token = form.access_token.0;
     let header = Some(&token)
@@ -281,7 +296,17 @@ mod tests {
             (r#"{"access_token":"t"}"#, Ok(300)),
             (r#"{"access_token":"t","expires_in":-5}"#, Ok(0)),
             (r#"{"access_token":"t","expires_in":1e300}"#, Ok(86_400)),
-            (r#"{"access_token":"t","token_type":"mac"}"#, Err("Bearer")),
+            // Types nobody heard of are the one everybody means.
+            (r#"{"access_token":"t","token_type":"BearerToken","expires_in":"3599"}"#, Ok(3_599)),
+            (r#"{"access_token":"t","token_type":"N_A"}"#, Ok(300)),
+            (r#"{"access_token":"t","token_type":""}"#, Ok(300)),
+            (r#"{"access_token":"t","token_type":null}"#, Ok(300)),
+            (r#"{"access_token":"t","token_type":["bearer"]}"#, Ok(300)),
+            ("\u{feff}{\"access_token\":\"t\"}", Ok(300)),
+            (r#"{"access_token":"t","token_type":"mac"}"#, Err("type mac, which needs more")),
+            (r#"{"access_token":"t","token_type":"dpop"}"#, Err("type DPoP")),
+            (r#"{"access_token":"t","token_type":" pop"}"#, Err("type PoP")),
+            ("\u{1f}\u{8b}\u{8}", Err("not JSON")),
             (r#"{"access_token":"a b"}"#, Err("header")),
             (r#"{"access_token":""}"#, Err("header")),
             (r#"{"access_token":"a\nb"}"#, Err("header")),
@@ -300,6 +325,32 @@ mod tests {
                 (got, _) => panic!("{body}: {got:?}"),
             }
         }
+    }
+
+    #[test]
+    fn an_answer_that_is_not_whole_is_told_as_that() {
+        let grant = grant("https://idp.test/token", "c", "hunter2", None);
+        let whole = answer(200, r#"{"access_token":"t"}"#);
+        let changed = |change: fn(&mut Response)| {
+            let mut response = whole.response.clone().unwrap();
+            change(&mut response);
+            grant.read(&Exchange { response: Some(response), ..answer(200, "") })
+        };
+        let cases: [(fn(&mut Response), &str); 4] = [
+            (
+                |r| (r.body, r.truncated) = (Bytes::from(vec![b'{'; ANSWER_MAX]), true),
+                ": its answer is too large: at most 64 KiB",
+            ),
+            // Whatever is there of it would read well.
+            (|r| r.truncated = true, ": its answer broke off"),
+            (|r| r.headers.push(("Content-Encoding".into(), "br".into())), ": its answer is compressed (br)"),
+            (|r| r.body = Bytes::from_static(b"\x1f\x8b\x08"), ": its answer is compressed (gzip)"),
+        ];
+        for (change, words) in cases {
+            let none = changed(change).unwrap_err();
+            assert!(none.error.contains(words), "{none:?}");
+        }
+        assert!(changed(|r| r.headers.push(("content-encoding".into(), "identity".into()))).is_ok());
     }
 
     #[test]

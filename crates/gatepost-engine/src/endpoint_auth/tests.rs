@@ -360,3 +360,30 @@ mod mtls {
         }
     }
 }
+
+#[tokio::test]
+async fn a_token_answer_of_64_kib_is_read_and_a_longer_one_told_as_that() {
+    let (world, receiver, idp) = (world(), Receiver::start(), Receiver::start());
+    let grant = |length: usize| {
+        let frame = r#"{"access_token":"t","token_type":"BearerToken","id_token":""}"#.len();
+        let body =
+            format!(r#"{{"access_token":"t","token_type":"BearerToken","id_token":"{}"}}"#, "x".repeat(length - frame));
+        Script::status(200).body(body)
+    };
+    let rows = [
+        (grant(64 * 1024), None),
+        (grant(64 * 1024 + 1), Some("its answer is too large: at most 64 KiB of it are read")),
+        (Script::EndlessBody, Some("its answer is too large: at most 64 KiB of it are read")),
+        (Script::CutBody, Some("its answer broke off before its end")),
+        (grant(1_000).header("content-encoding", "gzip"), Some("its answer is compressed (gzip)")),
+    ];
+    for (at, (script, refused)) in rows.into_iter().enumerate() {
+        idp.script(script);
+        let auth = oauth2_of(at as i64, &idp.url("/token"), "hush");
+        let exchange = world.post(&receiver, &auth).await;
+        let error = exchange.error.unwrap_or_default();
+        assert_eq!(exchange.outcome == Outcome::Ok, refused.is_none(), "{at}: {error}");
+        assert!(error.contains(refused.unwrap_or_default()), "{at}: {error}");
+    }
+    assert_eq!(tokens_seen(&receiver), ["Bearer t"]);
+}

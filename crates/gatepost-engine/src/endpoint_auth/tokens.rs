@@ -13,13 +13,15 @@ use gatepost_core::{Clock, Timestamp};
 use http::HeaderValue;
 use ipnet::IpNet;
 
-use super::oauth::{ClientAuth, FETCH_TIMEOUT, Grant, GrantId, NoToken};
+use super::oauth::{ANSWER_MAX, ClientAuth, FETCH_TIMEOUT, Grant, GrantId, NoToken};
 use crate::metrics::Metrics;
 use crate::net::{OutgoingRequest, Tries};
 use crate::transport::Transport;
 
 /// Grants remembered: the ones used longest ago give way (P10).
 const GRANTS: usize = 4_096;
+/// Bytes of all tokens together: beyond them too.
+const TOKEN_BYTES: usize = 32 * 1024 * 1024;
 /// A token is no longer used this long before it expires, or a tenth of its life: it must still be
 /// valid when it arrives.
 const SPARE: Duration = Duration::from_secs(30);
@@ -62,6 +64,25 @@ struct Entry {
     /// No fetch for a 401 before then.
     hopeless_until: Option<Timestamp>,
     used: u64,
+}
+
+impl Entry {
+    fn bytes(&self) -> usize {
+        self.token.iter().chain(&self.before).map(|token| token.header.len()).sum()
+    }
+}
+
+/// Forgets the tokens used longest ago, but `kept`, until all together hold at most `most` bytes.
+fn make_room(entries: &mut HashMap<GrantId, Entry>, kept: GrantId, most: usize) {
+    let mut held: usize = entries.values().map(Entry::bytes).sum();
+    while held > most {
+        let others = entries.iter().filter(|(id, entry)| **id != kept && entry.bytes() > 0);
+        let Some(oldest) = others.min_by_key(|(_, entry)| entry.used).map(|(id, _)| *id) else { return };
+        if let Some(entry) = entries.get_mut(&oldest) {
+            held -= entry.bytes();
+            (entry.token, entry.before) = (None, None);
+        }
+    }
 }
 
 /// See the module. Shared with the fetches under way.
@@ -227,6 +248,7 @@ impl Tokens {
                 }
                 entry.way = way;
                 entry.rests_until = None;
+                make_room(&mut entries, grant.id, TOKEN_BYTES);
             }
             Err(_) => entry.rests_until = Some(now.saturating_add(AHEAD_AGAIN)),
         }
@@ -250,7 +272,7 @@ impl Tokens {
                 http1: false,
                 fresh: tries.again(),
             };
-            if let Some(answer) = tries.judge(self.transport.send(request).await) {
+            if let Some(answer) = tries.judge(self.transport.send_reading(request, ANSWER_MAX).await) {
                 break answer;
             }
         };
@@ -284,5 +306,26 @@ impl Tokens {
     #[cfg(test)]
     pub(super) fn len_for_test(&self) -> usize {
         self.lock().len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn p10_tokens_of_all_grants_have_a_bound_together() {
+        let entry = |used: u8| {
+            let header = HeaderValue::from_static("Bearer 345");
+            let token = Token { number: 1, header, renew_at: Timestamp::EPOCH, usable_until: Timestamp::EPOCH };
+            ([used; 32], Entry { token: Some(Arc::new(token)), used: used.into(), ..Entry::default() })
+        };
+        let mut entries: HashMap<GrantId, Entry> = (1..=5).map(entry).collect();
+        make_room(&mut entries, [1; 32], 25);
+        let mut with_token: Vec<u64> = entries.values().filter(|e| e.token.is_some()).map(|e| e.used).collect();
+        with_token.sort_unstable();
+        assert_eq!((entries.len(), with_token), (5, vec![1, 5]));
+        make_room(&mut entries, [1; 32], 1);
+        assert!(entries[&[1; 32]].token.is_some(), "the one at hand stays");
     }
 }

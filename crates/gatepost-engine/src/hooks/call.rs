@@ -196,10 +196,7 @@ fn judge(
         let came = Came { conn, ..Came::failed(Failure::new(class, detail)) };
         return (came, Some(failed(class, false, true)));
     }
-    let header = |name: &str| {
-        let found = response.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name));
-        found.map(|(_, value)| value.clone())
-    };
+    let header = |name: &str| response.header(name).map(str::to_owned);
     let refused = judge_status(status).err().map(|failure| Failed {
         status: Some(status),
         retry_after: header("retry-after").and_then(|text| parse_retry_after(&text, sent_at)),

@@ -347,7 +347,9 @@ fn show_headers(hook: &PlannedHook, headers: &[(String, Secret)]) -> Vec<(String
         (name.to_ascii_lowercase(), value)
     };
     let auth = hook.config.auth.as_ref().and_then(crate::endpoint_auth::header_name);
-    headers.iter().map(shown).chain(auth.map(|name| (name, MASK.to_owned()))).collect()
+    let said = crate::net::always_said();
+    let said = said.iter().map(|(name, value)| (name.to_string(), value.to_str().unwrap_or(MASK).to_owned()));
+    headers.iter().map(shown).chain(said).chain(auth.map(|name| (name, MASK.to_owned()))).collect()
 }
 
 /// `id.timestamp.body`, where the headers say that this is what is signed.

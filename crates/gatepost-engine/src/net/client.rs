@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use gatepost_core::delivery::{Outcome, Response, Timings};
 use gatepost_core::{Clock, Timestamp};
-use http::header::{self, HeaderMap, HeaderValue};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, StatusCode};
 use http_body::Body as _;
 use http_body_util::{BodyExt, Full};
@@ -31,7 +31,9 @@ use super::tls::{self, TlsConfigs, TlsSetupError};
 use super::versions::OnlyHttp1;
 
 /// How much of an answer's body is read, and how much of that and of its headers is kept.
-const KEPT_ANSWER: Room = Room { read: 64 * 1024, keep: 16 * 1024 };
+const KEPT_ANSWER: Room = Room { read: 64 * 1024, keep: KEPT_BODY };
+/// How many bytes of an answer's body [`Client::send`] keeps at most.
+pub(crate) const KEPT_BODY: usize = 16 * 1024;
 const KEEP_HEADERS: usize = 16 * 1024;
 /// The time an answer's body gets even when its head came at the last moment.
 const BODY_GRACE: Duration = Duration::from_millis(500);
@@ -348,9 +350,9 @@ impl Client {
         if !headers.contains_key(header::USER_AGENT) {
             headers.insert(header::USER_AGENT, self.0.user_agent.clone());
         }
-        // What was not said is not known to be read: said on every request, for servers that compress unasked.
-        headers.entry(header::ACCEPT).or_insert(HeaderValue::from_static("*/*"));
-        headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        for (name, value) in always_said() {
+            headers.entry(name).or_insert(value);
+        }
         // Where a body is expected, an empty one is announced too (RFC 9110 section 8.6).
         if request.body.is_empty() && !matches!(request.method, Method::GET | Method::HEAD | Method::OPTIONS) {
             headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
@@ -431,6 +433,12 @@ impl Client {
     pub(super) fn resting(&self) -> usize {
         self.0.pool.resting()
     }
+}
+
+/// What every request says of the answers we read, unless it says so itself: for servers that compress
+/// unasked, or answer nobody who does not say what they take.
+pub(crate) fn always_said() -> [(HeaderName, HeaderValue); 2] {
+    [(header::ACCEPT, HeaderValue::from_static("*/*")), (header::ACCEPT_ENCODING, HeaderValue::from_static("identity"))]
 }
 
 /// An answer whose head has arrived.

@@ -36,6 +36,7 @@ mod versions;
 mod wire;
 
 pub use client::{Client, ClientOptions, Exchange, OutgoingRequest};
+pub(crate) use client::{KEPT_BODY, always_said};
 pub use headers::Headers;
 pub use identity::{BadIdentity, ClientIdentity};
 pub use policy::{Blocked, EgressPolicy};

@@ -7,7 +7,7 @@ use gatepost_core::delivery::{Outcome, Request, Response};
 use gatepost_core::echo::Known;
 use gatepost_core::own_events::OwnEvent;
 use gatepost_core::profiles::{self, Answer, Ask, AskFacts, Challenge, VerificationMode};
-use gatepost_core::secret::{MASK, Secret};
+use gatepost_core::secret::Secret;
 use gatepost_core::tenant::Tenant;
 use gatepost_core::webhook::{Webhook, WebhookConfig, WebhookSecrets};
 use gatepost_core::{Entropy as _, Timestamp, WebhookId};
@@ -16,10 +16,11 @@ use http::{HeaderName, HeaderValue, Method};
 
 use super::webhooks::{CHANGE_AGAIN, concurrent_change};
 use crate::deliver::Route;
-use crate::endpoint_auth::{self, Prepared};
+use crate::endpoint_auth::Prepared;
 use crate::engine::Engine;
 use crate::error::{ConflictCode, Error, Kind, Result};
-use crate::net::{Exchange, Headers, OutgoingRequest, Tries};
+use crate::net::{Exchange, Headers, KEPT_BODY, OutgoingRequest, Tries};
+use crate::render;
 
 /// What a verification came to.
 #[derive(Clone, Debug)]
@@ -163,12 +164,9 @@ impl Engine {
 
     async fn ask_once(&self, route: &Route, challenge: &Challenge) -> VerifyStep {
         let config = &route.webhook.config;
-        let mut shown: Vec<(String, String)> =
-            challenge.headers.iter().map(|(name, value)| (name.to_string(), value.clone())).collect();
-        shown.insert(0, (USER_AGENT.as_str().to_owned(), crate::engine::USER_AGENT.to_owned()));
-        let own = config.header_names.iter().map(|name| name.to_ascii_lowercase());
-        let masked = own.chain(config.auth.as_ref().and_then(endpoint_auth::header_name));
-        shown.extend(masked.map(|name| (name, MASK.to_owned())));
+        let sent = challenge.headers.iter().map(|(name, value)| (name.to_string(), value.clone()));
+        let user_agent = (USER_AGENT.as_str().to_owned(), crate::engine::USER_AGENT.to_owned());
+        let shown = render::with_own(std::iter::once(user_agent).chain(sent).collect(), config);
         let request = Request { url: config.url.clone(), headers: shown };
         let exchange = match self.send_challenge(route, challenge).await {
             Ok(exchange) => exchange,
@@ -276,5 +274,6 @@ fn judged(
     let (Some(status), Some(response)) = (step.status, &step.response) else {
         return Err(step.error.clone().unwrap_or_else(|| format!("no answer: {}", step.outcome.as_str())));
     };
-    judge(&Answer { status, headers: &response.headers, body: &response.body })
+    let unreadable = response.unreadable(KEPT_BODY);
+    judge(&Answer { status, headers: &response.headers, body: &response.body, unreadable: unreadable.as_deref() })
 }

@@ -12,8 +12,9 @@ use super::json::{Map, Value, parse_strict};
 use super::json_patch::Operation;
 use super::points::PointDef;
 use super::secrets::Lifted;
+use crate::delivery::{compressed, compression};
 use crate::secret::Secret;
-use crate::{Entropy, TenantId, Timestamp};
+use crate::{Entropy, TenantId, Timestamp, json};
 
 mod cymmetri;
 mod gatepost;
@@ -223,7 +224,7 @@ pub fn read_answer(codec: &dyn Codec, expected: &Expected<'_>, received: &Receiv
     if expected.point.acknowledges && !speaks(received.body) {
         return Ok(Answer::allow());
     }
-    codec.read_body(expected, received.body)
+    codec.read_body(expected, json::without_bom(received.body))
 }
 
 /// What a status means where it is no refusal.
@@ -249,15 +250,15 @@ pub fn readable(received: &Received<'_>) -> Result<(), Failure> {
     if received.body.len() > limits::ANSWER_MAX {
         return Err(Failure::new(FailureClass::TooLarge, format!("more than {} bytes", limits::ANSWER_MAX)));
     }
-    match received.encoding.map(str::trim) {
-        None | Some("" | "identity") => Ok(()),
-        Some(_) => Err(Failure::new(FailureClass::ContentType, "content-encoding is not identity")),
+    match compression(received.encoding, received.body) {
+        None => Ok(()),
+        Some(how) => Err(Failure::new(FailureClass::ContentType, compressed(how))),
     }
 }
 
 /// Whether a body tries to be an answer, where none is asked for.
 fn speaks(body: &[u8]) -> bool {
-    let Ok(Value::Object(members)) = parse_strict(body) else { return false };
+    let Ok(Value::Object(members)) = parse_strict(json::without_bom(body)) else { return false };
     ["response", "error", "decision", "request"].iter().any(|name| members.contains_key(*name))
 }
 
@@ -267,7 +268,7 @@ fn is_blank(body: &[u8]) -> bool {
 
 /// A refusal by status: its body may say why, in the dialect's form or in none.
 fn status_refusal(codec: &dyn Codec, expected: &Expected<'_>, received: &Received<'_>) -> Answer {
-    let told = readable(received).ok().and_then(|()| codec.read_body(expected, received.body).ok());
+    let told = readable(received).ok().and_then(|()| codec.read_body(expected, json::without_bom(received.body)).ok());
     let messages = told.filter(|answer| answer.denies).map(|answer| answer.messages).unwrap_or_default();
     let plain = AnswerMessage { code: format!("status_{}", received.status), ..AnswerMessage::default() };
     Answer { denies: true, messages: if messages.is_empty() { vec![plain] } else { messages }, ..Answer::default() }

@@ -150,7 +150,12 @@ fn every_cymmetri_answer() {
             ("validateUser", 200, "<html>ok</html>", "bad_json"),
             ("validateUser", 200, r#"{"response":{"error":tr"#, "bad_json"),
             ("validateUser", 200, r#"{"response":{"error":true,"error":false}}"#, "bad_json"),
-            ("validateUser", 200, "\u{feff}{}", "bad_json"),
+            // A byte order mark says nothing.
+            ("validateUser", 200, "\u{feff}{}", "allow"),
+            ("validateUser", 200, "\u{feff}", "allow"),
+            ("validateUser", 200, "\u{feff}{\"response\":{\"error\":true,\"message\":\"NO\"}}", "deny NO"),
+            ("validateUser", 200, "\u{feff}\u{feff}{}", "bad_json"),
+            ("changePassword", 200, "\u{feff}{\"response\":{\"error\":true}}", "allow"),
             ("validateUser", 301, "", "redirect"),
             ("validateUser", 308, "{}", "redirect"),
             ("validateUser", 400, r#"{"response":{"error":true}}"#, "status_4xx"),
@@ -169,6 +174,8 @@ fn every_native_answer() {
         &[
             ("validateUser", 200, r#"{"id":"inv_1","decision":"allow"}"#, "allow"),
             ("validateUser", 200, r#"{"id":"inv_1","decision":"deny"}"#, "deny denied"),
+            ("validateUser", 200, "\u{feff}{\"id\":\"inv_1\",\"decision\":\"deny\"}", "deny denied"),
+            ("validateUser", 200, "\u{feff}{\"id\":\"inv_1\",\"decision\":\"allow\"}", "allow"),
             (
                 "validateUser",
                 200,
@@ -263,7 +270,15 @@ fn p10_hostile_answers_are_classified() {
     assert_eq!(read_with("gatepost", "validateUser", 200, b"\xff\xfe", false), Err(FailureClass::BadJson));
     let expected = Expected { id: ID, point: point("validateUser"), status_deny: false };
     let bomb = Received { status: 200, encoding: Some("gzip"), body: b"{}" };
-    assert_eq!(read_answer(codec("cymmetri").unwrap(), &expected, &bomb).unwrap_err().class, FailureClass::ContentType);
+    let refused = |received| read_answer(codec("cymmetri").unwrap(), &expected, &received).unwrap_err();
+    let told = refused(bomb);
+    assert_eq!(told.class, FailureClass::ContentType);
+    assert!(told.detail.unwrap().contains("compressed (gzip)"));
+    // So is one that does not say so.
+    let told = refused(Received { encoding: None, body: b"\x1f\x8b\x08\x00", ..bomb });
+    assert!(told.detail.unwrap().contains("compressed (gzip)"));
+    let plain = Received { encoding: Some("Identity"), ..bomb };
+    assert!(read_answer(codec("cymmetri").unwrap(), &expected, &plain).is_ok());
     let long = format!(r#"{{"response":{{"error":true,"message":"{}"}}}}"#, "x".repeat(100_000));
     let answer = read_with("cymmetri", "validateUser", 200, long.as_bytes(), false).unwrap();
     assert_eq!(answer.messages[0].code.len(), CODE_MAX);

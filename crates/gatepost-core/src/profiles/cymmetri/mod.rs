@@ -85,11 +85,8 @@ impl Profile for Cymmetri {
 /// The document shows `{"response":{}}`; nothing at all, or nothing in it, is a yes too.
 fn judge(answer: &Answer<'_>) -> Result<(), String> {
     answer.ok()?;
-    if answer.body.trim_ascii().is_empty() {
-        return Ok(());
-    }
     let wanted = "wanted is {\"response\":{}}";
-    let body: Value = serde_json::from_slice(answer.body).map_err(|_| format!("the answer is not JSON; {wanted}"))?;
+    let Some(body) = answer.json().map_err(|why| format!("{why}; {wanted}"))? else { return Ok(()) };
     let Value::Object(members) = body else { return Err(format!("the answer is no object; {wanted}")) };
     match members.get("response") {
         None if members.is_empty() => Ok(()),

@@ -121,6 +121,8 @@ fn save_and_test() {
         (200, r#"{"response":{"ok":1}}"#, true),
         (200, "{}", true),
         (204, "", true),
+        (200, "\u{feff}{\"response\":{}}", true),
+        (200, "\u{feff}\r\n", true),
         (200, r#"{"response":null}"#, false),
         (200, r#"{"response":{"error":true,"message":"NO"}}"#, true),
         (200, r#"{"other":1}"#, false),
@@ -128,7 +130,7 @@ fn save_and_test() {
         (200, "<html>", false),
         (404, r#"{"response":{}}"#, false),
     ] {
-        let verdict = (probe.judge)(&Answer { status, headers: &[], body: body.as_bytes() });
+        let verdict = (probe.judge)(&Answer { status, headers: &[], body: body.as_bytes(), unreadable: None });
         assert_eq!(verdict.is_ok(), good, "{status} {body}: {verdict:?}");
     }
 }

@@ -146,6 +146,7 @@ fn the_header_challenge() {
     for (status, body, good) in [
         (200, r#"{"verification":"n0nce"}"#, true),
         (200, r#"{"verification":"n0nce","more":1}"#, true),
+        (200, "\u{feff}{\"verification\":\"n0nce\"}", true),
         (201, r#"{"verification":"n0nce"}"#, false),
         (200, r#"{"verification":"other"}"#, false),
         (200, r#"{"Verification":"n0nce"}"#, false),
@@ -153,10 +154,15 @@ fn the_header_challenge() {
         (200, "", false),
         (500, "", false),
     ] {
-        let verdict = challenge.judge(&facts, &Answer { status, headers: &[], body: body.as_bytes() });
+        let verdict =
+            challenge.judge(&facts, &Answer { status, headers: &[], body: body.as_bytes(), unreadable: None });
         assert_eq!(verdict.is_ok(), good, "{status} {body}: {verdict:?}");
         assert!(!format!("{verdict:?}").contains("n0nce"), "the challenge is not repeated");
     }
+    // What is not whole, or compressed, is not read, and told as that.
+    let body = br#"{"verification":"n0nce"}"#;
+    let answer = Answer { status: 200, headers: &[], body, unreadable: Some("the answer broke off") };
+    assert!(challenge.judge(&facts, &answer).unwrap_err().starts_with("the answer broke off; wanted is"));
 }
 
 #[test]

@@ -10,7 +10,9 @@ pub(in crate::net) fn explain(error: &Error) -> String {
     let what = match error {
         E::InvalidCertificate(bad) => certificate(bad),
         E::AlertReceived(alert) => return explain_alert(&format!("{alert:?}")),
-        E::InvalidMessage(_) => "the receiver does not speak TLS on this port: check the port, or use http:// if allowed",
+        E::InvalidMessage(_) => {
+            "the receiver does not speak TLS on this port: check the port, or use http:// if allowed"
+        }
         E::PeerIncompatible(_) => {
             "no TLS version or cipher in common: the receiver must take TLS 1.2 or newer with forward secrecy"
         }
@@ -104,8 +106,7 @@ fn certificate(bad: &CertificateError) -> &'static str {
     }
 }
 
-const UNSUPPORTED_SIGNATURE: &str =
-    "its certificate is signed in a way that is not supported: use RSA of 2048 bits or more, ECDSA or Ed25519 with SHA-2";
+const UNSUPPORTED_SIGNATURE: &str = "its certificate is signed in a way that is not supported: use RSA of 2048 bits or more, ECDSA or Ed25519 with SHA-2";
 
 /// What the library has no words of its own for.
 fn other(why: &(dyn std::error::Error + Send + Sync + 'static)) -> &'static str {

@@ -263,12 +263,29 @@ fn what_is_shown_of_an_attempt_is_what_arrived() {
             for (name, value) in &request.headers {
                 let name = name.to_lowercase();
                 let wanted = if ["x-own", "x-auth"].contains(&&*name) { "***" } else { value };
-                if !["host", "content-length", "accept", "accept-encoding", "connection"].contains(&&*name) {
+                if !["host", "content-length", "connection"].contains(&&*name) {
                     assert_eq!(shown.get(&name).map(String::as_str), Some(wanted), "{name}");
                 }
             }
             assert!(shown.keys().all(|name| request.header(name).is_some()), "{shown:?}");
         }
+    }
+}
+
+#[test]
+fn what_answers_may_look_like_is_said_and_accept_is_the_tenants() {
+    let setup = Setup::new();
+    setup.hook(json!({"events": ["plain"]}));
+    setup.hook(json!({"events": ["own"], "headers": {"Accept": "application/vnd.acme+json"}}));
+    for (kind, sent, shown) in [("plain", "*/*", "*/*"), ("own", "application/vnd.acme+json", "***")] {
+        let id = text(&setup.server.publish_event("acme", json!({"type": kind, "data": {}})), "id");
+        let view = setup.server.wait_event("acme", &id, "delivered");
+        let request = setup.to.received().pop().unwrap();
+        let accepts: Vec<_> = request.headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("accept")).collect();
+        assert_eq!((accepts.len(), &*accepts[0].1), (1, sent));
+        assert_eq!(request.header("accept-encoding"), Some("identity"));
+        let headers = &view["attempt_list"][0]["request"]["headers"];
+        assert_eq!((&headers["accept"], &headers["accept-encoding"]), (&json!(shown), &json!("identity")));
     }
 }
 

@@ -215,7 +215,7 @@ fn b12_hostile_answers_are_classified_failures() {
         (body(&format!("\"{}\"", "x".repeat(5 << 20))), "too_large"),
         (Script::EndlessBody, "too_large"),
         (Script::status(200).body(vec![0xff, 0xfe, b'{', b'}']), "bad_json"),
-        (Script::status(200).body("\u{feff}{}"), "bad_json"),
+        (Script::status(200).body("\u{feff}\u{feff}{}"), "bad_json"),
         (Script::status(200).header("content-encoding", "gzip").body("{}"), "content_type"),
         (Script::CutBody, "reset"),
         (Script::Garbage, "status_5xx"),

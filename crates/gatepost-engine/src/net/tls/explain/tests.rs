@@ -11,7 +11,8 @@ use super::*;
 
 /// Names of variants, and the marks of a printed structure, have no place in a text for people.
 fn is_for_people(text: &str) {
-    let one_word = |word: &str| word.chars().zip(word.chars().skip(1)).any(|(a, b)| a.is_lowercase() && b.is_uppercase());
+    let one_word =
+        |word: &str| word.chars().zip(word.chars().skip(1)).any(|(a, b)| a.is_lowercase() && b.is_uppercase());
     let known = ["subjectAltName", "serverAuth", "mTLS"];
     for word in text.split(|c: char| !c.is_alphanumeric() && c != '_') {
         assert!(!one_word(word) || known.contains(&word), "{word} in {text}");
@@ -59,10 +60,7 @@ fn certificate_errors() -> Vec<(CertificateError, &'static str)> {
         (elsewhere, "another host name"),
         (C::NotValidForNameContext { expected: name, presented: vec![] }, "common name does not count"),
         (C::InvalidPurpose, "serverAuth"),
-        (
-            C::InvalidPurposeContext { required: ExtendedKeyPurpose::ServerAuth, presented: vec![] },
-            "serverAuth",
-        ),
+        (C::InvalidPurposeContext { required: ExtendedKeyPurpose::ServerAuth, presented: vec![] }, "serverAuth"),
         (C::InvalidOcspResponse, "OCSP"),
         (C::ApplicationVerificationFailure, "refused by this system"),
         (other(webpki::Error::CaUsedAsEndEntity), "CA:TRUE"),
