@@ -111,6 +111,37 @@ impl TestCa {
         (pem, serve(chain, key, false, None))
     }
 
+    /// What a plain `openssl req -x509` makes for an address, and a server that shows it. `None`: this
+    /// machine has no openssl.
+    pub fn made_by_openssl(address: &str) -> Option<(String, Arc<ServerConfig>)> {
+        let made = std::process::Command::new("openssl")
+            .args([
+                "req",
+                "-x509",
+                "-newkey",
+                "ec",
+                "-pkeyopt",
+                "ec_paramgen_curve:prime256v1",
+                "-nodes",
+                "-days",
+                "30",
+            ])
+            .args(["-subj", "/CN=hooks.test", "-addext", &format!("subjectAltName=IP:{address}")])
+            .args(["-keyout", "-", "-out", "-"])
+            .output()
+            .ok()
+            .filter(|made| made.status.success());
+        let Some(made) = made else {
+            eprintln!("no openssl here: its own certificate is left out");
+            return None;
+        };
+        let certificate = CertificateDer::from_pem_slice(&made.stdout).expect("openssl writes PEM");
+        let key = PrivateKeyDer::from_pem_slice(&made.stdout).expect("openssl writes PEM");
+        let text = String::from_utf8(made.stdout).expect("PEM is ASCII");
+        let at = text.find("-----BEGIN CERTIFICATE").expect("a certificate");
+        Some((text[at..].to_owned(), serve(certificate, key, false, None)))
+    }
+
     fn server(
         &self,
         cert: Cert,

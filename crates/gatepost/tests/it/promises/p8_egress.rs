@@ -285,7 +285,7 @@ fn p8_a_certificate_in_the_extra_file_is_trusted_for_its_names_alone() {
         receivers.push(Receiver::builder().tls_config(config).start_on_thread());
     }
     // What openssl itself makes of a plain `req -x509`, when it is there.
-    if let Some((pem, config)) = made_by_openssl() {
+    if let Some((pem, config)) = TestCa::made_by_openssl("127.0.0.1") {
         pems.push_str(&pem);
         receivers.insert(0, Receiver::builder().tls_config(config).start_on_thread());
     }
@@ -309,36 +309,6 @@ fn p8_a_certificate_in_the_extra_file_is_trusted_for_its_names_alone() {
             assert_eq!(receiver.count(), 0);
         }
     }
-}
-
-/// Certificate and server of `openssl req -x509`; `None`: this machine has no openssl.
-fn made_by_openssl() -> Option<(String, std::sync::Arc<rustls::ServerConfig>)> {
-    use rustls::pki_types::pem::PemObject;
-    let folder = tempfile::tempdir().unwrap();
-    let (key, cert) = (folder.path().join("key.pem"), folder.path().join("cert.pem"));
-    let made = std::process::Command::new("openssl")
-        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"])
-        .args(["-days", "30", "-subj", "/CN=hooks.test", "-addext", "subjectAltName=IP:127.0.0.1"])
-        .arg("-keyout")
-        .arg(&key)
-        .arg("-out")
-        .arg(&cert)
-        .output();
-    if !made.is_ok_and(|output| output.status.success()) {
-        eprintln!("no openssl here: its own certificate is left out");
-        return None;
-    }
-    let pem = std::fs::read_to_string(&cert).unwrap();
-    let chain = vec![rustls::pki_types::CertificateDer::from_pem_slice(pem.as_bytes()).unwrap()];
-    let key = rustls::pki_types::PrivateKeyDer::from_pem_file(&key).unwrap();
-    let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .unwrap();
-    Some((pem, std::sync::Arc::new(config)))
 }
 
 #[test]
