@@ -20,7 +20,10 @@ fn ask(mode: &str, rate: Option<u32>, builder: Builder, extra: &[(&str, &str)]) 
     let method: Method = challenge.method.parse().unwrap();
     let reply: Reply = builder.build().unwrap().challenge(&method, &headers)?;
     let headers: Vec<_> = reply.headers.iter().map(|(n, v)| (n.to_string(), v.to_str().unwrap().to_owned())).collect();
-    Ok(mode.judge(&facts(rate), &Answer { status: reply.status.as_u16(), headers: &headers, body: &reply.body }))
+    Ok(mode.judge(
+        &facts(rate),
+        &Answer { status: reply.status.as_u16(), headers: &headers, body: &reply.body, unreadable: None },
+    ))
 }
 
 #[test]
