@@ -372,6 +372,7 @@ async fn webhooks_are_registered_with_all_errors_at_once() {
         "rate_limit_per_s",
         "max_in_flight",
         "enabled",
+        "paused",
         "verified",
         "verification",
         "health",

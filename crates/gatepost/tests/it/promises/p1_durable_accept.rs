@@ -521,7 +521,7 @@ fn p1_one_data_folder_has_one_server() {
     let env = [
         ("GATEPOST_DATA_DIR", data.to_str().unwrap()),
         ("GATEPOST_LISTEN", "127.0.0.1:0"),
-        ("GATEPOST_ADMIN_KEY", "k"),
+        ("GATEPOST_ADMIN_KEY", "another-key-of-more-than-thirty-two"),
     ];
     let second = run(server.folder(), &["serve"], &env).expect(1);
     assert!(second.stderr.contains("in use"), "{}", second.stderr);
