@@ -3,6 +3,7 @@
 
 use std::sync::LazyLock;
 
+use gatepost_engine::HttpLabel;
 use serde_json::{Map, Value, json};
 use utoipa::OpenApi;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
@@ -25,7 +26,7 @@ const KEY: &str = "key";
 #[openapi(
     info(
         title = "Gatepost",
-        description = "The webhook server for identity platforms: publish events, register webhooks, see what happened. Errors: see docs/errors.md.",
+        description = "The webhook server for identity platforms: publish events, register webhooks, see what happened. Every error is problem+json with a `code` of a closed list; all of them are in docs/errors.md of the sources.",
         license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0"),
     ),
     tags(
@@ -44,6 +45,30 @@ const KEY: &str = "key";
     components(schemas(schema::Problem, schema::Subject)),
 )]
 struct Base;
+
+/// Every answer that is described, as metrics count it, and the one nobody wants to see.
+pub(crate) fn answers() -> Vec<HttpLabel> {
+    let document: serde_json::Value = serde_json::from_str(document()).unwrap_or_default();
+    let mut labels = Vec::new();
+    for (path, methods) in document["paths"].as_object().into_iter().flatten() {
+        let route = crate::observe::template(path);
+        for (method, operation) in methods.as_object().into_iter().flatten() {
+            let method = match method.as_str() {
+                "get" => "GET",
+                "post" => "POST",
+                "put" => "PUT",
+                "patch" => "PATCH",
+                "delete" => "DELETE",
+                _ => continue,
+            };
+            let statuses = operation["responses"].as_object().into_iter().flatten();
+            let good =
+                statuses.filter_map(|(status, _)| status.parse().ok()).filter(|status| (200..300).contains(status));
+            labels.extend(good.chain([500]).map(|status| HttpLabel { method, route, status }));
+        }
+    }
+    labels
+}
 
 /// Every route with its description.
 pub(crate) fn routes() -> OpenApiRouter<Api> {

@@ -38,6 +38,9 @@ struct Inner {
 impl Api {
     /// Handlers' view of `engine`.
     pub(crate) fn new(engine: Engine) -> Self {
+        for answer in crate::openapi::answers() {
+            engine.metrics().http_route(&answer);
+        }
         let limits = engine.limits();
         let largest = limits.max_body_bytes.max(limits.max_batch_bytes);
         Api(Arc::new(Inner {

@@ -28,6 +28,7 @@ pub mod net;
 pub mod ops;
 mod origin;
 mod own_events;
+mod process;
 mod published_types;
 mod quotas;
 mod registry;

@@ -6,6 +6,7 @@
 use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use gatepost_core::delivery::{DeliveryState, Outcome, Reason};
 use gatepost_core::event::Urgency;
@@ -19,9 +20,34 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::hooks::HookMetrics;
+use crate::process;
 
 /// Upper bounds of latency buckets, in seconds.
-const BUCKETS: [f64; 14] = [0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0];
+const BUCKETS: [f64; 16] =
+    [0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 30.0, 60.0];
+/// Upper bounds of how long events take to their receivers, in seconds: a retry may come days later.
+const ARRIVAL: [f64; 15] =
+    [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0, 60.0, 600.0, 3_600.0, 21_600.0, 86_400.0];
+/// Kinds of jobs, and how they end.
+const JOBS: ([&str; 2], [&str; 2]) = (["replay", "erase"], ["done", "failed"]);
+/// Why deliveries end besides what receivers answer.
+const ENDS: [(DeliveryState, Option<Reason>); 10] = [
+    (DeliveryState::Delivered, None),
+    (DeliveryState::Failed, Some(Reason::Exhausted)),
+    (DeliveryState::Failed, Some(Reason::NoAnswer)),
+    (DeliveryState::Failed, Some(Reason::Rejected)),
+    (DeliveryState::Failed, Some(Reason::Gone)),
+    (DeliveryState::Failed, Some(Reason::Expired)),
+    (DeliveryState::Cancelled, Some(Reason::Gone)),
+    (DeliveryState::Cancelled, Some(Reason::ByUser)),
+    (DeliveryState::Cancelled, Some(Reason::WebhookDeleted)),
+    (DeliveryState::Cancelled, Some(Reason::TenantDeleted)),
+];
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct BuildLabel {
+    version: &'static str,
+}
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct UrgencyLabel {
@@ -47,6 +73,12 @@ struct VerificationLabel {
 struct EndLabel {
     state: &'static str,
     reason: &'static str,
+}
+
+impl EndLabel {
+    fn of(state: DeliveryState, reason: Option<Reason>) -> Self {
+        EndLabel { state: state.as_str(), reason: reason.map_or("none", Reason::as_str) }
+    }
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -101,6 +133,8 @@ pub struct Metrics {
     batches: Counter,
     batch_events: Counter,
     attempt_seconds: Histogram,
+    arrival_seconds: Histogram,
+    build: Family<BuildLabel, Gauge>,
     ended: Family<EndLabel, Counter>,
     jobs_begun: Family<KindLabel, Counter>,
     jobs_ended: Family<JobLabel, Counter>,
@@ -144,6 +178,8 @@ impl Metrics {
             batches: Counter::default(),
             batch_events: Counter::default(),
             attempt_seconds: Histogram::new(BUCKETS),
+            arrival_seconds: Histogram::new(ARRIVAL),
+            build: Family::default(),
             ended: Family::default(),
             jobs_begun: Family::default(),
             jobs_ended: Family::default(),
@@ -172,7 +208,53 @@ impl Metrics {
             stream_resets: Counter::default(),
         };
         m.register();
+        m.begin();
         Arc::new(m)
+    }
+
+    /// Every counter is there from the start: the first of anything is seen as a change from zero.
+    fn begin(&self) {
+        self.build.get_or_create(&BuildLabel { version: env!("CARGO_PKG_VERSION") }).set(1);
+        for urgency in Urgency::ALL.map(Urgency::as_str) {
+            drop(self.events.get_or_create(&UrgencyLabel { urgency }));
+            drop(self.deliveries.get_or_create(&UrgencyLabel { urgency }));
+        }
+        for outcome in Outcome::ALL.map(Outcome::as_str) {
+            drop(self.attempts.get_or_create(&OutcomeLabel { outcome }));
+        }
+        for (state, reason) in ENDS {
+            drop(self.ended.get_or_create(&EndLabel::of(state, reason)));
+        }
+        for kind in JOBS.0 {
+            drop(self.jobs_begun.get_or_create(&KindLabel { kind }));
+            for state in JOBS.1 {
+                drop(self.jobs_ended.get_or_create(&JobLabel { kind, state }));
+            }
+        }
+        for what in ["events", "attempts", "others"] {
+            drop(self.removed.get_or_create(&WhatLabel { what }));
+        }
+        for outcome in ["ok", "unreadable", "refused", "timeout", "connect", "dns", "tls", "reset"] {
+            drop(self.token_fetches.get_or_create(&OutcomeLabel { outcome }));
+        }
+        for quota in ["webhooks", "events_per_s", "pending"] {
+            drop(self.quota_refusals.get_or_create(&QuotaLabel { quota }));
+        }
+        for outcome in ["unauthorized", "refused"] {
+            drop(self.wrong_keys.get_or_create(&OutcomeLabel { outcome }));
+        }
+        for outcome in ["went_on", "refused"] {
+            drop(self.publish_waits.get_or_create(&OutcomeLabel { outcome }));
+        }
+        for result in ["passed", "failed"] {
+            drop(self.verifications.get_or_create(&VerificationLabel { result }));
+        }
+        self.hooks.begin();
+    }
+
+    /// An API route that can be asked: its answers are counted from zero.
+    pub fn http_route(&self, label: &HttpLabel) {
+        drop(self.http.get_or_create(label));
     }
 
     fn register(&mut self) {
@@ -189,6 +271,13 @@ impl Metrics {
             Unit::Seconds,
             self.attempt_seconds.clone(),
         );
+        r.register_with_unit(
+            "accepted_to_delivered",
+            "From an event's acceptance to its receiver's yes, by delivery (of a batch: its first event's)",
+            Unit::Seconds,
+            self.arrival_seconds.clone(),
+        );
+        r.register("build_info", "Always 1; the version that runs", self.build.clone());
         r.register("deliveries_ended", "Deliveries that became terminal, by state and reason", self.ended.clone());
         r.register("jobs_begun", "Jobs (replays, erasures) asked for, by kind", self.jobs_begun.clone());
         r.register("jobs_ended", "Jobs that ended, by kind and state", self.jobs_ended.clone());
@@ -295,12 +384,17 @@ impl Metrics {
     }
 
     pub(crate) fn delivery_ended(&self, state: DeliveryState, reason: Option<Reason>) {
-        let label = EndLabel { state: state.as_str(), reason: reason.map_or("none", Reason::as_str) };
+        let label = EndLabel::of(state, reason);
         let by_label = || self.ended.get_or_create_owned(&label);
         match (state, reason) {
             (DeliveryState::Delivered, None) => self.ended_delivered.get_or_init(by_label).inc(),
             _ => by_label().inc(),
         };
+    }
+
+    /// A delivery arrived so long after its event was accepted.
+    pub(crate) fn arrived(&self, after: Duration) {
+        self.arrival_seconds.observe(after.as_secs_f64());
     }
 
     pub(crate) fn lane(&self, in_flight: usize, heads: usize, webhooks: usize) {
@@ -385,6 +479,9 @@ impl Metrics {
         let mut text = String::new();
         // Writing to a String does not fail.
         let _ = encode(&mut text, &self.registry);
+        // The process's own have no prefix, as everywhere; the text ends with a mark.
+        let end = text.rfind("# EOF").unwrap_or(text.len());
+        text.insert_str(end, &process::metrics());
         text
     }
 }

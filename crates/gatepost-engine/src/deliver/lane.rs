@@ -562,7 +562,7 @@ impl Lane {
             };
             self.parts.streams.attempted(&settlement);
             if result == Settled::Recorded {
-                self.report(&settlement);
+                self.report(&settlement, &due);
                 if let Some(effect) = effect {
                     // The receiver is gone only when the engine is: nobody is left to tell.
                     let _ = self.parts.effects.send(effect);
@@ -578,9 +578,13 @@ impl Lane {
         self.woken(&wakes, now);
     }
 
-    fn report(&self, settlement: &Settlement) {
+    fn report(&self, settlement: &Settlement, due: &Due) {
         match settlement.next {
-            Next::Delivered => self.parts.metrics.delivery_ended(DeliveryState::Delivered, None),
+            Next::Delivered => {
+                self.parts.metrics.delivery_ended(DeliveryState::Delivered, None);
+                let accepted_at = due.events.first().accepted_at;
+                self.parts.metrics.arrived(settlement.attempt.ended_at().since(accepted_at));
+            }
             Next::End(state, reason) => self.parts.metrics.delivery_ended(state, Some(reason)),
             Next::Retry(_) => {}
         }

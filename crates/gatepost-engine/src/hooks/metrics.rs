@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use gatepost_core::hooks::decision::{Decision, HookResult};
+use gatepost_core::hooks::decision::{Cause, Decision, HookResult};
 use gatepost_core::hooks::failure::FailureClass;
 use gatepost_core::hooks::points;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -86,6 +86,31 @@ impl HookMetrics {
         let added = "What Gatepost added to the time receivers took";
         r.register_with_unit("hook_added", added, Unit::Seconds, self.added.clone());
         r.register_with_unit("hook_invocation", "How long invocations took", Unit::Seconds, self.whole.clone());
+    }
+
+    /// Everything that is counted is there from the start.
+    pub(crate) fn begin(&self) {
+        for class in FailureClass::ALL {
+            drop(self.failures.get_or_create(&ClassLabel { class: class.as_str() }));
+        }
+        let words = |family: &Family<WordLabel, Counter>, words: &[&'static str]| {
+            for result in words {
+                drop(family.get_or_create(&WordLabel { result }));
+            }
+        };
+        words(&self.trials, &["allow", "deny", "change", "value", "fail_closed", "fail_open", "left_out"]);
+        words(&self.circuits, &["opened", "closed"]);
+        words(&self.outcomes, &["committed", "aborted", "unknown"]);
+        words(&self.secrets, &["delivered", "failed", "expired"]);
+        // Of points, those that say why an alert is due: a failure, and nobody there.
+        let points = points::builtins().iter().map(|point| point.name.as_str()).chain(["custom"]);
+        for point in points {
+            for cause in [Cause::Receiver, Cause::PolicyOnFailure, Cause::CircuitOpen, Cause::BudgetExhausted] {
+                for decision in ["allow", "deny"] {
+                    drop(self.invocations.get_or_create(&DecisionLabel { point, decision, cause: cause.as_str() }));
+                }
+            }
+        }
     }
 
     pub(super) fn failure(&self, class: FailureClass) {

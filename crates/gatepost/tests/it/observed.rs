@@ -196,6 +196,27 @@ fn registered_counters() -> BTreeMap<String, String> {
 }
 
 #[test]
+fn every_counter_is_there_from_the_start() {
+    let server = Server::start();
+    let text = server.get("/metrics").expect(200).text();
+    let reference = std::fs::read_to_string(root().join("docs/metrics.md")).unwrap();
+    let mut looked_at = 0;
+    for line in reference.lines().filter_map(|line| line.strip_prefix("| `")) {
+        let Some((name, rest)) = line.split_once("` | ") else { continue };
+        let name = if rest.starts_with("histogram") { format!("{name}_count") } else { name.to_owned() };
+        let there = text.lines().any(|line| line.strip_prefix(&*name).is_some_and(|rest| rest.starts_with([' ', '{'])));
+        assert!(there, "{name} does not exist before the first of it");
+        looked_at += 1;
+    }
+    assert!(looked_at > 40, "{looked_at}");
+    // Those who read the older format are answered in it.
+    let old = server.send("GET", "/metrics", &[("accept", "text/plain; version=0.0.4")], ()).expect(200);
+    assert!(old.header("content-type").is_some_and(|kind| kind.starts_with("text/plain; version=0.0.4")));
+    assert!(old.text().contains("# TYPE gatepost_attempts_total counter") && !old.text().contains("# EOF"));
+    assert!(text.contains("process_start_time_seconds ") && text.contains("gatepost_build_info{version="), "{text}");
+}
+
+#[test]
 fn every_metric_is_in_the_reference() {
     let server = Server::start();
     server.create_tenant("acme");
@@ -233,7 +254,8 @@ fn every_metric_is_in_the_reference() {
     let known = labels_of(&present);
     let mut reference = String::from(
         "# Metrics\n\n\
-         `GET /metrics`, in the OpenMetrics text format. Counters start at zero with the process. No label names a tenant, a\n\
+         `GET /metrics`, in the OpenMetrics text format, or in the older one where `Accept` names `text/plain` alone. Counters start\n\
+         at zero with the process and are there from then on. No label names a tenant, a\n\
          webhook or anything else there is any number of. This page is checked against the server by a test.\n\n\
          | metric | type | labels | meaning |\n|---|---|---|---|\n",
     );
