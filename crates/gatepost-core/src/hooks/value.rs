@@ -435,7 +435,8 @@ impl PartialEq<bool> for Value {
 #[cfg(test)]
 impl PartialEq<Value> for serde_json::Value {
     fn eq(&self, other: &Value) -> bool {
-        Value::from(self.clone()) == *other
+        let this = Value::from(self.clone());
+        this.eq(other)
     }
 }
 

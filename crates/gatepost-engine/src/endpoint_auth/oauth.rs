@@ -336,7 +336,8 @@ mod tests {
             change(&mut response);
             grant.read(&Exchange { response: Some(response), ..answer(200, "") })
         };
-        let cases: [(fn(&mut Response), &str); 4] = [
+        type Change = fn(&mut Response);
+        let cases: [(Change, &str); 4] = [
             (
                 |r| (r.body, r.truncated) = (Bytes::from(vec![b'{'; ANSWER_MAX]), true),
                 ": its answer is too large: at most 64 KiB",
