@@ -394,73 +394,6 @@ macro_rules! json {
 #[cfg(test)]
 pub(crate) use json;
 
-#[cfg(test)]
-impl Value {
-    pub(super) fn as_object_mut(&mut self) -> Option<&mut Map> {
-        if let Value::Object(it) = self { Some(it) } else { None }
-    }
-}
-
-#[cfg(test)]
-impl std::ops::Index<&str> for Value {
-    type Output = Value;
-
-    fn index(&self, name: &str) -> &Value {
-        self.get(name).unwrap_or(&Value::Null)
-    }
-}
-
-#[cfg(test)]
-impl std::ops::IndexMut<&str> for Value {
-    fn index_mut(&mut self, name: &str) -> &mut Value {
-        let Value::Object(members) = self else { panic!("no object") };
-        members.entry(name.to_owned()).or_default()
-    }
-}
-
-#[cfg(test)]
-impl PartialEq<&str> for Value {
-    fn eq(&self, text: &&str) -> bool {
-        self.as_str() == Some(text)
-    }
-}
-
-#[cfg(test)]
-impl PartialEq<bool> for Value {
-    fn eq(&self, it: &bool) -> bool {
-        self.as_bool() == Some(*it)
-    }
-}
-
-#[cfg(test)]
-impl PartialEq<Value> for serde_json::Value {
-    fn eq(&self, other: &Value) -> bool {
-        let this = Value::from(self.clone());
-        this.eq(other)
-    }
-}
-
-#[cfg(test)]
-impl From<i64> for Value {
-    fn from(it: i64) -> Self {
-        Value::Number(it.into())
-    }
-}
-
-#[cfg(test)]
-impl From<Vec<Value>> for Value {
-    fn from(items: Vec<Value>) -> Self {
-        Value::Array(items)
-    }
-}
-
-#[cfg(test)]
-impl PartialEq<str> for Value {
-    fn eq(&self, text: &str) -> bool {
-        self.as_str() == Some(text)
-    }
-}
-
 /// Bytes a value holds in memory, about: many times its text, when that is made of little things.
 pub fn held_by(value: &Value) -> usize {
     /// What a member holds beside its name and value.
@@ -579,6 +512,9 @@ impl Decimal {
     }
 }
 
+#[cfg(test)]
+#[path = "value_testing.rs"]
+mod testing;
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -118,7 +118,7 @@ fn metrics_are_wellformed_and_hold_nothing_of_a_tenant() {
         } else if let Some(rest) = line.strip_prefix("# ") {
             let mut words = rest.splitn(3, ' ');
             let (kind, name, what) = (words.next(), words.next().unwrap_or_default(), words.next().unwrap_or_default());
-            findings.check(name.starts_with("gatepost_"), format!("a prefix: {line}"));
+            findings.check(["gatepost_", "process_"].iter().any(|p| name.starts_with(p)), format!("a prefix: {line}"));
             findings.check(!what.is_empty(), line);
             match kind {
                 Some("TYPE") => findings.check(families.insert(name.to_owned()), format!("twice: {line}")),
