@@ -245,6 +245,7 @@ impl Writer {
     }
 
     /// How much is made with its event.
+    #[cfg(any(test, feature = "testing"))]
     pub(super) fn set_sizes(&mut self, sizes: Sizes) {
         self.sizes = sizes;
     }
